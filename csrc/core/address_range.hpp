@@ -1,0 +1,65 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace memomalloc {
+
+class Arena;
+
+// The one reserved range of addresses in which every arena lies. A deleter gets nothing but an address; that
+// all arenas share a range makes "is it ours?" one subtraction and one comparison, and "whose?" one table
+// look-up.
+//
+// The range is cut into granules; an arena takes whole granules, and the table says which arena owns each.
+// Reserving costs address space, not memory. Trivially destructible on purpose: it outlives every static.
+class AddressRange {
+ public:
+  static constexpr std::size_t kGranuleBytes = std::size_t{2} << 20;
+  static constexpr std::size_t kMaxReservedBytes = std::size_t{1} << 40;
+  static constexpr std::size_t kMinReservedBytes = std::size_t{64} << 20;
+
+  // Reserves the largest range that the system grants, at most `limit_bytes`, halving where it refuses. Under
+  // a limit on address space (ulimit -v) it asks for at most a quarter of the limit and leaves the rest to
+  // the program. Does nothing if a range is reserved already. Returns the bytes reserved; 0: no arena can be
+  // mapped, and all requests go upstream.
+  std::size_t reserve(std::size_t limit_bytes = kMaxReservedBytes) noexcept;
+
+  std::size_t reserved_bytes() const noexcept { return size_; }
+
+  bool contains(const void* address) const noexcept {
+    // An address below the base wraps around to a huge offset: one comparison checks both ends.
+    return reinterpret_cast<uintptr_t>(address) - base_ < size_;
+  }
+
+  // The arena that owns the granule of an address in the range; null if none does.
+  Arena* owner(const void* address) const noexcept {
+    // relaxed: whoever holds a block got its address after the entry was written, through whatever
+    // synchronisation handed it the block.
+    return table_[(reinterpret_cast<uintptr_t>(address) - base_) / kGranuleBytes].load(
+        std::memory_order_relaxed);
+  }
+
+  // Maps readable and writable memory for `arena`, zeroed and not yet resident. Null where the range is full
+  // or the system refuses. Callers hold the registry lock.
+  std::byte* map(std::size_t bytes, Arena* arena) noexcept;
+
+  // Gives the memory back to the system and the granules back to the range. Reachable from a deleter:
+  // allocates nothing. Callers hold the registry lock.
+  void unmap(std::byte* base, std::size_t bytes) noexcept;
+
+ private:
+  static std::size_t granules(std::size_t bytes) noexcept {
+    return (bytes + kGranuleBytes - 1) / kGranuleBytes;
+  }
+
+  uintptr_t base_ = 0;
+  std::size_t size_ = 0;
+  std::atomic<Arena*>* table_ = nullptr;
+  std::size_t high_water_ = 0;  // granules at and above this one were never used
+};
+
+inline AddressRange g_range;
+
+}  // namespace memomalloc

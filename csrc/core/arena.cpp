@@ -1,0 +1,243 @@
+#include "core/arena.hpp"
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "core/registry.hpp"
+
+namespace memomalloc {
+namespace {
+
+// How far a request that fits no slot at the cursor may look ahead: a little at first, since an extra request
+// must not throw the cursor far ahead; further with each miss in a row, since a branch that was not taken
+// leaves many behind.
+constexpr uint32_t kFirstWindow = 4;
+constexpr uint32_t kMaxWindow = 1024;
+
+constexpr unsigned char kPoison = 0xEF;
+
+// Makes every thread of the process pass a full memory barrier. Where the kernel cannot, a race may leave an
+// orphaned arena mapped until the next orphan() looks at all of them; nothing unsafe follows.
+void barrier_on_all_threads() noexcept {
+  static const bool registered =
+      syscall(__NR_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+  if (registered) syscall(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+}
+
+// Never destroyed: arenas outlive every static.
+std::vector<Arena*>& arenas() noexcept {
+  static auto* all = new std::vector<Arena*>;
+  return *all;
+}
+
+}  // namespace
+
+RunCounts& RunCounts::operator+=(const RunCounts& other) noexcept {
+  served += other.served;
+  missing += other.missing;
+  for (std::size_t i = 0; i < kNumDeviations; ++i) upstream[i] += other.upstream[i];
+  return *this;
+}
+
+uint64_t RunCounts::num_upstream() const noexcept {
+  return std::accumulate(upstream.begin(), upstream.end(), uint64_t{0});
+}
+
+// --- Runs
+// ----------------------------------------------------------------------------------------------------------
+
+void Arena::start_run() noexcept {
+  if (++run_stamp_ == 0) {  // after 2**32 runs: old stamps would mean something again
+    std::fill(blocked_in_run_.begin(), blocked_in_run_.end(), 0u);
+    run_stamp_ = 1;
+  }
+  cursor_ = 0;
+  num_misses_ = 0;
+  num_skipped_ = 0;
+  num_refused_ = 0;
+  any_blocked_ = false;
+  counts_ = {};
+  reports_ = g_upstream.profiling != nullptr && g_upstream.profiling();
+  abandoned = false;
+  running_ = true;
+  ++serial;
+  block_what_survives();
+}
+
+void Arena::block_what_survives() noexcept {
+  for (uint32_t place = 0; place < layout_->num_shared_places(); ++place) {
+    // acquire: pairs with give_back(); a place seen as free here may be handed out without another look.
+    const uint32_t occupant = occupants_[place].load(std::memory_order_acquire);
+    if (occupant == 0) continue;
+    const Slot& survivor = slots_[occupant - 1];
+    for (uint32_t k = 0; k < num_slots_; ++k) {
+      const Slot& slot = slots_[k];
+      if (slot.offset < survivor.offset + survivor.size && survivor.offset < slot.offset + slot.size)
+        block(k);
+    }
+  }
+}
+
+RunCounts Arena::finish_run() noexcept {
+  running_ = false;
+  counts_.served += cursor_ - num_skipped_ - num_refused_;
+  counts_.missing = num_slots_ - cursor_ + num_skipped_;
+  return counts_;
+}
+
+// --- The guard's slow path
+// -----------------------------------------------------------------------------------------
+
+bool Arena::is_blocked_or_follows_blocked(uint32_t k) const noexcept {
+  if (is_blocked(k)) return true;
+  const Predecessor* first = predecessors_ + slots_[k].first_predecessor;
+  return std::any_of(first, first + slots_[k].num_predecessors,
+                     [this](const Predecessor& predecessor) { return is_blocked(predecessor.slot); });
+}
+
+void* Arena::take_deviating(uint64_t wanted) noexcept {
+  if (cursor_ == num_slots_) return count_upstream(Deviation::kExtra);
+  const uint32_t match = find_match(wanted);
+  if (match == num_slots_) {
+    ++num_misses_;
+    return count_upstream(Deviation::kSize);
+  }
+  num_misses_ = 0;
+  // Slots passed over are looked at as they are passed: their successors see through them only if they were
+  // clear.
+  for (; cursor_ < match; ++cursor_) {
+    ++num_skipped_;
+    if (!is_clear(cursor_)) block(cursor_);
+  }
+  const uint32_t k = cursor_++;
+  if (is_clear(k)) return serve(k, slots_[k].place, slots_[k].offset);
+  if (slots_[k].num_spare_places != 0) return take_spare_place(k);
+  return refuse(k);
+}
+
+uint32_t Arena::find_match(uint64_t wanted) const noexcept {
+  const uint32_t window = std::min(kMaxWindow, kFirstWindow << std::min(num_misses_, 16u));
+  const uint32_t end = static_cast<uint32_t>(std::min<uint64_t>(num_slots_, uint64_t{cursor_} + window));
+  for (uint32_t k = cursor_; k < end; ++k) {
+    if (accepts(slots_[k], wanted)) return k;
+  }
+  return num_slots_;
+}
+
+void* Arena::take_spare_place(uint32_t k) noexcept {
+  // The slot shares no byte with another one, and its spare places none with anything: that the place is free
+  // is all there is to ask.
+  const uint32_t first = slots_[k].first_spare_place;
+  for (uint32_t place = first; place < first + slots_[k].num_spare_places; ++place) {
+    // acquire: as in is_clear().
+    if (occupants_[place].load(std::memory_order_acquire) == 0)
+      return serve(k, place, layout_->place_offset(place));
+  }
+  return refuse(k);
+}
+
+void* Arena::refuse(uint32_t k) noexcept {
+  const Deviation why =
+      any_blocked_ && is_blocked_or_follows_blocked(k) ? Deviation::kBlocked : Deviation::kOccupied;
+  // Blocked from now on: a later slot here looks at this one, and not at whoever occupies it.
+  block(k);
+  ++num_refused_;
+  return count_upstream(why);
+}
+
+void* Arena::count_upstream(Deviation why) noexcept {
+  ++counts_.upstream[static_cast<std::size_t>(why)];
+  return nullptr;
+}
+
+void Arena::report_or_poison(void* block, uint64_t bytes, bool report) noexcept {
+  if (poison_) std::memset(block, kPoison, bytes);
+  if (report) g_upstream.report(block, -static_cast<int64_t>(bytes));
+}
+
+// --- Lifecycle
+// -----------------------------------------------------------------------------------------------------
+
+const std::vector<Arena*>& Arena::all() noexcept { return arenas(); }
+
+Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, bool poison) {
+  auto& known = arenas();
+  const auto recycled =
+      std::find_if(known.begin(), known.end(), [](const Arena* arena) { return !arena->is_mapped(); });
+  Arena* arena = nullptr;
+  if (recycled != known.end()) {
+    arena = *recycled;
+  } else {
+    known.reserve(known.size() + 1);
+    arena = new Arena;
+    arena->id_ = static_cast<uint32_t>(known.size());
+    known.push_back(arena);
+  }
+
+  // Value-initialised: every place is free. An empty plan maps a granule all the same, so that "mapped" means
+  // "in use".
+  std::unique_ptr<std::atomic<uint32_t>[]> occupants(new std::atomic<uint32_t>[layout->num_places() + 1]());
+  std::vector<uint32_t> blocked_in_run(layout->num_slots(), 0);
+  std::byte* base = g_range.map(std::max<uint64_t>(layout->mapped_bytes(), 1), arena);
+  if (base == nullptr) return nullptr;
+
+  arena->occupants_ = std::move(occupants);
+  arena->blocked_in_run_ = std::move(blocked_in_run);
+  arena->run_stamp_ = 0;
+  arena->base_ = base;
+  arena->slots_ = layout->slots();
+  arena->num_slots_ = layout->num_slots();
+  arena->predecessors_ = layout->predecessors();
+  arena->layout_ = layout.get();
+  arena->layout_owner_ = std::move(layout);
+  arena->poison_ = poison;
+  arena->pool = pool;
+  arena->last_thread = nullptr;
+  // relaxed: a late reader of the arena's former life finds, under the lock, that there is nothing to reap.
+  arena->orphaned_.store(false, std::memory_order_relaxed);
+  return arena;
+}
+
+void Arena::orphan() noexcept {
+  pool = nullptr;
+  // release: pairs with the acquire in give_back().
+  orphaned_.store(true, std::memory_order_release);
+  // A thread that gave back a block before this barrier is seen by the scan below; one that does it after
+  // sees the flag.
+  barrier_on_all_threads();
+  for (Arena* arena : arenas()) arena->reap_locked();
+}
+
+void Arena::reap() noexcept {
+  const RegistryGuard guard(g_registry_lock);
+  reap_locked();
+}
+
+void Arena::reap_locked() noexcept {
+  // relaxed: written under the lock that we hold.
+  if (!is_mapped() || running_ || !orphaned_.load(std::memory_order_relaxed) || num_live_blocks() != 0)
+    return;
+  g_range.unmap(base_, std::max<uint64_t>(layout_->mapped_bytes(), 1));
+  base_ = nullptr;
+  layout_ = nullptr;
+  layout_owner_.reset();
+  occupants_.reset();
+  blocked_in_run_ = {};
+}
+
+uint32_t Arena::num_live_blocks() const noexcept {
+  uint32_t live = 0;
+  for (uint32_t place = 0; place < layout_->num_places(); ++place) {
+    // acquire: pairs with give_back(): its holder is done with the bytes before they are unmapped.
+    if (occupants_[place].load(std::memory_order_acquire) != 0) ++live;
+  }
+  return live;
+}
+
+}  // namespace memomalloc

@@ -1,0 +1,60 @@
+#include "core/front.hpp"
+
+#include <pthread.h>
+
+#include "core/pool.hpp"
+#include "core/registry.hpp"
+
+namespace memomalloc {
+namespace {
+
+// Holding the lock over fork() gives the child a registry in one piece.
+void before_fork() noexcept { g_registry_lock.lock(); }
+
+void after_fork_in_parent() noexcept { g_registry_lock.unlock(); }
+
+void after_fork_in_child() noexcept {
+  // The other threads do not exist here, and will not end their runs. Their blocks stay where they are, and
+  // the guard keeps clear of them.
+  for (Arena* arena : Arena::all()) {
+    if (arena->is_running() && arena != t_state.running) arena->finish_run();
+  }
+  g_registry_lock.unlock();
+}
+
+struct ThreadExit {
+  ~ThreadExit() {
+    Recording::close_all_of_thread();
+    const RegistryGuard guard(g_registry_lock);
+    if (t_state.running != nullptr) finish_run_of_thread();
+  }
+};
+
+}  // namespace
+
+void end_runs_at_thread_exit() {
+  // Apart from t_state, which must stay trivial: the first use on a thread registers the destructor.
+  thread_local ThreadExit at_exit;
+  static_cast<void>(at_exit);
+}
+
+void install(const Upstream& upstream) {
+  g_upstream = upstream;
+  g_range.reserve();
+  pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+void* allocate_recorded(std::size_t bytes) {
+  Arena* arena = t_state.running;
+  void* block = arena != nullptr ? allocate_planned(arena, bytes) : nullptr;
+  if (block == nullptr) block = g_upstream.allocate(bytes);
+  try {
+    Recording::log_allocation(block, bytes);
+  } catch (...) {
+    release(block);
+    throw;
+  }
+  return block;
+}
+
+}  // namespace memomalloc

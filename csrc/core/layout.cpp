@@ -1,0 +1,147 @@
+#include "core/layout.hpp"
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+
+#include "core/alignment.hpp"
+
+namespace memomalloc {
+namespace {
+
+// Larger than any arena that can be mapped, small enough that no sum of two of them overflows.
+constexpr uint64_t kMaxArenaBytes = uint64_t{1} << 46;
+constexpr std::size_t kMaxSlots = std::size_t{1} << 28;
+constexpr uint32_t kMaxSparePlaces = 64;
+
+void validate(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places) {
+  if (arena_bytes > kMaxArenaBytes) throw std::invalid_argument("the arena is larger than 64 TiB");
+  if (buffers.size() > kMaxSlots) throw std::invalid_argument("the plan has more than 2**28 buffers");
+  if (spare_places > kMaxSparePlaces) throw std::invalid_argument("more than 64 spare places");
+  for (std::size_t i = 0; i < buffers.size(); ++i) {
+    const PlannedBuffer& buffer = buffers[i];
+    const auto fail = [i](const char* what) {
+      throw std::invalid_argument("buffer " + std::to_string(i) + ": " + what);
+    };
+    if (buffer.size == 0 || buffer.size % kAlignmentBytes != 0) fail("size is not a positive multiple of 64");
+    if (buffer.offset % kAlignmentBytes != 0) fail("offset is not a multiple of 64");
+    if (buffer.size > arena_bytes || buffer.offset > arena_bytes - buffer.size) fail("ends behind the arena");
+    if (buffer.smallest_size == 0 || buffer.smallest_size > buffer.size)
+      fail("smallest size is not within its size");
+  }
+}
+
+}  // namespace
+
+Layout::Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places)
+    : arena_bytes_(arena_bytes) {
+  validate(buffers, arena_bytes, spare_places);
+  slots_.reserve(buffers.size());
+  for (const PlannedBuffer& buffer : buffers) {
+    slots_.push_back({buffer.offset, buffer.size, buffer.smallest_size, 0, 0, 0, 0, 0});
+  }
+  assign_places(buffers, spare_places);
+  find_predecessors();
+  fill_place_table();
+}
+
+std::vector<bool> Layout::find_exclusive() const {
+  std::vector<uint32_t> by_offset(slots_.size());
+  std::iota(by_offset.begin(), by_offset.end(), 0u);
+  std::sort(by_offset.begin(), by_offset.end(),
+            [this](uint32_t a, uint32_t b) { return slots_[a].offset < slots_[b].offset; });
+  std::vector<bool> exclusive(slots_.size(), true);
+  uint64_t end = 0;  // of all slots seen so far; `last` is the one that reaches it
+  uint32_t last = 0;
+  for (const uint32_t slot : by_offset) {
+    if (slots_[slot].offset < end) {
+      exclusive[slot] = false;
+      exclusive[last] = false;
+    }
+    if (slots_[slot].offset + slots_[slot].size > end) {
+      end = slots_[slot].offset + slots_[slot].size;
+      last = slot;
+    }
+  }
+  return exclusive;
+}
+
+void Layout::assign_places(const std::vector<PlannedBuffer>& buffers, uint32_t spare_places) {
+  const std::vector<bool> exclusive = find_exclusive();
+  std::map<uint64_t, uint32_t> shared_places;
+  for (uint32_t k = 0; k < num_slots(); ++k) {
+    if (exclusive[k]) continue;
+    const auto [found, added] = shared_places.try_emplace(slots_[k].offset, num_places());
+    if (added) place_offsets_.push_back(slots_[k].offset);
+    slots_[k].place = found->second;
+  }
+  num_shared_places_ = num_places();
+
+  uint64_t end = arena_bytes_;
+  for (uint32_t k = 0; k < num_slots(); ++k) {
+    if (!exclusive[k]) continue;
+    slots_[k].place = num_places();
+    place_offsets_.push_back(slots_[k].offset);
+    if (!buffers[k].escapes) continue;
+    slots_[k].first_spare_place = num_places();
+    slots_[k].num_spare_places = spare_places;
+    for (uint32_t spare = 0; spare < spare_places; ++spare) {
+      end = round_up_to_alignment(end);
+      place_offsets_.push_back(end);
+      end += slots_[k].size;
+      if (end > kMaxArenaBytes) throw std::invalid_argument("the spare places are larger than 64 TiB");
+    }
+  }
+  mapped_bytes_ = end;
+}
+
+void Layout::find_predecessors() {
+  // The slot that last used each byte so far, as disjoint ranges by their start.
+  struct Range {
+    uint64_t end;
+    uint32_t slot;
+  };
+  std::map<uint64_t, Range> last_user;
+  std::vector<uint32_t> listed_for(num_slots(),
+                                   UINT32_MAX);  // a slot may be met in several ranges: list it once
+  for (uint32_t k = 0; k < num_slots(); ++k) {
+    Slot& slot = slots_[k];
+    const uint64_t begin = slot.offset;
+    const uint64_t end = slot.offset + slot.size;
+    slot.first_predecessor = static_cast<uint32_t>(predecessors_.size());
+
+    auto range = last_user.upper_bound(begin);
+    if (range != last_user.begin() && std::prev(range)->second.end > begin) --range;
+    while (range != last_user.end() && range->first < end) {
+      const uint64_t range_begin = range->first;
+      const Range old = range->second;
+      if (listed_for[old.slot] != k) {
+        listed_for[old.slot] = k;
+        predecessors_.push_back({slots_[old.slot].place, old.slot});
+      }
+      range = last_user.erase(range);
+      if (range_begin < begin) last_user[range_begin] = {begin, old.slot};
+      if (old.end > end) range = last_user.emplace(end, old).first;
+    }
+    last_user[begin] = {end, k};
+    slot.num_predecessors = static_cast<uint32_t>(predecessors_.size()) - slot.first_predecessor;
+  }
+}
+
+void Layout::fill_place_table() {
+  uint32_t bits = 1;
+  while ((std::size_t{1} << bits) < 2 * place_offsets_.size()) ++bits;
+  place_table_.assign(std::size_t{1} << bits, {UINT64_MAX, kNoPlace});
+  place_table_mask_ = place_table_.size() - 1;
+  place_table_shift_ = 64 - bits;
+  for (uint32_t place = 0; place < num_places(); ++place) {
+    uint64_t entry = hash(place_offsets_[place]);
+    while (place_table_[entry].place != kNoPlace) entry = (entry + 1) & place_table_mask_;
+    place_table_[entry] = {place_offsets_[place], place};
+  }
+}
+
+}  // namespace memomalloc

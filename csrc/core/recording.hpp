@@ -1,0 +1,71 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+namespace memomalloc {
+
+// All that one recording saw: buffers in the order of their allocation. A tick is one event, an allocation or
+// a free.
+struct RecordedBuffers {
+  std::vector<uint64_t> sizes;     // bytes, as requested
+  std::vector<int64_t> starts;     // ticks; strictly increasing
+  std::vector<int64_t> ends;       // ticks; exclusive; kAlive: not freed before the recording ended
+  std::vector<uint32_t> contexts;  // what the context function said at the allocation
+  int64_t num_ticks = 0;
+
+  static constexpr int64_t kAlive = -1;
+};
+
+// Writes down the allocations of one thread, and the frees of those blocks on any thread, while it is open.
+// Paid for while recording only: every event takes a lock.
+class Recording {
+ public:
+  // Says what the thread is doing at an allocation, as a number that means something to the caller.
+  using ContextFunction = uint32_t (*)();
+
+  // Opens a recording on the calling thread, inside any that is open there already; each sees every event.
+  static std::shared_ptr<Recording> open(ContextFunction context = nullptr);
+
+  // Ends it; later events are not seen. May be called on any thread, and more than once.
+  void close() noexcept;
+
+  // What was recorded so far; complete once closed.
+  RecordedBuffers buffers() const;
+
+  // --- Called by the allocator
+  // --------------------------------------------------------------------------------------
+
+  // An allocation on the calling thread, by every recording open on it. May throw std::bad_alloc.
+  static void log_allocation(void* block, std::size_t bytes);
+  // A free on any thread. Called before the block goes back, since its address may be handed out again right
+  // after.
+  static void log_free(void* block) noexcept;
+  // relaxed: a thread that frees a recorded block got it after its recording was opened.
+  static bool any_open() noexcept { return num_open_.load(std::memory_order_relaxed) != 0; }
+
+  // Ends what is open on the calling thread, which exits.
+  static void close_all_of_thread() noexcept;
+
+ private:
+  explicit Recording(ContextFunction context) : context_(context) {}
+  void detach_closed() noexcept;
+
+  const ContextFunction context_;
+  RecordedBuffers buffers_;
+  std::unordered_map<void*, uint32_t> alive_;  // by address; erased at the free, for addresses are reused
+  bool closed_ = false;
+
+  // The chain of recordings open on one thread. The thread owns them while they are in it, since another
+  // thread may close and drop one.
+  std::shared_ptr<Recording> self_;
+  Recording* outer_ = nullptr;
+
+  static std::atomic<uint32_t> num_open_;
+};
+
+}  // namespace memomalloc
