@@ -1,0 +1,125 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <memory>
+#include <vector>
+
+#include "core/front.hpp"
+#include "core/pool.hpp"
+#include "core/recording.hpp"
+#include "core/upstream_memory.hpp"
+#include "torch/allocator.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace memomalloc {
+namespace {
+
+template <typename T>
+using Column = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// A numpy array that owns what it shows.
+template <typename T>
+nb::ndarray<nb::numpy, T, nb::ndim<1>> to_numpy(std::vector<T> values) {
+  auto* owned = new std::vector<T>(std::move(values));
+  nb::capsule owner(owned, [](void* data) noexcept { delete static_cast<std::vector<T>*>(data); });
+  return {owned->data(), {owned->size()}, owner};
+}
+
+std::shared_ptr<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> sizes,
+                                             Column<int64_t> smallest_sizes, Column<bool> escapes,
+                                             uint64_t arena_bytes, uint32_t spare_places) {
+  const std::size_t n = offsets.shape(0);
+  if (sizes.shape(0) != n || smallest_sizes.shape(0) != n || escapes.shape(0) != n) {
+    throw std::invalid_argument("offsets, sizes, smallest_sizes and escapes differ in length");
+  }
+  std::vector<PlannedBuffer> buffers(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    // A negative number becomes a huge one, which the layout refuses.
+    buffers[i] = {static_cast<uint64_t>(offsets(i)), static_cast<uint64_t>(sizes(i)),
+                  static_cast<uint64_t>(smallest_sizes(i)), escapes(i)};
+  }
+  const nb::gil_scoped_release release;
+  return std::make_shared<const Layout>(buffers, arena_bytes, spare_places);
+}
+
+// A token where a run was started; 0: nested in another run of this thread; -1: no arena.
+int64_t begin(Pool& pool) {
+  const BeginResult result = pool.begin();
+  switch (result.outcome) {
+    case Begin::kStarted:
+      return static_cast<int64_t>(result.token);
+    case Begin::kNested:
+      return 0;
+    case Begin::kNoArena:
+      break;
+  }
+  return -1;
+}
+
+nb::dict as_dict(const RunCounts& counts) {
+  nb::dict upstream;
+  upstream["size"] = counts.upstream[static_cast<std::size_t>(Deviation::kSize)];
+  upstream["extra"] = counts.upstream[static_cast<std::size_t>(Deviation::kExtra)];
+  upstream["occupied"] = counts.upstream[static_cast<std::size_t>(Deviation::kOccupied)];
+  upstream["blocked"] = counts.upstream[static_cast<std::size_t>(Deviation::kBlocked)];
+  nb::dict result;
+  result["served"] = counts.served;
+  result["missing"] = counts.missing;
+  result["upstream"] = upstream;
+  return result;
+}
+
+}  // namespace
+
+NB_MODULE(_runtime, module) {
+  nb::set_leak_warnings(false);  // wrappers that live until the process ends are no leak
+  module.doc() = "The allocator under torch: recordings, and pools of arenas that replay a plan.";
+
+  module.def("install", &install_torch_allocator);
+  module.def("reserved_bytes", [] { return g_range.reserved_bytes(); });
+  module.def("num_bad_frees", [] { return g_num_bad_frees.load(std::memory_order_relaxed); });
+  module.def("upstream_name", [] { return std::string(upstream_name()); });
+  module.def("release_upstream_memory", &release_upstream_memory, nb::call_guard<nb::gil_scoped_release>());
+  module.def("is_running", [] { return t_state.running != nullptr; });
+  module.def("is_recording", [] { return t_state.recording != nullptr; });
+
+  nb::class_<Layout>(module, "Layout")
+      .def_static("compile", &compile_layout, "offsets"_a, "sizes"_a, "smallest_sizes"_a, "escapes"_a,
+                  "arena_bytes"_a, "spare_places"_a)
+      .def_prop_ro("num_slots", &Layout::num_slots)
+      .def_prop_ro("arena_bytes", &Layout::arena_bytes)
+      .def_prop_ro("mapped_bytes", &Layout::mapped_bytes);
+
+  nb::class_<Pool>(module, "Pool")
+      .def(nb::init<std::shared_ptr<const Layout>, uint32_t, bool>(), "layout"_a, "max_arenas"_a, "poison"_a)
+      .def("begin", &begin)
+      .def("stats", [](const Pool& pool) {
+        const PoolStats stats = pool.stats();
+        nb::dict result = as_dict(stats.counts);
+        result["num_runs"] = stats.num_runs;
+        result["num_arenas"] = stats.num_arenas;
+        result["num_arenas_in_use"] = stats.num_arenas_in_use;
+        result["mapped_bytes"] = stats.mapped_bytes;
+        return result;
+      });
+  // The number of slots and requests that deviated; 0: everything was served from the plan.
+  module.def("end", [](int64_t token) {
+    const RunCounts counts = Pool::end(static_cast<RunToken>(token));
+    return counts.num_upstream() + counts.missing;
+  });
+
+  nb::class_<Recording>(module, "Recording")
+      .def_static("open", [] { return Recording::open(); })
+      .def("close", &Recording::close)
+      .def("buffers", [](const Recording& recording) {
+        RecordedBuffers buffers = recording.buffers();
+        return nb::make_tuple(to_numpy(std::move(buffers.sizes)), to_numpy(std::move(buffers.starts)),
+                              to_numpy(std::move(buffers.ends)), buffers.num_ticks);
+      });
+}
+
+}  // namespace memomalloc
