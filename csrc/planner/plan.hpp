@@ -1,0 +1,39 @@
+// One way in for every planner: a stated problem and a planner's name, offsets in bytes out.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "planner/budget.hpp"
+#include "planner/problem.hpp"
+
+namespace memomalloc::planner {
+
+inline constexpr int64_t kNoCapacity = -1;
+
+struct Request {
+  std::string planner = "auto";
+  int64_t capacity = kNoCapacity;  // in bytes; a search stops at the first plan within it
+  double time_limit_s = 1.0;       // for the planners that search; the others run once
+  uint64_t seed = 0;
+  Budget::Poll poll;  // told bytes; false: return the best plan so far
+};
+
+struct Result {
+  std::vector<int64_t> offsets;  // in bytes, in the order of the problem; empty if no plan was found
+  int64_t arena = 0;             // in bytes
+  std::string planner;           // who found it
+  bool proven_optimal = false;
+  bool proven_infeasible = false;  // no plan is within the capacity
+  bool cancelled = false;
+};
+
+// Every name that `plan` knows.
+const std::vector<std::string>& planner_names();
+
+// Runs one planner. Throws std::invalid_argument for a name that is not in `planner_names()`, or for more
+// buffers than the planner can take. The result is not checked here: that is the checker's office.
+Result plan(const Problem& problem, const Request& request);
+
+}  // namespace memomalloc::planner

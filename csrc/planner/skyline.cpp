@@ -1,0 +1,163 @@
+#include "planner/skyline.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "planner/prepare.hpp"
+
+namespace memomalloc::planner {
+
+std::vector<int32_t> skyline_ranks(const PreparedProblem& problem, const std::vector<int64_t>& peak_loads,
+                                   const SkylineOrder& order) {
+  struct Keyed {
+    std::array<double, 3> keys;
+    int32_t buffer;
+  };
+  std::vector<Keyed> keyed(problem.sizes.size());
+  for (size_t i = 0; i < keyed.size(); ++i) {
+    const auto buffer = static_cast<int32_t>(i);
+    const auto size = static_cast<double>(problem.sizes[i]);
+    const double width = problem.width(buffer);
+    keyed[i].buffer = buffer;
+    for (size_t k = 0; k < order.size(); ++k) {
+      switch (order[k]) {
+        case SkylineKey::kWidth:
+          keyed[i].keys[k] = width;
+          break;
+        case SkylineKey::kArea:
+          keyed[i].keys[k] = size * width;
+          break;
+        case SkylineKey::kPeakLoad:
+          keyed[i].keys[k] = static_cast<double>(peak_loads[i]);
+          break;
+        case SkylineKey::kSize:
+          keyed[i].keys[k] = size;
+          break;
+      }
+    }
+  }
+  std::sort(keyed.begin(), keyed.end(), [](const Keyed& a, const Keyed& b) {
+    return a.keys != b.keys ? a.keys > b.keys : a.buffer < b.buffer;
+  });
+  std::vector<int32_t> ranks(keyed.size());
+  for (size_t rank = 0; rank < keyed.size(); ++rank) {
+    ranks[keyed[rank].buffer] = static_cast<int32_t>(rank);
+  }
+  return ranks;
+}
+
+SkylineBuilder::SkylineBuilder(const PreparedProblem& problem) : problem_(problem), unplaced_(problem) {
+  segments_.reserve(2 * problem.sizes.size() + 1);
+}
+
+int32_t SkylineBuilder::add_segment(int64_t height, int32_t left, int32_t right, int32_t previous,
+                                    int32_t next) {
+  const auto segment = static_cast<int32_t>(segments_.size());
+  segments_.push_back({height, left, right, previous, next, true});
+  if (previous >= 0) segments_[previous].next = segment;
+  if (next >= 0) segments_[next].previous = segment;
+  return segment;
+}
+
+void SkylineBuilder::push(int32_t segment) {
+  const Segment& pushed = segments_[segment];
+  heap_.push_back({pushed.height, pushed.left, segment});
+  std::push_heap(heap_.begin(), heap_.end(), [](const HeapEntry& a, const HeapEntry& b) {
+    return a.height != b.height ? a.height > b.height : a.left > b.left;
+  });
+}
+
+void SkylineBuilder::merge_with_equal_neighbours(int32_t segment) {
+  Segment& self = segments_[segment];
+  if (self.next >= 0 && segments_[self.next].height == self.height) {
+    Segment& next = segments_[self.next];
+    next.alive = false;
+    self.right = next.right;
+    self.next = next.next;
+    if (self.next >= 0) segments_[self.next].previous = segment;
+  }
+  if (self.previous >= 0 && segments_[self.previous].height == self.height) {
+    Segment& previous = segments_[self.previous];
+    previous.alive = false;
+    self.left = previous.left;
+    self.previous = previous.previous;
+    if (self.previous >= 0) segments_[self.previous].next = segment;
+  }
+  push(segment);
+}
+
+void SkylineBuilder::lift(int32_t segment) {
+  Segment& self = segments_[segment];
+  // A segment without neighbours spans all sections, so every unplaced buffer fits into it: it is never
+  // lifted.
+  if (self.previous < 0) {
+    self.height = segments_[self.next].height;
+  } else if (self.next < 0) {
+    self.height = segments_[self.previous].height;
+  } else {
+    self.height = std::min(segments_[self.previous].height, segments_[self.next].height);
+  }
+  merge_with_equal_neighbours(segment);
+}
+
+void SkylineBuilder::split(int32_t segment, int32_t start, int32_t end, int64_t top) {
+  const Segment old = segments_[segment];
+  if (start > old.left) push(add_segment(old.height, old.left, start, old.previous, segment));
+  if (end < old.right) push(add_segment(old.height, end, old.right, segment, old.next));
+  Segment& raised = segments_[segment];
+  raised.left = start;
+  raised.right = end;
+  raised.height = top;
+  merge_with_equal_neighbours(segment);
+}
+
+void SkylineBuilder::place(const std::vector<int32_t>& ranks, Placement& placement) {
+  placement.offsets.assign(problem_.sizes.size(), 0);
+  placement.height = 0;
+  segments_.clear();
+  heap_.clear();
+  if (problem_.num_buffers == 0) return;
+  unplaced_.set_ranks(ranks);
+  push(add_segment(0, 0, problem_.num_sections, -1, -1));
+  int32_t num_unplaced = problem_.num_buffers;
+  while (num_unplaced > 0) {
+    const HeapEntry lowest = heap_.front();
+    std::pop_heap(heap_.begin(), heap_.end(), [](const HeapEntry& a, const HeapEntry& b) {
+      return a.height != b.height ? a.height > b.height : a.left > b.left;
+    });
+    heap_.pop_back();
+    const Segment& segment = segments_[lowest.segment];
+    if (!segment.alive || segment.height != lowest.height || segment.left != lowest.left) continue;
+    const int32_t buffer = unplaced_.best_inside(segment.left, segment.right);
+    if (buffer < 0) {
+      lift(lowest.segment);
+      continue;
+    }
+    const size_t i = buffer;
+    const int64_t offset = align_up(lowest.height, problem_.alignment(buffer));
+    const int64_t top = offset + problem_.sizes[i];
+    placement.offsets[i] = offset;
+    placement.height = std::max(placement.height, top);
+    unplaced_.remove(buffer);
+    --num_unplaced;
+    split(lowest.segment, problem_.starts[i], problem_.ends[i], top);
+  }
+}
+
+Placement skyline(const PreparedProblem& problem, int64_t target, Budget& budget) {
+  const std::vector<int64_t> peak_loads = peak_load_of_each(problem);
+  SkylineBuilder builder(problem);
+  Placement best;
+  Placement placement;
+  bool first = true;
+  for (const SkylineOrder& order : kSkylineOrders) {
+    builder.place(skyline_ranks(problem, peak_loads, order), placement);
+    if (first || placement.height < best.height) best = placement;
+    first = false;
+    budget.found(best.height);
+    if (best.height <= target || budget.spent()) break;
+  }
+  return best;
+}
+
+}  // namespace memomalloc::planner

@@ -1,0 +1,74 @@
+// The skyline planner: always fill the lowest place of the roof.
+//
+// Its ancestor is the best-fit heuristic for rectangle packing that Sekiyama, Imai, Negishi and Kawachiya use
+// in "Profile-guided memory optimization for deep neural networks" (2018).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "planner/budget.hpp"
+#include "planner/containment_tree.hpp"
+#include "planner/problem.hpp"
+
+namespace memomalloc::planner {
+
+// What a buffer is preferred for, largest first. The later keys break the ties of the earlier.
+enum class SkylineKey { kWidth, kArea, kPeakLoad, kSize };
+using SkylineOrder = std::array<SkylineKey, 3>;
+
+// The orders that are tried, the one that most often succeeds first.
+inline constexpr std::array<SkylineOrder, 5> kSkylineOrders = {{
+    {SkylineKey::kWidth, SkylineKey::kArea, SkylineKey::kPeakLoad},
+    {SkylineKey::kArea, SkylineKey::kWidth, SkylineKey::kPeakLoad},
+    {SkylineKey::kPeakLoad, SkylineKey::kWidth, SkylineKey::kArea},
+    {SkylineKey::kPeakLoad, SkylineKey::kArea, SkylineKey::kWidth},
+    {SkylineKey::kSize, SkylineKey::kWidth, SkylineKey::kPeakLoad},
+}};
+
+// rank[i] is the position of buffer i in the given order.
+std::vector<int32_t> skyline_ranks(const PreparedProblem& problem, const std::vector<int64_t>& peak_loads,
+                                   const SkylineOrder& order);
+
+// Places all buffers of one problem, any number of times with different ranks, reusing its memory.
+class SkylineBuilder {
+ public:
+  explicit SkylineBuilder(const PreparedProblem& problem);
+
+  // Keeps the roof of what is placed as segments. Takes the lowest; of the unplaced buffers that live inside
+  // it, places the one with the smallest rank; where there is none, lifts the segment to its lower neighbour.
+  // About three steps per buffer. Honours alignments, ignores pins.
+  void place(const std::vector<int32_t>& ranks, Placement& placement);
+
+ private:
+  struct Segment {
+    int64_t height;
+    int32_t left, right;
+    int32_t previous, next;
+    bool alive;
+  };
+  // (height, left) orders the heap; a segment that was merged away or lifted leaves a stale entry behind.
+  struct HeapEntry {
+    int64_t height;
+    int32_t left;
+    int32_t segment;
+  };
+
+  int32_t add_segment(int64_t height, int32_t left, int32_t right, int32_t previous, int32_t next);
+  void push(int32_t segment);
+  void merge_with_equal_neighbours(int32_t segment);
+  void lift(int32_t segment);
+  void split(int32_t segment, int32_t start, int32_t end, int64_t top);
+
+  const PreparedProblem& problem_;
+  ContainmentTree unplaced_;
+  std::vector<Segment> segments_;
+  std::vector<HeapEntry> heap_;
+};
+
+// The best of all orders; stops at the first whose height is at most `target`, or when the budget is spent.
+Placement skyline(const PreparedProblem& problem, int64_t target, Budget& budget);
+
+}  // namespace memomalloc::planner
