@@ -1,0 +1,141 @@
+"""The one way to make a plan: run a planner, check what it says."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from memomalloc import _planner
+from memomalloc.data.checker import check
+from memomalloc.data.columns import read_only
+from memomalloc.data.plan import Plan
+from memomalloc.data.problem import Problem
+from memomalloc.data.trace import Trace
+from memomalloc.errors import CapacityError, InvalidProblemError
+from memomalloc.planners.registry import find
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a search has come.
+
+    Attributes:
+        best_arena_bytes: of the best plan so far; None before the first.
+        lower_bound_bytes: no plan can be smaller.
+        elapsed_s: since the call of ``plan``.
+    """
+
+    best_arena_bytes: int | None
+    lower_bound_bytes: int
+    elapsed_s: float
+
+
+def plan(
+    trace_or_problem: Trace | Problem,
+    *,
+    planner: str = "auto",
+    time_limit_s: float = 1.0,
+    seed: int = 0,
+    capacity_bytes: int | None = None,
+    progress: Callable[[Progress], object] | None = None,
+) -> Plan:
+    """Place every buffer, and say how far from optimal the arena can be.
+
+    The GIL is released while the search runs, so that several threads can plan at once. Ctrl-C ends the search early:
+    the best plan so far is returned, with a warning.
+
+    Args:
+        trace_or_problem: a trace is planned with an alignment of 64 bytes and with a place of its own for
+            every escape; see ``Trace.problem`` for another alignment.
+        planner: a registered name; see ``planners.available()``.
+        time_limit_s: wall-clock budget of the planners that search; the others run once. The best plan found so far
+            is returned when it is spent.
+        seed: equal seeds give equal random choices.
+        capacity_bytes: the largest arena that will do; a search stops at the first plan within it. None: what the
+            problem says, and if that says nothing, as small as possible.
+        progress: called about 20 times a second while a search runs; returning False ends it.
+
+    Returns:
+        A checked plan: n offsets in bytes from the arena base, in buffer order. It is optimal where
+        ``proven_optimal``, which holds whenever ``arena_bytes == lower_bound_bytes``.
+
+    Raises:
+        UnknownPlannerError: no planner of that name; the message lists those there are.
+        CapacityError: no plan within the capacity was found; its ``proven`` says whether none exists.
+        InvalidProblemError: the planner does not take that many buffers, or an argument is out of range.
+        MissingDependencyError: the planner needs an extra that is not installed.
+    """
+    start_s = time.perf_counter()
+    entry = find(planner)
+    problem = trace_or_problem.problem() if isinstance(trace_or_problem, Trace) else trace_or_problem
+    if not time_limit_s >= 0:
+        raise InvalidProblemError(f"time_limit_s = {time_limit_s} must not be negative")
+    if not 0 <= seed < 2**63:
+        raise InvalidProblemError(f"seed = {seed} must be between 0 and 2**63 - 1")
+    if entry.max_buffers is not None and len(problem) > entry.max_buffers:
+        raise InvalidProblemError(
+            f"{planner} takes at most {entry.max_buffers} buffers, the problem has {len(problem)}: use auto or skyline"
+        )
+    capacity = problem.capacity_bytes if capacity_bytes is None else capacity_bytes
+    if capacity is not None and not 0 <= capacity < 2**63:
+        raise InvalidProblemError(f"capacity_bytes = {capacity} must be between 0 and 2**63 - 1")
+    lower_bound = problem.lower_bound_bytes
+
+    def poll(best_arena: int) -> bool:
+        assert progress is not None
+        best = None if best_arena < 0 else best_arena
+        return progress(Progress(best, lower_bound, time.perf_counter() - start_s)) is not False
+
+    offsets, arena, found_by, proven_optimal, proven_infeasible, interrupted = _planner.plan(
+        planner,
+        problem.sizes,
+        problem.starts,
+        problem.ends,
+        problem.alignments,
+        problem.pinned_offsets,
+        capacity,
+        min(time_limit_s, math.inf),
+        seed,
+        None if progress is None else poll,
+    )
+    if capacity is not None and (offsets is None or arena > capacity):
+        best = "" if offsets is None else f"; the best found needs {arena}"
+        reason = "no plan exists" if proven_infeasible else "no plan was found in time"
+        raise CapacityError(
+            f"{reason} within {capacity} bytes (lower bound {lower_bound}){best}", proven=proven_infeasible
+        )
+    if offsets is None:
+        raise KeyboardInterrupt
+    if interrupted:
+        warnings.warn("planning was interrupted; this is the best plan so far", RuntimeWarning, stacklevel=2)
+    check(problem, offsets)
+    read_only(offsets)
+
+    if isinstance(trace_or_problem, Trace):
+        starts, ends, escapes = trace_or_problem.starts, trace_or_problem.ends, trace_or_problem.escapes
+    else:
+        starts, ends, escapes = (
+            problem.starts,
+            problem.ends,
+            read_only(np.zeros(len(problem), dtype=np.bool_)),
+        )
+    return Plan(
+        sizes=problem.sizes,
+        starts=starts,
+        ends=ends,
+        offsets=offsets,
+        escapes=escapes,
+        smallest_sizes=problem.sizes,
+        arena_bytes=arena,
+        lower_bound_bytes=lower_bound,
+        planner=found_by,
+        proven_optimal=proven_optimal,
+        elapsed_s=time.perf_counter() - start_s,
+        alignment_bytes=problem.alignment_bytes,
+        alignments=problem.alignments,
+    )

@@ -1,0 +1,93 @@
+"""Every planner there is, a line each. The order is that of tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memomalloc.errors import UnknownPlannerError
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What a user may want to know of a planner before using it.
+
+    Attributes:
+        name: what ``plan(planner=...)`` takes.
+        description: one sentence.
+        complexity: in the number of buffers n.
+        source: the paper or program that the algorithm is from.
+        exact: it proves optimality or infeasibility, given the time.
+        extra: the optional extra of this package that it needs, empty for none.
+        max_buffers: larger problems are refused, None: any size.
+    """
+
+    name: str
+    description: str
+    complexity: str
+    source: str
+    exact: bool = False
+    extra: str = ""
+    max_buffers: int | None = None
+
+
+_PLANNERS = (
+    Planner(
+        "auto",
+        "The portfolio: stops at the lower bound, else searches until the time limit and reports what it proved.",
+        "O(n log n), then anytime",
+        "this project",
+        exact=True,
+    ),
+    Planner(
+        "skyline",
+        "Fills the lowest place of the roof, with five orders of priority.",
+        "O(n sqrt n) at worst",
+        "after Sekiyama et al. 2018, Profile-guided memory optimization for deep neural networks",
+    ),
+    Planner(
+        "greedy_by_size",
+        "Largest buffer first, lowest gap that fits.",
+        "O(n^2)",
+        "Pisarchyk and Lee 2020, Efficient memory management for deep neural net inference",
+    ),
+    Planner(
+        "greedy_by_size_best_fit",
+        "Largest buffer first, smallest gap that fits.",
+        "O(n^2)",
+        "Pisarchyk and Lee 2020",
+    ),
+    Planner("greedy_by_area", "Largest size times lifetime first, lowest gap.", "O(n^2)", "XLA, ExecuTorch"),
+    Planner("greedy_by_area_best_fit", "Largest size times lifetime first, smallest gap.", "O(n^2)", "XLA, ExecuTorch"),
+    Planner("greedy_by_duration", "Longest lifetime first, lowest gap that fits.", "O(n^2)", "common practice"),
+    Planner("greedy_by_duration_best_fit", "Longest lifetime first, smallest gap.", "O(n^2)", "common practice"),
+    Planner("greedy_by_breadth", "Buffers of the fullest tick first, lowest gap.", "O(n^2)", "Pisarchyk and Lee 2020"),
+    Planner(
+        "greedy_by_breadth_best_fit", "Buffers of the fullest tick first, smallest gap.", "O(n^2)",
+        "Pisarchyk and Lee 2020",
+    ),
+    Planner(
+        "linear_scan",
+        "In order of birth, each at the lowest free place: what an online allocator would do at best.",
+        "O(n w), w buffers alive at a time",
+        "Poletto and Sarkar 1999, Linear scan register allocation",
+    ),
+    Planner("bump", "One after the other, nothing reused: the cost of never freeing.", "O(n)", "folklore"),
+)  # fmt: skip
+
+
+def available() -> tuple[Planner, ...]:
+    """Every registered planner, those included whose extra is not installed."""
+    return _PLANNERS
+
+
+def find(name: str) -> Planner:
+    """The planner of that name.
+
+    Raises:
+        UnknownPlannerError: the message lists the names there are.
+    """
+    for planner in _PLANNERS:
+        if planner.name == name:
+            return planner
+    names = ", ".join(planner.name for planner in _PLANNERS)
+    raise UnknownPlannerError(f"there is no planner {name!r}; there are: {names}")
