@@ -1,6 +1,10 @@
 #include "core/recording.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 
 #include "core/registry.hpp"
@@ -11,11 +15,27 @@ namespace {
 
 // Every open recording, for frees that come from any thread. Guarded by the registry lock; never destroyed.
 std::vector<Recording*>& open_recordings() noexcept {
-  static auto* open = new std::vector<Recording*>;
-  return *open;
+  static auto* recordings = new std::vector<Recording*>;
+  return *recordings;
+}
+
+// Resident memory of the process in bytes; 0 where /proc cannot be read. Allocates nothing.
+uint64_t resident_bytes() noexcept {
+  const int file = ::open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return 0;
+  char text[128];
+  const ssize_t length = read(file, text, sizeof(text) - 1);
+  ::close(file);
+  if (length <= 0) return 0;
+  text[length] = '\0';
+  unsigned long long pages = 0;
+  if (std::sscanf(text, "%*u %llu", &pages) != 1) return 0;
+  return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace
+
+Recording::Recording(ContextFunction context) : context_(context), resident_at_opening_(resident_bytes()) {}
 
 std::atomic<uint32_t> Recording::num_open_{0};
 
@@ -36,6 +56,7 @@ void Recording::close() noexcept {
   const RegistryGuard guard(g_registry_lock);
   if (!closed_) {
     closed_ = true;
+    if (std::exchange(at_peak_, false)) resident_at_peak_ = resident_bytes();
     auto& open = open_recordings();
     open.erase(std::remove(open.begin(), open.end(), this), open.end());
     // relaxed: a free that is not logged any more belongs to no recording.
@@ -66,19 +87,43 @@ RecordedBuffers Recording::buffers() const {
   return buffers_;
 }
 
+bool Recording::is_closed() const noexcept {
+  const RegistryGuard guard(g_registry_lock);
+  return closed_;
+}
+
+uint64_t Recording::resident_growth_bytes() const noexcept {
+  const RegistryGuard guard(g_registry_lock);
+  return resident_at_peak_ > resident_at_opening_ ? resident_at_peak_ - resident_at_opening_ : 0;
+}
+
+void Recording::add(void* block, std::size_t bytes) {
+  const auto [entry, added] = alive_.try_emplace(block, 0);
+  // The block that had this address was freed behind our back, by a deleter taken from upstream.
+  if (!added) end(entry->second);
+  entry->second = static_cast<uint32_t>(buffers_.sizes.size());
+  buffers_.sizes.push_back(bytes);
+  buffers_.starts.push_back(buffers_.num_ticks++);
+  buffers_.ends.push_back(RecordedBuffers::kAlive);
+  buffers_.contexts.push_back(context_ != nullptr ? context_() : 0);
+  live_bytes_ += bytes;
+  if (live_bytes_ > peak_live_bytes_) {
+    peak_live_bytes_ = live_bytes_;
+    at_peak_ = true;
+  }
+}
+
+void Recording::end(uint32_t buffer) noexcept {
+  // By the first free after the peak the tensors of the peak have been written.
+  if (std::exchange(at_peak_, false)) resident_at_peak_ = resident_bytes();
+  buffers_.ends[buffer] = buffers_.num_ticks++;
+  live_bytes_ -= buffers_.sizes[buffer];
+}
+
 void Recording::log_allocation(void* block, std::size_t bytes) {
   const RegistryGuard guard(g_registry_lock);
   for (Recording* recording = t_state.recording; recording != nullptr; recording = recording->outer_) {
-    if (recording->closed_) continue;
-    RecordedBuffers& seen = recording->buffers_;
-    const auto [entry, added] = recording->alive_.try_emplace(block, 0);
-    // The block that had this address was freed behind our back, by a deleter taken from upstream.
-    if (!added) seen.ends[entry->second] = seen.num_ticks++;
-    entry->second = static_cast<uint32_t>(seen.sizes.size());
-    seen.sizes.push_back(bytes);
-    seen.starts.push_back(seen.num_ticks++);
-    seen.ends.push_back(RecordedBuffers::kAlive);
-    seen.contexts.push_back(recording->context_ != nullptr ? recording->context_() : 0);
+    if (!recording->closed_) recording->add(block, bytes);
   }
 }
 
@@ -87,7 +132,7 @@ void Recording::log_free(void* block) noexcept {
   for (Recording* recording : open_recordings()) {
     const auto entry = recording->alive_.find(block);
     if (entry == recording->alive_.end()) continue;
-    recording->buffers_.ends[entry->second] = recording->buffers_.num_ticks++;
+    recording->end(entry->second);
     recording->alive_.erase(entry);
   }
 }

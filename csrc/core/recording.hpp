@@ -36,6 +36,11 @@ class Recording {
 
   // What was recorded so far; complete once closed.
   RecordedBuffers buffers() const;
+  bool is_closed() const noexcept;
+
+  // By how many bytes the process's resident memory grew between the opening and the moment when most bytes
+  // were alive.
+  uint64_t resident_growth_bytes() const noexcept;
 
   // --- Called by the allocator
   // --------------------------------------------------------------------------------------
@@ -52,13 +57,21 @@ class Recording {
   static void close_all_of_thread() noexcept;
 
  private:
-  explicit Recording(ContextFunction context) : context_(context) {}
+  explicit Recording(ContextFunction context);
   void detach_closed() noexcept;
+  void add(void* block, std::size_t bytes);
+  void end(uint32_t buffer) noexcept;
 
   const ContextFunction context_;
   RecordedBuffers buffers_;
   std::unordered_map<void*, uint32_t> alive_;  // by address; erased at the free, for addresses are reused
   bool closed_ = false;
+
+  uint64_t live_bytes_ = 0;
+  uint64_t peak_live_bytes_ = 0;
+  bool at_peak_ = false;  // the peak is not yet measured: its last block is not yet written
+  uint64_t resident_at_opening_ = 0;
+  uint64_t resident_at_peak_ = 0;
 
   // The chain of recordings open on one thread. The thread owns them while they are in it, since another
   // thread may close and drop one.

@@ -115,6 +115,8 @@ NB_MODULE(_runtime, module) {
   nb::class_<Recording>(module, "Recording")
       .def_static("open", [] { return Recording::open(); })
       .def("close", &Recording::close)
+      .def_prop_ro("is_closed", &Recording::is_closed)
+      .def_prop_ro("resident_growth_bytes", &Recording::resident_growth_bytes)
       .def("buffers", [](const Recording& recording) {
         RecordedBuffers buffers = recording.buffers();
         return nb::make_tuple(to_numpy(std::move(buffers.sizes)), to_numpy(std::move(buffers.starts)),

@@ -1,0 +1,83 @@
+"""memomalloc memorizes the memory of an inference.
+
+The planner half (``plan``, ``Problem``, ``Plan``, ``Trace``, ``planners``) needs numpy only. The runtime half
+(``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names is first
+used. Importing this package installs no allocator and starts no thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from memomalloc import errors, planners
+from memomalloc.data.origin import Origin
+from memomalloc.data.plan import Plan
+from memomalloc.data.problem import Problem
+from memomalloc.data.trace import Trace
+from memomalloc.errors import MemomallocError
+from memomalloc.planners import plan
+
+if TYPE_CHECKING:
+    from memomalloc.runtime.armed_plan import stats
+    from memomalloc.runtime.recorder import Recording, record
+    from memomalloc.runtime.replayer import Replay, replay
+    from memomalloc.runtime.statistics import Stats
+    from memomalloc.runtime.switch import disable, enable, is_enabled
+    from memomalloc.runtime.wrapper import OptimizedFunction, OptimizedModule, optimize
+
+__version__ = "0.1.0"
+
+_RUNTIME = {
+    "OptimizedFunction": "wrapper",
+    "OptimizedModule": "wrapper",
+    "Recording": "recorder",
+    "Replay": "replayer",
+    "Stats": "statistics",
+    "disable": "switch",
+    "enable": "switch",
+    "is_enabled": "switch",
+    "optimize": "wrapper",
+    "record": "recorder",
+    "replay": "replayer",
+    "stats": "armed_plan",
+}
+
+__all__ = [
+    "MemomallocError",
+    "OptimizedFunction",
+    "OptimizedModule",
+    "Origin",
+    "Plan",
+    "Problem",
+    "Recording",
+    "Replay",
+    "Stats",
+    "Trace",
+    "disable",
+    "enable",
+    "errors",
+    "is_enabled",
+    "optimize",
+    "plan",
+    "planners",
+    "record",
+    "replay",
+    "stats",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the runtime when one of its names is first used (PEP 562)."""
+    if name not in _RUNTIME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "Stats" and name not in ("disable", "enable", "is_enabled"):
+        # Says what is missing, before an import inside the runtime fails for lack of torch.
+        importlib.import_module("memomalloc.runtime.extension").load()
+    value = getattr(importlib.import_module(f"memomalloc.runtime.{_RUNTIME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

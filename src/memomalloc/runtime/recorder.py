@@ -1,0 +1,81 @@
+"""Record: every tensor allocation of a block of code, as a trace."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from memomalloc.data.trace import Trace
+from memomalloc.errors import RecordingError
+from memomalloc.runtime import extension
+
+
+class Recording:
+    """What :func:`record` gives: a context manager that holds a trace once it is closed.
+
+    Recordings nest, and each sees every event. A recording is ended by the thread that began it; ended elsewhere
+    (a generator collected on another thread) it is closed all the same.
+    """
+
+    def __init__(self) -> None:
+        self._native: Any = None
+        self._trace: Trace | None = None
+
+    def __enter__(self) -> Recording:
+        if self._native is not None:
+            raise RecordingError("a Recording records once; call memomalloc.record() for another one")
+        self._native = extension.install().Recording.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._native.close()
+
+    @property
+    def trace(self) -> Trace:
+        """All that was recorded.
+
+        Raises:
+            RecordingError: the ``with`` block has not ended.
+        """
+        if self._trace is None:
+            if self._native is None or not self._native.is_closed:
+                raise RecordingError(
+                    "the trace is complete when the `with memomalloc.record()` block has ended"
+                )
+            self._trace = self._make_trace()
+        return self._trace
+
+    @property
+    def upstream_peak_bytes(self) -> int:
+        """By how much the process grew between the start and the fullest moment of the recording.
+
+        Measured in resident pages, so it holds what the upstream allocator and the model's own scratch really
+        cost. Memory that upstream had retained from before does not count: release it first.
+        """
+        return int(self._native.resident_growth_bytes)
+
+    def _make_trace(self) -> Trace:
+        sizes, starts, ends, num_ticks = self._native.buffers()
+        return Trace.from_arrays(sizes.astype(np.int64), starts, ends, ends < 0, end_tick=num_ticks)
+
+
+def record() -> Recording:
+    """Record every tensor that this thread allocates on the CPU in a ``with`` block.
+
+    Other threads are not recorded; that they free a recorded tensor is. Costs a lock and a table look-up at each
+    allocation while it is open.
+
+    Example::
+
+        with memomalloc.record() as recording:
+            model(inputs)
+        plan = memomalloc.plan(recording.trace)
+
+    Raises:
+        RuntimeNotAvailableError: at the ``with``, where the runtime cannot run.
+    """
+    return Recording()

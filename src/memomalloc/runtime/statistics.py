@@ -1,0 +1,143 @@
+"""What happened: counted runs, requests and bytes, as plain frozen data."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Why a request of a replayed run went upstream.
+UPSTREAM_REASONS = ("size", "extra", "occupied", "blocked")
+
+
+def add_counts(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    """The sums of two sets of counters, key by key."""
+    return {key: a.get(key, 0) + b.get(key, 0) for key in (*a, *(key for key in b if key not in a))}
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What replays did, added up over pools of arenas."""
+
+    runs: int = 0
+    requests_planned: int = 0
+    requests_served: int = 0
+    requests_missing: int = 0
+    requests_upstream: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(UPSTREAM_REASONS, 0))
+    num_arenas: int = 0
+    num_arenas_in_use: int = 0
+    mapped_bytes: int = 0
+
+    @classmethod
+    def of_pool(cls, native: Mapping[str, Any], num_slots: int) -> Replayed:
+        """Read the counters of a native pool whose plan has ``num_slots`` slots."""
+        return cls(
+            runs=native["num_runs"],
+            requests_planned=native["num_runs"] * num_slots,
+            requests_served=native["served"],
+            requests_missing=native["missing"],
+            requests_upstream=native["upstream"],
+            num_arenas=native["num_arenas"],
+            num_arenas_in_use=native["num_arenas_in_use"],
+            mapped_bytes=native["mapped_bytes"],
+        )
+
+    def __add__(self, other: Replayed) -> Replayed:
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in (entry.name for entry in dataclasses.fields(self))
+            if name != "requests_upstream"
+        }
+        return Replayed(**sums, requests_upstream=add_counts(self.requests_upstream, other.requests_upstream))
+
+    def without_memory(self) -> Replayed:
+        """The same history of a pool that is gone."""
+        return dataclasses.replace(self, num_arenas=0, num_arenas_in_use=0, mapped_bytes=0)
+
+
+class CallCounts:
+    """Calls that were not replayed, counted by any thread; also counted by the process, where that is given."""
+
+    def __init__(self, process: CallCounts | None = None) -> None:
+        self._process = process
+        self._lock = threading.Lock()
+        self._recorded = 0
+        self._unplanned: Counter[str] = Counter()
+
+    def count_recorded(self) -> None:
+        """One call was recorded."""
+        with self._lock:
+            self._recorded += 1
+        if self._process is not None:
+            self._process.count_recorded()
+
+    def count_unplanned(self, reason: str) -> None:
+        """One call ran as if unwrapped."""
+        with self._lock:
+            self._unplanned[reason] += 1
+        if self._process is not None:
+            self._process.count_unplanned(reason)
+
+    def read(self) -> tuple[int, dict[str, int]]:
+        """Recorded calls, and unplanned calls by reason."""
+        with self._lock:
+            return self._recorded, dict(self._unplanned)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The counters of one wrapper, or of the process.
+
+    Attributes:
+        runs_recorded: calls that were recorded.
+        runs_replayed: calls that were served from a plan.
+        runs_unplanned: calls that ran as if unwrapped, by reason: ``warm_up`` (before the first recording),
+            ``learning`` (another thread was recording the same signature), ``device`` (a tensor that is not on the
+            CPU), ``no_arena`` (too many runs at once, or no memory), ``unplannable`` (planning failed),
+            ``nested`` (the plan of an outer call served it), ``disabled``.
+        num_plans: plans armed now.
+        requests_planned: requests that the plans of the replayed runs foresaw.
+        requests_served: requests that were served from a plan.
+        requests_missing: planned requests that did not come.
+        requests_upstream: requests of replayed runs that went upstream, by reason: ``size`` (no slot near took
+            it), ``extra`` (after the last slot), ``occupied`` (a live tensor lay there), ``blocked`` (a tensor of an
+            earlier run, or a refused slot, may lie there).
+        arena_bytes: of one arena of each plan, summed over the plans.
+        lower_bound_bytes: the least that these arenas could have.
+        upstream_peak_bytes: by how much the process grew while the same calls were recorded, served by upstream.
+        mapped_bytes: of all arenas that exist, with the spare places of escaping buffers; resident only as far as
+            they were used.
+        num_arenas: arenas that exist.
+        num_arenas_in_use: arenas that a call is running on now.
+        num_bad_frees: frees of addresses in an arena at which nothing lived (process-wide; always 0 in a correct
+            program).
+    """
+
+    runs_recorded: int
+    runs_replayed: int
+    runs_unplanned: Mapping[str, int]
+    num_plans: int
+    requests_planned: int
+    requests_served: int
+    requests_missing: int
+    requests_upstream: Mapping[str, int]
+    arena_bytes: int
+    lower_bound_bytes: int
+    upstream_peak_bytes: int
+    mapped_bytes: int
+    num_arenas: int
+    num_arenas_in_use: int
+    num_bad_frees: int
+
+    @property
+    def served_share(self) -> float:
+        """Requests served from a plan, of all requests of replayed runs; 0 to 1, and 1 if there were none."""
+        requests = self.requests_served + sum(self.requests_upstream.values())
+        return self.requests_served / requests if requests else 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain numbers and dictionaries, for JSON."""
+        return dataclasses.asdict(self)
