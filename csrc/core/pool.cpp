@@ -67,7 +67,8 @@ RunCounts Pool::end(RunToken token) noexcept {
 }
 
 RunCounts finish_run_of_thread() noexcept {
-  Arena* arena = std::exchange(t_state.running, nullptr);
+  Arena* arena = t_state.running;
+  t_state.running = nullptr;
   const RunCounts counts = arena->finish_run();
   if (arena->pool != nullptr) {
     ++arena->pool->num_runs_;
