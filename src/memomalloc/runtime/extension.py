@@ -65,8 +65,7 @@ def load() -> ModuleType:
         import torch
     except ImportError as error:
         raise RuntimeNotAvailableError(
-            "memomalloc's runtime needs torch, which is not installed. "
-            f"Run: pip install torch, then: {_BUILD_COMMAND}"
+            f"memomalloc's runtime needs torch, which is not installed. Run: pip install torch, then: {_BUILD_COMMAND}"
         ) from error
     from memomalloc import _built_for
 

@@ -43,9 +43,7 @@ class Recording:
         """
         if self._trace is None:
             if self._native is None or not self._native.is_closed:
-                raise RecordingError(
-                    "the trace is complete when the `with memomalloc.record()` block has ended"
-                )
+                raise RecordingError("the trace is complete when the `with memomalloc.record()` block has ended")
             self._trace = self._make_trace()
         return self._trace
 

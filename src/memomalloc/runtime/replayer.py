@@ -49,9 +49,7 @@ class Replay:
             RecordingError: the block has not ended, or did not run on an arena.
         """
         if self._num_deviations is None:
-            raise RecordingError(
-                "deviations are counted when a `with memomalloc.replay(plan)` block has ended"
-            )
+            raise RecordingError("deviations are counted when a `with memomalloc.replay(plan)` block has ended")
         return self._num_deviations
 
 

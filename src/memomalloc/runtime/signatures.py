@@ -51,13 +51,13 @@ def _describe(value: Any) -> Hashable:
         return (kind, *[_describe(item) for item in value])
     if isinstance(value, Mapping):
         return (kind, *[(_describe(key), _describe(item)) for key, item in value.items()])
-    if kind.__hash__ is not None and kind.__hash__ is not object.__hash__:
+    if getattr(kind, "__hash__", None) not in (None, object.__hash__):
         try:
             hash(value)
         except Exception:  # a user's class: its hash may raise anything
-            return kind
+            return (kind,)
         return (kind, value)
-    return kind
+    return (kind,)
 
 
 def only_on_cpu(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

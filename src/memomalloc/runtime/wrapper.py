@@ -36,9 +36,7 @@ _CHANGING = frozenset(
 _FLUENT = _CHANGING | frozenset(("eval", "train", "share_memory"))
 
 #: What the wrapper answers itself; everything else is the model's.
-_OWN = frozenset(
-    ("_orig_mod", "_planned", "_call_fluent", "stats", "plans", "forget", "__class__", "__dict__")
-)
+_OWN = frozenset(("_orig_mod", "_planned", "_call_fluent", "stats", "plans", "forget", "__class__", "__dict__"))
 
 
 class OptimizedModule(torch.nn.Module):
@@ -161,14 +159,27 @@ def _optimize_again(model: Any, options: Mapping[str, Any]) -> Any:
     return optimize(model, **options)
 
 
+# A module is a callable too: mypy is told that the first that fits is meant.
 @overload
-def optimize(model: _Module, *, example_inputs: Any = None, **options: Any) -> _Module: ...
+def optimize(  # type: ignore[overload-overlap]
+    model: _Module,
+    *,
+    example_inputs: Any = ...,
+    planner: str = ...,
+    time_limit_s: float = ...,
+    warm_up_calls: int = ...,
+    max_plans: int = ...,
+) -> _Module: ...
 @overload
 def optimize(
-    model: Callable[..., Any], *, example_inputs: Any = None, **options: Any
+    model: Callable[..., Any],
+    *,
+    example_inputs: Any = ...,
+    planner: str = ...,
+    time_limit_s: float = ...,
+    warm_up_calls: int = ...,
+    max_plans: int = ...,
 ) -> OptimizedFunction: ...
-
-
 def optimize(
     model: Any,
     *,
