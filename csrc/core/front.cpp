@@ -14,11 +14,12 @@ void before_fork() noexcept { g_registry_lock.lock(); }
 void after_fork_in_parent() noexcept { g_registry_lock.unlock(); }
 
 void after_fork_in_child() noexcept {
-  // The other threads do not exist here, and will not end their runs. Their blocks stay where they are, and
-  // the guard keeps clear of them.
+  // The other threads do not exist here, and will not end their runs or recordings. Their blocks stay where
+  // they are, and the guard keeps clear of them.
   for (Arena* arena : Arena::all()) {
     if (arena->is_running() && arena != t_state.running) arena->finish_run();
   }
+  Recording::close_those_of_other_threads();
   g_registry_lock.unlock();
 }
 

@@ -33,6 +33,12 @@ uint64_t resident_bytes() noexcept {
   return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
+// Makes room for one more element, by doubling as push_back() does, which then cannot throw.
+template <typename T>
+void make_room(std::vector<T>& column) {
+  if (column.size() == column.capacity()) column.reserve(2 * column.size() + 64);
+}
+
 }  // namespace
 
 Recording::Recording(ContextFunction context) : context_(context), resident_at_opening_(resident_bytes()) {}
@@ -72,7 +78,22 @@ void Recording::detach_closed() noexcept {
   while (t_state.recording != nullptr && t_state.recording->closed_) {
     const std::shared_ptr<Recording> closed = std::move(t_state.recording->self_);
     t_state.recording = closed->outer_;
+    closed->outer_ = nullptr;
   }
+}
+
+void Recording::close_those_of_other_threads() noexcept {
+  const auto is_ours = [](const Recording* recording) {
+    const Recording* ours = t_state.recording;
+    while (ours != nullptr && ours != recording) ours = ours->outer_;
+    return ours != nullptr;
+  };
+  auto& open = open_recordings();
+  const auto others = std::partition(open.begin(), open.end(), is_ours);
+  std::for_each(others, open.end(), [](Recording* recording) { recording->closed_ = true; });
+  open.erase(others, open.end());
+  // relaxed: no other thread exists.
+  num_open_.store(static_cast<uint32_t>(open.size()), std::memory_order_relaxed);
 }
 
 void Recording::close_all_of_thread() noexcept {
@@ -97,7 +118,13 @@ uint64_t Recording::resident_growth_bytes() const noexcept {
   return resident_at_peak_ > resident_at_opening_ ? resident_at_peak_ - resident_at_opening_ : 0;
 }
 
-void Recording::add(void* block, std::size_t bytes) {
+void Recording::add(void* block, std::size_t bytes, uint32_t context) {
+  // All that may throw comes first: a block that were known by its address, but not in every column, would be
+  // written behind a column's end when it is freed.
+  make_room(buffers_.sizes);
+  make_room(buffers_.starts);
+  make_room(buffers_.ends);
+  make_room(buffers_.contexts);
   const auto [entry, added] = alive_.try_emplace(block, 0);
   // The block that had this address was freed behind our back, by a deleter taken from upstream.
   if (!added) end(entry->second);
@@ -105,7 +132,7 @@ void Recording::add(void* block, std::size_t bytes) {
   buffers_.sizes.push_back(bytes);
   buffers_.starts.push_back(buffers_.num_ticks++);
   buffers_.ends.push_back(RecordedBuffers::kAlive);
-  buffers_.contexts.push_back(context_ != nullptr ? context_() : 0);
+  buffers_.contexts.push_back(context);
   live_bytes_ += bytes;
   if (live_bytes_ > peak_live_bytes_) {
     peak_live_bytes_ = live_bytes_;
@@ -121,9 +148,22 @@ void Recording::end(uint32_t buffer) noexcept {
 }
 
 void Recording::log_allocation(void* block, std::size_t bytes) {
-  const RegistryGuard guard(g_registry_lock);
-  for (Recording* recording = t_state.recording; recording != nullptr; recording = recording->outer_) {
-    if (!recording->closed_) recording->add(block, bytes);
+  {
+    const RegistryGuard guard(g_registry_lock);
+    detach_closed();  // one that another thread closed
+  }
+  const auto held = [](Recording* recording) { return recording != nullptr ? recording->self_ : nullptr; };
+  // The chain is this thread's own, so it may be walked without the lock, which a context function must not
+  // meet: it may wait for a thread that frees. It may also close and drop recordings; those that we hold
+  // stay.
+  for (std::shared_ptr<Recording> recording = held(t_state.recording); recording != nullptr;) {
+    std::shared_ptr<Recording> next = held(recording->outer_);
+    const uint32_t context = recording->context_ != nullptr ? recording->context_() : 0;
+    {
+      const RegistryGuard guard(g_registry_lock);
+      if (!recording->closed_) recording->add(block, bytes, context);
+    }
+    recording = std::move(next);
   }
 }
 

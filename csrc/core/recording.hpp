@@ -25,7 +25,8 @@ struct RecordedBuffers {
 // Paid for while recording only: every event takes a lock.
 class Recording {
  public:
-  // Says what the thread is doing at an allocation, as a number that means something to the caller.
+  // Says what the thread is doing at an allocation, as a number that means something to the caller. Called
+  // without any lock of ours; must not allocate through the allocator.
   using ContextFunction = uint32_t (*)();
 
   // Opens a recording on the calling thread, inside any that is open there already; each sees every event.
@@ -56,10 +57,14 @@ class Recording {
   // Ends what is open on the calling thread, which exits.
   static void close_all_of_thread() noexcept;
 
+  // In the child of a fork(), where the other threads do not exist. The caller holds the registry lock.
+  static void close_those_of_other_threads() noexcept;
+
  private:
   explicit Recording(ContextFunction context);
-  void detach_closed() noexcept;
-  void add(void* block, std::size_t bytes);
+  // Takes recordings that are closed out of the calling thread's chain. The caller holds the registry lock.
+  static void detach_closed() noexcept;
+  void add(void* block, std::size_t bytes, uint32_t context);
   void end(uint32_t buffer) noexcept;
 
   const ContextFunction context_;

@@ -1,0 +1,229 @@
+#include "core/recording.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <new>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "core_fixture.hpp"
+#include "interposed_calls.hpp"
+#include "other_thread.hpp"
+
+namespace memomalloc::testing {
+namespace {
+
+class RecordingTest : public CoreTest {};
+
+TEST_F(RecordingTest, WritesDownSizesAndLifetimesInTicks) {
+  const auto recording = Recording::open();
+  void* first = allocate(100);
+  void* second = allocate(200);
+  release(first);
+  void* third = allocate(300);
+  release(third);
+  release(second);
+  recording->close();
+
+  const RecordedBuffers seen = recording->buffers();
+  EXPECT_EQ(seen.sizes, (std::vector<uint64_t>{100, 200, 300}));
+  EXPECT_EQ(seen.starts, (std::vector<int64_t>{0, 1, 3}));
+  EXPECT_EQ(seen.ends, (std::vector<int64_t>{2, 5, 4}));
+  EXPECT_EQ(seen.contexts, (std::vector<uint32_t>{0, 0, 0}));
+  EXPECT_EQ(seen.num_ticks, 6);
+}
+
+TEST_F(RecordingTest, ABlockThatIsAliveAtTheEndEscapes) {
+  const auto recording = Recording::open();
+  void* output = allocate(64);
+  recording->close();
+  release(output);
+  EXPECT_EQ(recording->buffers().ends, (std::vector<int64_t>{RecordedBuffers::kAlive}));
+  EXPECT_EQ(recording->buffers().num_ticks, 1);
+}
+
+TEST_F(RecordingTest, ABlockFromBeforeTheRecordingIsNoneOfItsBusiness) {
+  void* early = allocate(64);
+  const auto recording = Recording::open();
+  release(early);
+  recording->close();
+  EXPECT_EQ(recording->buffers().num_ticks, 0);
+}
+
+TEST_F(RecordingTest, AnAddressThatIsReusedIsAnotherBuffer) {
+  const auto recording = Recording::open();
+  for (int i = 0; i < 100; ++i) release(allocate(64));
+  recording->close();
+  const RecordedBuffers seen = recording->buffers();
+  ASSERT_EQ(seen.sizes.size(), 100u);
+  for (int64_t i = 0; i < 100; ++i) {
+    EXPECT_EQ(seen.starts[static_cast<std::size_t>(i)], 2 * i);
+    EXPECT_EQ(seen.ends[static_cast<std::size_t>(i)], 2 * i + 1);
+  }
+}
+
+TEST_F(RecordingTest, ABlockFreedBehindOurBackEndsWhenItsAddressReturns) {
+  const auto recording = Recording::open();
+  void* block = allocate(64);
+  Recording::log_allocation(block, 128);  // as if upstream had handed out the address again
+  release(block);
+  recording->close();
+  EXPECT_EQ(recording->buffers().sizes, (std::vector<uint64_t>{64, 128}));
+  EXPECT_EQ(recording->buffers().starts, (std::vector<int64_t>{0, 2}));
+  EXPECT_EQ(recording->buffers().ends, (std::vector<int64_t>{1, 3}));
+}
+
+TEST_F(RecordingTest, AFreeOnAnotherThreadIsSeenAnAllocationThereIsNot) {
+  const auto recording = Recording::open();
+  void* block = allocate(64);
+  std::thread([block] {
+    release(allocate(32));
+    release(block);
+  }).join();
+  recording->close();
+  EXPECT_EQ(recording->buffers().sizes, (std::vector<uint64_t>{64}));
+  EXPECT_EQ(recording->buffers().ends, (std::vector<int64_t>{1}));
+}
+
+TEST_F(RecordingTest, NestedRecordingsEachSeeEveryEvent) {
+  const auto outer = Recording::open();
+  void* first = allocate(64);
+  const auto inner = Recording::open();
+  void* second = allocate(128);
+  release(first);
+  inner->close();
+  release(second);
+  outer->close();
+  EXPECT_EQ(outer->buffers().sizes, (std::vector<uint64_t>{64, 128}));
+  EXPECT_EQ(outer->buffers().ends, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(inner->buffers().sizes, (std::vector<uint64_t>{128}));
+  EXPECT_EQ(inner->buffers().ends, (std::vector<int64_t>{RecordedBuffers::kAlive}));
+}
+
+TEST_F(RecordingTest, TheOuterOneMayBeClosedFirst) {
+  auto outer = Recording::open();
+  const auto inner = Recording::open();
+  outer->close();
+  outer.reset();
+  release(allocate(64));
+  inner->close();
+  EXPECT_EQ(inner->buffers().sizes, (std::vector<uint64_t>{64}));
+  EXPECT_EQ(t_state.recording, nullptr);
+}
+
+TEST_F(RecordingTest, ClosingTwiceIsClosingOnce) {
+  const auto recording = Recording::open();
+  recording->close();
+  recording->close();
+  EXPECT_TRUE(recording->is_closed());
+  EXPECT_FALSE(Recording::any_open());
+}
+
+TEST_F(RecordingTest, ClosedAndDroppedOnAnotherThreadItIsForgottenAtTheNextEvent) {
+  auto recording = Recording::open();
+  void* block = allocate(64);
+  std::thread([&recording] {
+    recording->close();
+    recording.reset();
+  }).join();
+  EXPECT_FALSE(Recording::any_open());
+  release(allocate(64));
+  EXPECT_EQ(t_state.recording, nullptr);
+  release(block);
+}
+
+TEST_F(RecordingTest, AThreadThatEndsClosesItsRecordings) {
+  std::shared_ptr<Recording> outer;
+  std::shared_ptr<Recording> inner;
+  std::thread([&] {
+    outer = Recording::open();
+    inner = Recording::open();
+    release(allocate(64));
+  }).join();
+  EXPECT_TRUE(outer->is_closed());
+  EXPECT_TRUE(inner->is_closed());
+  EXPECT_FALSE(Recording::any_open());
+  EXPECT_EQ(outer->buffers().ends, (std::vector<int64_t>{1}));
+}
+
+TEST_F(RecordingTest, TheContextIsAskedForOnceAnAllocation) {
+  static uint32_t context;
+  context = 7;
+  const auto recording = Recording::open([] { return context++; });
+  release(allocate(64));
+  release(allocate(64));
+  recording->close();
+  EXPECT_EQ(recording->buffers().contexts, (std::vector<uint32_t>{7, 8}));
+}
+
+TEST_F(RecordingTest, TheContextFunctionMayWaitForAnotherThreadThatFrees) {
+  // As one that takes the GIL does, while the thread that has it drops a tensor.
+  static OtherThread* other;
+  static void* block;
+  OtherThread other_thread;
+  other = &other_thread;
+  block = allocate(32);
+  const auto recording = Recording::open([] {
+    if (block != nullptr) other->run([] { release(std::exchange(block, nullptr)); });
+    return 0u;
+  });
+  release(allocate(64));
+  recording->close();
+  EXPECT_EQ(recording->buffers().sizes, (std::vector<uint64_t>{64}));
+}
+
+TEST_F(RecordingTest, TheContextFunctionMayCloseTheRecording) {
+  // As one that runs Python does, when the garbage collector finds a recording that nobody needs.
+  static std::shared_ptr<Recording> inner;
+  const auto outer = Recording::open();
+  inner = Recording::open([] {
+    if (inner != nullptr) inner->close();
+    inner.reset();
+    return 0u;
+  });
+  release(allocate(64));
+  EXPECT_EQ(outer->buffers().sizes, (std::vector<uint64_t>{64}));
+  outer->close();
+}
+
+TEST_F(RecordingTest, OutOfMemoryAtAnyPointLeavesTheRecordingInOnePiece) {
+  const auto outer = Recording::open();
+  const auto inner = Recording::open();
+  for (uint64_t round = 0; round < 200; ++round) {
+    for (uint64_t num_good_calls = 0; num_good_calls < 12; ++num_good_calls) {
+      void* block = nullptr;
+      try {
+        const FailingNew failing(num_good_calls);
+        block = allocate(64);
+      } catch (const std::bad_alloc&) {
+        continue;
+      }
+      release(block);
+    }
+  }
+  inner->close();
+  outer->close();
+  for (const auto& recording : {outer, inner}) {
+    const RecordedBuffers seen = recording->buffers();
+    EXPECT_EQ(seen.starts.size(), seen.sizes.size());
+    EXPECT_EQ(seen.ends.size(), seen.sizes.size());
+    EXPECT_EQ(seen.contexts.size(), seen.sizes.size());
+    for (std::size_t i = 0; i < seen.ends.size(); ++i) EXPECT_EQ(seen.ends[i], seen.starts[i] + 1);
+  }
+}
+
+TEST_F(RecordingTest, ResidentGrowthIsMeasuredWhenMostBytesWereAlive) {
+  constexpr std::size_t kBytes = std::size_t{32} << 20;
+  const auto recording = Recording::open();
+  void* block = allocate(kBytes);
+  std::memset(block, 1, kBytes);
+  release(block);
+  recording->close();
+  EXPECT_GE(recording->resident_growth_bytes(), kBytes / 2);
+}
+
+}  // namespace
+}  // namespace memomalloc::testing
