@@ -58,4 +58,13 @@ void* allocate_recorded(std::size_t bytes) {
   return block;
 }
 
+void release_recorded(void* block) noexcept {
+  Recording::log_free(block);
+  release_unrecorded(block);
+}
+
+void count_bad_free() noexcept {
+  g_num_bad_frees.fetch_add(1, std::memory_order_relaxed);  // a statistic, orders nothing
+}
+
 }  // namespace memomalloc

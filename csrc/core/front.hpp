@@ -29,6 +29,10 @@ inline void* allocate_planned(Arena* arena, std::size_t bytes) noexcept {
 }
 
 void* allocate_recorded(std::size_t bytes);
+void release_recorded(void* block) noexcept;
+
+// Out of line, to keep the program's only atomic read-modify-write out of every free.
+void count_bad_free() noexcept;
 
 // A block of at least `bytes` > 0 bytes, 64-byte aligned. Throws what upstream throws.
 inline void* allocate(std::size_t bytes) {
@@ -37,6 +41,7 @@ inline void* allocate(std::size_t bytes) {
   if (thread.running != nullptr) {
     if (void* block = allocate_planned(thread.running, bytes)) return block;
   }
+  if (__builtin_expect(Recording::any_open(), 0)) Recording::log_elsewhere(bytes);
   return g_upstream.allocate(bytes);
 }
 
@@ -44,18 +49,23 @@ inline void release_planned(void* block) noexcept {
   const ThreadState& thread = t_state;
   const bool report = thread.running != nullptr ? thread.running->reports() : g_upstream.profiling();
   Arena* arena = g_range.owner(block);
-  if (arena == nullptr || !arena->give_back(block, report)) {
-    g_num_bad_frees.fetch_add(1, std::memory_order_relaxed);  // a statistic, orders nothing
+  if (arena == nullptr || !arena->give_back(block, report)) count_bad_free();
+}
+
+inline void release_unrecorded(void* block) noexcept {
+  if (g_range.contains(block)) {
+    release_planned(block);
+  } else {
+    g_upstream.release(block);
   }
 }
 
 // Gives back a block, ours or upstream's, on any thread, at any time.
 inline void release(void* block) noexcept {
-  if (__builtin_expect(Recording::any_open(), 0)) Recording::log_free(block);
-  if (g_range.contains(block)) {
-    release_planned(block);
+  if (__builtin_expect(Recording::any_open(), 0)) {
+    release_recorded(block);
   } else {
-    g_upstream.release(block);
+    release_unrecorded(block);
   }
 }
 

@@ -14,12 +14,13 @@ namespace {
 
 // Larger than any arena that can be mapped, small enough that no sum of two of them overflows.
 constexpr uint64_t kMaxArenaBytes = uint64_t{1} << 46;
-constexpr std::size_t kMaxSlots = std::size_t{1} << 28;
+constexpr std::size_t kMaxSlots = std::size_t{1} << 24;
 constexpr uint32_t kMaxSparePlaces = 64;
+static_assert(kMaxSlots * (1 + kMaxSparePlaces) < Layout::kNoPlace, "places are numbered in 32 bits");
 
 void validate(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places) {
   if (arena_bytes > kMaxArenaBytes) throw std::invalid_argument("the arena is larger than 64 TiB");
-  if (buffers.size() > kMaxSlots) throw std::invalid_argument("the plan has more than 2**28 buffers");
+  if (buffers.size() > kMaxSlots) throw std::invalid_argument("the plan has more than 2**24 buffers");
   if (spare_places > kMaxSparePlaces) throw std::invalid_argument("more than 64 spare places");
   for (std::size_t i = 0; i < buffers.size(); ++i) {
     const PlannedBuffer& buffer = buffers[i];

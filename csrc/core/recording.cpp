@@ -41,13 +41,14 @@ void make_room(std::vector<T>& column) {
 
 }  // namespace
 
-Recording::Recording(ContextFunction context) : context_(context), resident_at_opening_(resident_bytes()) {}
+Recording::Recording(std::shared_ptr<ContextSource> source)
+    : source_(std::move(source)), resident_at_opening_(resident_bytes()) {}
 
 std::atomic<uint32_t> Recording::num_open_{0};
 
-std::shared_ptr<Recording> Recording::open(ContextFunction context) {
+std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source) {
   end_runs_at_thread_exit();
-  std::shared_ptr<Recording> recording(new Recording(context));
+  std::shared_ptr<Recording> recording(new Recording(std::move(source)));
   const RegistryGuard guard(g_registry_lock);
   open_recordings().push_back(recording.get());
   recording->self_ = recording;
@@ -144,26 +145,25 @@ void Recording::end(uint32_t buffer) noexcept {
   // By the first free after the peak the tensors of the peak have been written.
   if (std::exchange(at_peak_, false)) resident_at_peak_ = resident_bytes();
   buffers_.ends[buffer] = buffers_.num_ticks++;
+  buffers_.freed_in_call[buffer] = source_ != nullptr && source_->is_running(calls_[buffer]);
   live_bytes_ -= buffers_.sizes[buffer];
 }
 
 void Recording::log_allocation(void* block, std::size_t bytes) {
-  {
-    const RegistryGuard guard(g_registry_lock);
-    detach_closed();  // one that another thread closed
+  // Before the lock is taken: the source may wait for the interpreter, whose holder may wait for us.
+  const auto& source = t_state.recording->source_;
+  const ContextSource::Context context = source != nullptr ? source->current() : ContextSource::Context{};
+  const RegistryGuard guard(g_registry_lock);
+  for (Recording* recording = t_state.recording; recording != nullptr; recording = recording->outer_) {
+    if (!recording->closed_) recording->add(block, bytes, context);
   }
-  const auto held = [](Recording* recording) { return recording != nullptr ? recording->self_ : nullptr; };
-  // The chain is this thread's own, so it may be walked without the lock, which a context function must not
-  // meet: it may wait for a thread that frees. It may also close and drop recordings; those that we hold
-  // stay.
-  for (std::shared_ptr<Recording> recording = held(t_state.recording); recording != nullptr;) {
-    std::shared_ptr<Recording> next = held(recording->outer_);
-    const uint32_t context = recording->context_ != nullptr ? recording->context_() : 0;
-    {
-      const RegistryGuard guard(g_registry_lock);
-      if (!recording->closed_) recording->add(block, bytes, context);
-    }
-    recording = std::move(next);
+}
+
+void Recording::log_elsewhere(std::size_t bytes) noexcept {
+  const RegistryGuard guard(g_registry_lock);
+  for (Recording* recording : open_recordings()) {
+    ++recording->buffers_.num_elsewhere;
+    recording->buffers_.bytes_elsewhere += bytes;
   }
 }
 

@@ -12,25 +12,39 @@ namespace memomalloc {
 // All that one recording saw: buffers in the order of their allocation. A tick is one event, an allocation or
 // a free.
 struct RecordedBuffers {
-  std::vector<uint64_t> sizes;     // bytes, as requested
-  std::vector<int64_t> starts;     // ticks; strictly increasing
-  std::vector<int64_t> ends;       // ticks; exclusive; kAlive: not freed before the recording ended
-  std::vector<uint32_t> contexts;  // what the context function said at the allocation
+  std::vector<uint64_t> sizes;      // bytes, as requested
+  std::vector<int64_t> starts;      // ticks; strictly increasing
+  std::vector<int64_t> ends;        // ticks; exclusive; kAlive: not freed before the recording ended
+  std::vector<uint32_t> contexts;   // what the context source said at the allocation
+  std::vector<bool> freed_in_call;  // freed while the call that asked for it was still running
   int64_t num_ticks = 0;
+  // What other threads asked for meanwhile: it belongs to no buffer of this recording.
+  uint64_t num_elsewhere = 0;
+  uint64_t bytes_elsewhere = 0;
 
   static constexpr int64_t kAlive = -1;
+};
+
+// Knows what a thread is doing when it allocates. One a thread; shared by all recordings that are open on it.
+class ContextSource {
+ public:
+  struct Context {
+    uint32_t id = 0;    // names what asked, to the source
+    uint32_t call = 0;  // names this one call of it
+  };
+  virtual ~ContextSource() = default;
+  // Asked by the recorded thread at an allocation, with no lock held. May throw std::bad_alloc.
+  virtual Context current() = 0;
+  // Whether a call is still running; asked at a free, on any thread.
+  virtual bool is_running(uint32_t call) const noexcept = 0;
 };
 
 // Writes down the allocations of one thread, and the frees of those blocks on any thread, while it is open.
 // Paid for while recording only: every event takes a lock.
 class Recording {
  public:
-  // Says what the thread is doing at an allocation, as a number that means something to the caller. Called
-  // without any lock of ours; must not allocate through the allocator.
-  using ContextFunction = uint32_t (*)();
-
   // Opens a recording on the calling thread, inside any that is open there already; each sees every event.
-  static std::shared_ptr<Recording> open(ContextFunction context = nullptr);
+  static std::shared_ptr<Recording> open(std::shared_ptr<ContextSource> source = nullptr);
 
   // Ends it; later events are not seen. May be called on any thread, and more than once.
   void close() noexcept;
@@ -48,6 +62,8 @@ class Recording {
 
   // An allocation on the calling thread, by every recording open on it. May throw std::bad_alloc.
   static void log_allocation(void* block, std::size_t bytes);
+  // An allocation on a thread that has no recording open, while another thread records.
+  static void log_elsewhere(std::size_t bytes) noexcept;
   // A free on any thread. Called before the block goes back, since its address may be handed out again right
   // after.
   static void log_free(void* block) noexcept;
@@ -61,14 +77,15 @@ class Recording {
   static void close_those_of_other_threads() noexcept;
 
  private:
-  explicit Recording(ContextFunction context);
+  explicit Recording(std::shared_ptr<ContextSource> source);
   // Takes recordings that are closed out of the calling thread's chain. The caller holds the registry lock.
   static void detach_closed() noexcept;
   void add(void* block, std::size_t bytes, uint32_t context);
   void end(uint32_t buffer) noexcept;
 
-  const ContextFunction context_;
+  const std::shared_ptr<ContextSource> source_;
   RecordedBuffers buffers_;
+  std::vector<uint32_t> calls_;                // by buffer; see ContextSource
   std::unordered_map<void*, uint32_t> alive_;  // by address; erased at the free, for addresses are reused
   bool closed_ = false;
 

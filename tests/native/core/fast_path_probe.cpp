@@ -1,0 +1,9 @@
+#include "fast_path_probe.hpp"
+
+#include "core/front.hpp"
+
+extern "C" __attribute__((noinline)) void* memomalloc_probe_allocate(std::size_t bytes) {
+  return memomalloc::allocate(bytes);
+}
+
+extern "C" __attribute__((noinline)) void memomalloc_probe_release(void* block) { memomalloc::release(block); }

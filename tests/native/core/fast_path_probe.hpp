@@ -1,0 +1,7 @@
+#pragma once
+
+#include <cstddef>
+
+// allocate() and release() as the compiler makes them for a caller, under names that a disassembler finds.
+extern "C" void* memomalloc_probe_allocate(std::size_t bytes);
+extern "C" void memomalloc_probe_release(void* block);
