@@ -57,13 +57,17 @@ void Arena::start_run() noexcept {
     std::fill(blocked_in_run_.begin(), blocked_in_run_.end(), 0u);
     run_stamp_ = 1;
   }
-  cursor_ = 0;
+  next_ = slots_;
   num_misses_ = 0;
+  missed_at_ = nullptr;
   num_skipped_ = 0;
   num_refused_ = 0;
   any_blocked_ = false;
   counts_ = {};
-  reports_ = g_upstream.profiling != nullptr && g_upstream.profiling();
+  reports_ = g_upstream.profiling();
+  is_careful_ = reports_;
+  // relaxed: see give_back().
+  is_watched_.store(reports_ || poison_, std::memory_order_relaxed);
   abandoned = false;
   running_ = true;
   ++serial;
@@ -72,7 +76,7 @@ void Arena::start_run() noexcept {
 
 void Arena::block_what_survives() noexcept {
   for (uint32_t place = 0; place < layout_->num_shared_places(); ++place) {
-    // acquire: pairs with give_back(); a place seen as free here may be handed out without another look.
+    // acquire: pairs with vacate(); a place seen as free here may be handed out without another look.
     const uint32_t occupant = occupants_[place].load(std::memory_order_acquire);
     if (occupant == 0) continue;
     const Slot& survivor = slots_[occupant - 1];
@@ -86,8 +90,8 @@ void Arena::block_what_survives() noexcept {
 
 RunCounts Arena::finish_run() noexcept {
   running_ = false;
-  counts_.served += cursor_ - num_skipped_ - num_refused_;
-  counts_.missing = num_slots_ - cursor_ + num_skipped_;
+  counts_.served = cursor() - num_skipped_ - num_refused_;
+  counts_.missing = num_slots_ - cursor() + num_skipped_;
   return counts_;
 }
 
@@ -95,47 +99,57 @@ RunCounts Arena::finish_run() noexcept {
 // -----------------------------------------------------------------------------------------
 
 bool Arena::is_blocked_or_follows_blocked(uint32_t k) const noexcept {
-  if (is_blocked(k)) return true;
-  const Predecessor* first = predecessors_ + slots_[k].first_predecessor;
-  return std::any_of(first, first + slots_[k].num_predecessors,
-                     [this](const Predecessor& predecessor) { return is_blocked(predecessor.slot); });
+  return is_blocked(k) || std::any_of(slots_[k].first_predecessor, slots_[k].end_of_predecessors,
+                                      [this](const Predecessor& p) { return is_blocked(p.occupant - 1); });
 }
 
-void* Arena::take_deviating(uint64_t wanted) noexcept {
-  if (cursor_ == num_slots_) return count_upstream(Deviation::kExtra);
-  const uint32_t match = find_match(wanted);
+void* Arena::take_carefully(std::size_t bytes) noexcept {
+  void* block = take_unreported(bytes);
+  if (block != nullptr && reports_) g_upstream.report(block, static_cast<int64_t>(last_served_->size));
+  return block;
+}
+
+void* Arena::take_unreported(std::size_t bytes) noexcept {
+  if (cursor() == num_slots_) return count_upstream(Deviation::kExtra);
+  if (missed_at_ != next_) num_misses_ = 0;
+  const uint32_t match = find_match(round_up_to_alignment(bytes));
   if (match == num_slots_) {
     ++num_misses_;
+    missed_at_ = next_;
     return count_upstream(Deviation::kSize);
   }
-  num_misses_ = 0;
   // Slots passed over are looked at as they are passed: their successors see through them only if they were
   // clear.
-  for (; cursor_ < match; ++cursor_) {
+  for (uint32_t k = cursor(); k < match; ++k) {
     ++num_skipped_;
-    if (!is_clear(cursor_)) block(cursor_);
+    if (!is_clear(k)) block(k);
   }
-  const uint32_t k = cursor_++;
-  if (is_clear(k)) return serve(k, slots_[k].place, slots_[k].offset);
-  if (slots_[k].num_spare_places != 0) return take_spare_place(k);
-  return refuse(k);
+  next_ = slots_ + match + 1;
+  if (is_clear(match)) return serve(match, slots_[match].place, slots_[match].offset);
+  if (slots_[match].num_spare_places != 0) return serve_from_spare_place(match);
+  return refuse(match);
 }
 
 uint32_t Arena::find_match(uint64_t wanted) const noexcept {
   const uint32_t window = std::min(kMaxWindow, kFirstWindow << std::min(num_misses_, 16u));
-  const uint32_t end = static_cast<uint32_t>(std::min<uint64_t>(num_slots_, uint64_t{cursor_} + window));
-  for (uint32_t k = cursor_; k < end; ++k) {
+  const uint32_t end = static_cast<uint32_t>(std::min<uint64_t>(num_slots_, uint64_t{cursor()} + window));
+  for (uint32_t k = cursor(); k < end; ++k) {
     if (accepts(slots_[k], wanted)) return k;
   }
   return num_slots_;
 }
 
-void* Arena::take_spare_place(uint32_t k) noexcept {
+void* Arena::serve(uint32_t slot, uint32_t place, uint64_t offset) noexcept {
+  last_served_ = &slots_[slot];
+  return occupy(slots_[slot], place, offset);
+}
+
+void* Arena::serve_from_spare_place(uint32_t k) noexcept {
   // The slot shares no byte with another one, and its spare places none with anything: that the place is free
   // is all there is to ask.
   const uint32_t first = slots_[k].first_spare_place;
   for (uint32_t place = first; place < first + slots_[k].num_spare_places; ++place) {
-    // acquire: as in is_clear().
+    // acquire: as in is_vacant().
     if (occupants_[place].load(std::memory_order_acquire) == 0)
       return serve(k, place, layout_->place_offset(place));
   }
@@ -156,9 +170,15 @@ void* Arena::count_upstream(Deviation why) noexcept {
   return nullptr;
 }
 
-void Arena::report_or_poison(void* block, uint64_t bytes, bool report) noexcept {
-  if (poison_) std::memset(block, kPoison, bytes);
-  if (report) g_upstream.report(block, -static_cast<int64_t>(bytes));
+bool Arena::give_back_carefully(void* block, bool report) noexcept {
+  const uint32_t place = place_of(block);
+  if (!is_live(place)) return false;
+  // relaxed: as in is_live().
+  const Slot& slot = slots_[occupants_[place].load(std::memory_order_relaxed) - 1];
+  if (poison_) std::memset(block, kPoison, slot.size);
+  if (report) g_upstream.report(block, -static_cast<int64_t>(slot.size));
+  vacate(place);
+  return true;
 }
 
 // --- Lifecycle
@@ -193,10 +213,13 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, bool pois
   arena->base_ = base;
   arena->slots_ = layout->slots();
   arena->num_slots_ = layout->num_slots();
-  arena->predecessors_ = layout->predecessors();
+  arena->next_ = arena->slots_;
+  arena->place_table_ = layout->place_table();
   arena->layout_ = layout.get();
   arena->layout_owner_ = std::move(layout);
   arena->poison_ = poison;
+  // relaxed: whoever gives back a block got it from a run, which begins after this.
+  arena->is_watched_.store(poison, std::memory_order_relaxed);
   arena->pool = pool;
   arena->last_thread = nullptr;
   // relaxed: a late reader of the arena's former life finds, under the lock, that there is nothing to reap.
@@ -206,7 +229,7 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, bool pois
 
 void Arena::orphan() noexcept {
   pool = nullptr;
-  // release: pairs with the acquire in give_back().
+  // release: pairs with the acquire in vacate().
   orphaned_.store(true, std::memory_order_release);
   // A thread that gave back a block before this barrier is seen by the scan below; one that does it after
   // sees the flag.
@@ -234,7 +257,7 @@ void Arena::reap_locked() noexcept {
 uint32_t Arena::num_live_blocks() const noexcept {
   uint32_t live = 0;
   for (uint32_t place = 0; place < layout_->num_places(); ++place) {
-    // acquire: pairs with give_back(): its holder is done with the bytes before they are unmapped.
+    // acquire: pairs with vacate(): its holder is done with the bytes before they are unmapped.
     if (occupants_[place].load(std::memory_order_acquire) != 0) ++live;
   }
   return live;

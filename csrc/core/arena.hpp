@@ -44,50 +44,41 @@ struct RunCounts {
 //
 // Lifetime: an arena object is never destroyed, only recycled, so that a thread that gave back the last block
 // may still look at `orphaned_`. Its memory stays mapped while any block in it lives.
-class Arena {
+//
+// On cache lines of its own: the threads of two arenas must not slow each other down.
+class alignas(64) Arena {
  public:
   // --- The fast path
   // -------------------------------------------------------------------------------------------
 
-  // Hands out the next slot for a request of `bytes`, or null: the request goes upstream, and is counted.
+  // Hands out the next slot for a request of `bytes` where that is plain sailing; null: ask take_carefully().
   // Takes no lock, makes no system call, allocates nothing. Called by the thread that runs on the arena.
   void* take(std::size_t bytes) noexcept {
-    const uint64_t wanted = round_up_to_alignment(bytes);
-    if (cursor_ < num_slots_) {
-      const Slot& slot = slots_[cursor_];
-      if (accepts(slot, wanted) && is_clear(cursor_)) {
-        num_misses_ = 0;
-        return serve(cursor_++, slot.place, slot.offset);
-      }
-    }
-    return take_deviating(wanted);
+    const Slot& slot = *next_;
+    if (is_careful_ || !accepts(slot, round_up_to_alignment(bytes)) || !is_vacant(slot)) return nullptr;
+    next_ = &slot + 1;
+    return occupy(slot, slot.place, slot.offset);
   }
 
-  // Gives a block back. Runs in ~StorageImpl on whichever thread drops the last reference, maybe after the
-  // run, the pool or the plan is gone. noexcept: a throw here would end the process. Returns false, and
-  // changes nothing, if no block of this arena is live at that address.
-  bool give_back(void* block, bool report) noexcept {
-    const uint64_t offset = static_cast<uint64_t>(static_cast<std::byte*>(block) - base_);
-    const uint32_t place = layout_->place_at(offset);
-    if (place == Layout::kNoPlace) return false;
-    // relaxed: only the holder of the block asks, and it got the block after the store in serve().
-    const uint32_t occupant = occupants_[place].load(std::memory_order_relaxed);
-    if (occupant == 0) return false;
-    if (report || poison_) report_or_poison(block, slots_[occupant - 1].size, report);
-    // release: our last reads and writes of the bytes happen before the acquire in is_clear() that reuses
-    // them.
-    occupants_[place].store(0, std::memory_order_release);
-    // The pool may be gone and this block the last one. The fence keeps the compiler from looking before the
-    // store; the processor is kept from it by the barrier that orphan() sends to all threads.
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    // acquire: pairs with the store in orphan(). The arena may be recycled by now; reap() looks again under
-    // its lock.
-    if (orphaned_.load(std::memory_order_acquire)) reap();
+  // The same for any request: looks at blocked slots, for a slot that fits and for a spare place, and reports
+  // to the profiler. Null: the request goes upstream, and is counted.
+  void* take_carefully(std::size_t bytes) noexcept;
+
+  // Gives a block back where that is plain sailing; false, and nothing has changed: ask
+  // give_back_carefully(). Runs in ~StorageImpl on whichever thread drops the last reference, maybe after the
+  // run, the pool or the plan is gone. noexcept: a throw here would end the process.
+  bool give_back(void* block) noexcept {
+    // relaxed: a block given back while a watch begins elsewhere may miss it.
+    if (is_watched_.load(std::memory_order_relaxed)) return false;
+    const uint32_t place = place_of(block);
+    if (!is_live(place)) return false;
+    vacate(place);
     return true;
   }
 
-  bool reports() const noexcept { return reports_; }
-  int64_t slot_bytes_of_last() const noexcept { return static_cast<int64_t>(slots_[last_served_].size); }
+  // The same for an arena that is poisoned or watched by the profiler. False, and nothing has changed, if no
+  // block of this arena is live at that address.
+  bool give_back_carefully(void* block, bool report) noexcept;
 
   // --- Runs; the caller holds the registry lock
   // ------------------------------------------------------------------
@@ -99,6 +90,8 @@ class Arena {
   RunCounts finish_run() noexcept;
 
   bool is_running() const noexcept { return running_; }
+  // Whether the run reports to the profiler. Asked by the thread that runs.
+  bool reports() const noexcept { return reports_; }
 
   // --- Lifecycle; the caller holds the registry lock unless said otherwise
   // ---------------------------------------
@@ -138,58 +131,89 @@ class Arena {
     return wanted <= slot.size && wanted >= slot.smallest_size;
   }
 
-  // Whether no live tensor can lie on the slot's bytes (see Layout: the direct predecessors say it for all).
-  bool is_clear(uint32_t k) const noexcept {
-    const Slot& slot = slots_[k];
-    // acquire, here and below: pairs with the release in give_back(), so that what the last user of the bytes
+  // Whether neither the slot's place nor a direct predecessor is live. No live tensor lies on the slot's
+  // bytes then, if nothing is blocked (see Layout).
+  bool is_vacant(const Slot& slot) const noexcept {
+    // acquire, here and below: pairs with the release in vacate(), so that what the last user of the bytes
     // did to them is over before the next one starts.
     if (occupants_[slot.place].load(std::memory_order_acquire) != 0) return false;
-    const Predecessor* predecessor = predecessors_ + slot.first_predecessor;
-    const Predecessor* end = predecessor + slot.num_predecessors;
-    for (const Predecessor* p = predecessor; p != end; ++p) {
-      if (occupants_[p->place].load(std::memory_order_acquire) == p->slot + 1) return false;
+    for (const Predecessor* p = slot.first_predecessor; p != slot.first_at_same_place; ++p) {
+      if (occupants_[p->place].load(std::memory_order_acquire) == p->occupant) return false;
     }
-    return !any_blocked_ || !is_blocked_or_follows_blocked(k);
+    return true;
   }
 
-  void* serve(uint32_t slot, uint32_t place, uint64_t offset) noexcept {
-    last_served_ = slot;
+  bool is_clear(uint32_t k) const noexcept {
+    return is_vacant(slots_[k]) && !(any_blocked_ && is_blocked_or_follows_blocked(k));
+  }
+
+  __attribute__((returns_nonnull)) void* occupy(const Slot& slot, uint32_t place, uint64_t offset) noexcept {
     // relaxed: whoever gives the block back got it from this thread; the next run's thread is ordered by the
     // lock.
-    occupants_[place].store(slot + 1, std::memory_order_relaxed);
+    occupants_[place].store(slot.occupant, std::memory_order_relaxed);
     return base_ + offset;
   }
 
+  uint32_t place_of(void* block) const noexcept {
+    return place_table_.find(static_cast<uint64_t>(static_cast<std::byte*>(block) - base_));
+  }
+
+  // Whether a block lives at a place. Asked by its holder.
+  bool is_live(uint32_t place) const noexcept {
+    // relaxed: the holder got the block after the store in occupy().
+    return place != PlaceTable::kNoPlace && occupants_[place].load(std::memory_order_relaxed) != 0;
+  }
+
+  void vacate(uint32_t place) noexcept {
+    // release: our last reads and writes of the bytes happen before the acquire in is_vacant() that reuses
+    // them.
+    occupants_[place].store(0, std::memory_order_release);
+    // The pool may be gone and this block the last one. The fence keeps the compiler from looking before the
+    // store; the processor is kept from it by the barrier that orphan() sends to all threads.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    // acquire: pairs with the store in orphan(). The arena may be recycled by now; reap() looks again under
+    // its lock.
+    if (orphaned_.load(std::memory_order_acquire)) reap();
+  }
+
+  uint32_t cursor() const noexcept { return static_cast<uint32_t>(next_ - slots_); }
   bool is_blocked(uint32_t slot) const noexcept { return blocked_in_run_[slot] == run_stamp_; }
   bool is_blocked_or_follows_blocked(uint32_t slot) const noexcept;
   void block(uint32_t slot) noexcept {
     blocked_in_run_[slot] = run_stamp_;
     any_blocked_ = true;
+    is_careful_ = true;
   }
 
-  void* take_deviating(uint64_t wanted) noexcept;
-  void* take_spare_place(uint32_t slot) noexcept;
+  void* take_unreported(std::size_t bytes) noexcept;
+  void* serve(uint32_t slot, uint32_t place, uint64_t offset) noexcept;
+  void* serve_from_spare_place(uint32_t slot) noexcept;
   void* refuse(uint32_t slot) noexcept;
   void* count_upstream(Deviation why) noexcept;
   uint32_t find_match(uint64_t wanted) const noexcept;
   void block_what_survives() noexcept;
-  void report_or_poison(void* block, uint64_t bytes, bool report) noexcept;
 
-  // What take() reads, together.
-  uint32_t cursor_ = 0;
-  uint32_t num_slots_ = 0;
-  const Slot* slots_ = nullptr;
-  const Predecessor* predecessors_ = nullptr;
+  // What the fast path reads, together.
+  const Slot* next_ = nullptr;                          // the cursor of the run
   std::unique_ptr<std::atomic<uint32_t>[]> occupants_;  // by place
   std::byte* base_ = nullptr;
+  PlaceTable place_table_;
+  std::atomic<bool> is_watched_{false};  // a block that is given back is reported or poisoned
+  std::atomic<bool> orphaned_{false};
+  bool is_careful_ = false;  // the run reports to the profiler, or has blocked slots
   bool any_blocked_ = false;
   bool reports_ = false;
   bool poison_ = false;
   bool running_ = false;
-  uint32_t last_served_ = 0;
-  uint32_t num_misses_ = 0;  // requests in a row that no slot matched: how far to look ahead
+
   const Layout* layout_ = nullptr;
-  std::atomic<bool> orphaned_{false};
+  const Slot* slots_ = nullptr;
+  uint32_t num_slots_ = 0;
+  const Slot* last_served_ = nullptr;
+  // How far to look ahead: requests in a row that no slot matched, all of them while the cursor was at
+  // `missed_at_`.
+  uint32_t num_misses_ = 0;
+  const Slot* missed_at_ = nullptr;
 
   // By slot: the stamp of the run in which it was blocked. A new run is a new stamp: nothing has to be
   // cleared.

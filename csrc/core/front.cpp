@@ -46,8 +46,14 @@ void install(const Upstream& upstream) {
 }
 
 void* allocate_recorded(std::size_t bytes) {
-  Arena* arena = t_state.running;
-  void* block = arena != nullptr ? allocate_planned(arena, bytes) : nullptr;
+  const ThreadState& thread = t_state;
+  void* block = nullptr;
+  if (thread.running != nullptr) block = thread.running->take_carefully(bytes);
+  if (thread.recording == nullptr) {
+    if (block != nullptr) return block;
+    Recording::log_elsewhere(bytes);
+    return g_upstream.allocate(bytes);
+  }
   if (block == nullptr) block = g_upstream.allocate(bytes);
   try {
     Recording::log_allocation(block, bytes);
@@ -58,13 +64,22 @@ void* allocate_recorded(std::size_t bytes) {
   return block;
 }
 
+void* allocate_carefully(Arena* arena, std::size_t bytes) {
+  void* block = arena->take_carefully(bytes);
+  return block != nullptr ? block : g_upstream.allocate(bytes);
+}
+
 void release_recorded(void* block) noexcept {
   Recording::log_free(block);
   release_unrecorded(block);
 }
 
-void count_bad_free() noexcept {
-  g_num_bad_frees.fetch_add(1, std::memory_order_relaxed);  // a statistic, orders nothing
+void release_carefully(Arena* arena, void* block) noexcept {
+  const ThreadState& thread = t_state;
+  const bool report = thread.running != nullptr ? thread.running->reports() : g_upstream.profiling();
+  if (arena == nullptr || !arena->give_back_carefully(block, report)) {
+    g_num_bad_frees.fetch_add(1, std::memory_order_relaxed);  // a statistic, orders nothing
+  }
 }
 
 }  // namespace memomalloc

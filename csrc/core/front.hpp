@@ -21,35 +21,24 @@ inline std::atomic<uint64_t> g_num_bad_frees{0};
 // Sets the upstream allocator, reserves the range and prepares for fork(). Once, before the first request.
 void install(const Upstream& upstream);
 
-// Serves a request from the run of the calling thread, without asking upstream; null: it is not served.
-inline void* allocate_planned(Arena* arena, std::size_t bytes) noexcept {
-  void* block = arena->take(bytes);
-  if (block != nullptr && arena->reports()) g_upstream.report(block, arena->slot_bytes_of_last());
-  return block;
-}
-
+// What the fast path leaves over, out of line so that it stays small.
 void* allocate_recorded(std::size_t bytes);
+void* allocate_carefully(Arena* arena, std::size_t bytes);
 void release_recorded(void* block) noexcept;
-
-// Out of line, to keep the program's only atomic read-modify-write out of every free.
-void count_bad_free() noexcept;
+void release_carefully(Arena* arena, void* block) noexcept;
 
 // A block of at least `bytes` > 0 bytes, 64-byte aligned. Throws what upstream throws.
 inline void* allocate(std::size_t bytes) {
-  const ThreadState& thread = t_state;
-  if (__builtin_expect(thread.recording != nullptr, 0)) return allocate_recorded(bytes);
-  if (thread.running != nullptr) {
-    if (void* block = allocate_planned(thread.running, bytes)) return block;
-  }
-  if (__builtin_expect(Recording::any_open(), 0)) Recording::log_elsewhere(bytes);
-  return g_upstream.allocate(bytes);
+  if (__builtin_expect(Recording::any_open(), 0)) return allocate_recorded(bytes);
+  Arena* arena = t_state.running;
+  if (arena == nullptr) return g_upstream.allocate(bytes);
+  void* block = arena->take(bytes);
+  return __builtin_expect(block != nullptr, 1) ? block : allocate_carefully(arena, bytes);
 }
 
 inline void release_planned(void* block) noexcept {
-  const ThreadState& thread = t_state;
-  const bool report = thread.running != nullptr ? thread.running->reports() : g_upstream.profiling();
   Arena* arena = g_range.owner(block);
-  if (arena == nullptr || !arena->give_back(block, report)) count_bad_free();
+  if (__builtin_expect(arena == nullptr || !arena->give_back(block), 0)) release_carefully(arena, block);
 }
 
 inline void release_unrecorded(void* block) noexcept {

@@ -16,7 +16,7 @@ namespace {
 constexpr uint64_t kMaxArenaBytes = uint64_t{1} << 46;
 constexpr std::size_t kMaxSlots = std::size_t{1} << 24;
 constexpr uint32_t kMaxSparePlaces = 64;
-static_assert(kMaxSlots * (1 + kMaxSparePlaces) < Layout::kNoPlace, "places are numbered in 32 bits");
+static_assert(kMaxSlots * (1 + kMaxSparePlaces) < PlaceTable::kNoPlace, "places are numbered in 32 bits");
 
 void validate(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places) {
   if (arena_bytes > kMaxArenaBytes) throw std::invalid_argument("the arena is larger than 64 TiB");
@@ -40,9 +40,12 @@ void validate(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, u
 Layout::Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places)
     : arena_bytes_(arena_bytes) {
   validate(buffers, arena_bytes, spare_places);
-  slots_.reserve(buffers.size());
-  for (const PlannedBuffer& buffer : buffers) {
-    slots_.push_back({buffer.offset, buffer.size, buffer.smallest_size, 0, 0, 0, 0, 0});
+  slots_.resize(buffers.size() + 1);
+  for (uint32_t k = 0; k < num_slots(); ++k) {
+    slots_[k].offset = buffers[k].offset;
+    slots_[k].size = buffers[k].size;
+    slots_[k].smallest_size = buffers[k].smallest_size;
+    slots_[k].occupant = k + 1;
   }
   assign_places(buffers, spare_places);
   find_predecessors();
@@ -50,11 +53,11 @@ Layout::Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, 
 }
 
 std::vector<bool> Layout::find_exclusive() const {
-  std::vector<uint32_t> by_offset(slots_.size());
+  std::vector<uint32_t> by_offset(num_slots());
   std::iota(by_offset.begin(), by_offset.end(), 0u);
   std::sort(by_offset.begin(), by_offset.end(),
             [this](uint32_t a, uint32_t b) { return slots_[a].offset < slots_[b].offset; });
-  std::vector<bool> exclusive(slots_.size(), true);
+  std::vector<bool> exclusive(num_slots(), true);
   uint64_t end = 0;  // of all slots seen so far; `last` is the one that reaches it
   uint32_t last = 0;
   for (const uint32_t slot : by_offset) {
@@ -107,12 +110,13 @@ void Layout::find_predecessors() {
   };
   std::map<uint64_t, Range> last_user;
   std::vector<uint32_t> listed_for(num_slots(),
-                                   UINT32_MAX);  // a slot may be met in several ranges: list it once
+                                   UINT32_MAX);        // a slot may be met in several ranges: list it once
+  std::vector<std::size_t> first_of(num_slots() + 1);  // by slot: its first entry in predecessors_
   for (uint32_t k = 0; k < num_slots(); ++k) {
-    Slot& slot = slots_[k];
+    const Slot& slot = slots_[k];
     const uint64_t begin = slot.offset;
     const uint64_t end = slot.offset + slot.size;
-    slot.first_predecessor = static_cast<uint32_t>(predecessors_.size());
+    first_of[k] = predecessors_.size();
 
     auto range = last_user.upper_bound(begin);
     if (range != last_user.begin() && std::prev(range)->second.end > begin) --range;
@@ -121,27 +125,35 @@ void Layout::find_predecessors() {
       const Range old = range->second;
       if (listed_for[old.slot] != k) {
         listed_for[old.slot] = k;
-        predecessors_.push_back({slots_[old.slot].place, old.slot});
+        predecessors_.push_back({slots_[old.slot].place, slots_[old.slot].occupant});
       }
       range = last_user.erase(range);
       if (range_begin < begin) last_user[range_begin] = {begin, old.slot};
       if (old.end > end) range = last_user.emplace(end, old).first;
     }
     last_user[begin] = {end, k};
-    slot.num_predecessors = static_cast<uint32_t>(predecessors_.size()) - slot.first_predecessor;
+  }
+  first_of[num_slots()] = predecessors_.size();
+  for (uint32_t k = 0; k < num_slots(); ++k) {
+    Slot& slot = slots_[k];
+    Predecessor* first = predecessors_.data() + first_of[k];
+    Predecessor* end = predecessors_.data() + first_of[k + 1];
+    slot.first_predecessor = first;
+    slot.first_at_same_place =
+        std::partition(first, end, [&slot](const Predecessor& p) { return p.place != slot.place; });
+    slot.end_of_predecessors = end;
   }
 }
 
 void Layout::fill_place_table() {
   uint32_t bits = 1;
-  while ((std::size_t{1} << bits) < 2 * place_offsets_.size()) ++bits;
-  place_table_.assign(std::size_t{1} << bits, {UINT64_MAX, kNoPlace});
-  place_table_mask_ = place_table_.size() - 1;
-  place_table_shift_ = 64 - bits;
+  while ((std::size_t{1} << bits) < 4 * place_offsets_.size()) ++bits;
+  place_entries_.assign(std::size_t{1} << bits, PlaceTable::kEmpty);
+  place_table_ = {place_entries_.data(), place_entries_.size() - 1, 64 - bits};
   for (uint32_t place = 0; place < num_places(); ++place) {
-    uint64_t entry = hash(place_offsets_[place]);
-    while (place_table_[entry].place != kNoPlace) entry = (entry + 1) & place_table_mask_;
-    place_table_[entry] = {place_offsets_[place], place};
+    uint64_t index = place_table_.hash(place_offsets_[place]);
+    while (place_entries_[index].place != PlaceTable::kNoPlace) index = (index + 1) & place_table_.mask;
+    place_entries_[index] = {place_offsets_[place], place};
   }
 }
 

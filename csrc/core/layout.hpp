@@ -14,22 +14,54 @@ struct PlannedBuffer {
   bool escapes = false;        // outlives the run: worth spare places
 };
 
-// A slot: a planned buffer with all that the guard asks about it, in one cache line.
-struct Slot {
-  uint64_t offset;
-  uint64_t size;
-  uint64_t smallest_size;
-  uint32_t place;              // the start address it uses; see Layout
-  uint32_t first_predecessor;  // its predecessors are num_predecessors entries from here
-  uint32_t num_predecessors;
-  uint32_t first_spare_place;
-  uint32_t num_spare_places;
-};
-
 // The slot that last used some of a slot's bytes, in the order of the run.
 struct Predecessor {
   uint32_t place;
-  uint32_t slot;
+  uint32_t occupant;  // what the word of the place says while the predecessor lives there
+};
+
+// A slot: a planned buffer with all that the guard asks about it, in one cache line.
+struct alignas(64) Slot {
+  uint64_t offset = 0;
+  uint64_t size = 0;
+  uint64_t smallest_size = UINT64_MAX;
+  uint32_t place = 0;     // the start address it uses; see Layout
+  uint32_t occupant = 0;  // what the word of a place says while the slot lives there: its number plus one
+  // Its predecessors; those that start where it starts come last, since the word of its own place tells of
+  // them.
+  const Predecessor* first_predecessor = nullptr;
+  const Predecessor* first_at_same_place = nullptr;
+  const Predecessor* end_of_predecessors = nullptr;
+  uint32_t first_spare_place = 0;
+  uint32_t num_spare_places = 0;
+};
+
+// From offsets to places, by open addressing. A view, so that an arena can keep its own close at hand.
+struct PlaceTable {
+  struct Entry {
+    uint64_t offset;
+    uint32_t place;
+  };
+  static constexpr uint32_t kNoPlace = UINT32_MAX;
+  static constexpr Entry kEmpty = {UINT64_MAX, kNoPlace};
+
+  // The place that starts at an offset; kNoPlace if none does. Constant time.
+  uint32_t find(uint64_t offset) const noexcept {
+    for (uint64_t index = hash(offset);; index = (index + 1) & mask) {
+      const Entry& entry = entries[index];
+      if (__builtin_expect(entry.offset == offset || entry.offset == kEmpty.offset, 1)) return entry.place;
+    }
+  }
+
+  uint64_t hash(uint64_t offset) const noexcept {
+    // Fibonacci hashing: offsets are multiples of powers of two, and the high bits of the product mix them
+    // all.
+    return (offset * 0x9E3779B97F4A7C15u) >> shift;
+  }
+
+  const Entry* entries = nullptr;
+  uint64_t mask = 0;
+  uint32_t shift = 0;
 };
 
 // A plan compiled for replay; immutable, shared by all arenas of the plan.
@@ -50,51 +82,35 @@ class Layout {
   // they ask for new ones. Throws std::invalid_argument for offsets and sizes that are no multiples of the
   // alignment or out of range.
   Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places);
+  Layout(const Layout&) = delete;
+  Layout& operator=(const Layout&) = delete;
 
   // The bytes an arena of this layout maps: the plan's arena, then the spare places.
   uint64_t mapped_bytes() const noexcept { return mapped_bytes_; }
   uint64_t arena_bytes() const noexcept { return arena_bytes_; }
-  uint32_t num_slots() const noexcept { return static_cast<uint32_t>(slots_.size()); }
+  uint32_t num_slots() const noexcept { return static_cast<uint32_t>(slots_.size()) - 1; }
   uint32_t num_places() const noexcept { return static_cast<uint32_t>(place_offsets_.size()); }
   uint32_t num_shared_places() const noexcept { return num_shared_places_; }
 
+  // num_slots() slots, and behind them one that takes no request: whoever walks them need not look for the
+  // end.
   const Slot* slots() const noexcept { return slots_.data(); }
-  const Predecessor* predecessors() const noexcept { return predecessors_.data(); }
   uint64_t place_offset(uint32_t place) const noexcept { return place_offsets_[place]; }
 
-  static constexpr uint32_t kNoPlace = UINT32_MAX;
-
-  // The place that starts at an offset from the arena's base; kNoPlace if none does. Constant time.
-  uint32_t place_at(uint64_t offset) const noexcept {
-    for (uint64_t entry = hash(offset);; entry = (entry + 1) & place_table_mask_) {
-      const PlaceEntry& found = place_table_[entry];
-      if (found.offset == offset || found.place == kNoPlace) return found.place;
-    }
-  }
+  // Places by their offset from the arena's base.
+  const PlaceTable& place_table() const noexcept { return place_table_; }
 
  private:
-  struct PlaceEntry {
-    uint64_t offset;
-    uint32_t place;
-  };
-
   void find_predecessors();
   std::vector<bool> find_exclusive() const;
   void assign_places(const std::vector<PlannedBuffer>& buffers, uint32_t spare_places);
   void fill_place_table();
 
-  uint64_t hash(uint64_t offset) const noexcept {
-    // Fibonacci hashing: offsets are multiples of powers of two, and the high bits of the product mix them
-    // all.
-    return (offset * 0x9E3779B97F4A7C15u) >> place_table_shift_;
-  }
-
   std::vector<Slot> slots_;
   std::vector<Predecessor> predecessors_;
   std::vector<uint64_t> place_offsets_;
-  std::vector<PlaceEntry> place_table_;  // open addressing, at most half full
-  uint64_t place_table_mask_ = 0;
-  uint32_t place_table_shift_ = 0;
+  std::vector<PlaceTable::Entry> place_entries_;  // at most a quarter full
+  PlaceTable place_table_;
   uint32_t num_shared_places_ = 0;
   uint64_t arena_bytes_ = 0;
   uint64_t mapped_bytes_ = 0;
