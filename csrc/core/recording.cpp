@@ -60,6 +60,8 @@ std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source
 }
 
 void Recording::close() noexcept {
+  // Goes after the lock does: with a recording goes its source, which may free whatever it knows.
+  std::shared_ptr<Recording> detached;
   const RegistryGuard guard(g_registry_lock);
   if (!closed_) {
     closed_ = true;
@@ -70,17 +72,21 @@ void Recording::close() noexcept {
     num_open_.fetch_sub(1, std::memory_order_relaxed);
     alive_.clear();
   }
-  detach_closed();
+  detached = detach_closed();
 }
 
-void Recording::detach_closed() noexcept {
+std::shared_ptr<Recording> Recording::detach_closed() noexcept {
+  std::shared_ptr<Recording> detached;
   // Only the recording's own thread may touch its chain; if another one closes, the entry stays until that
   // thread looks.
   while (t_state.recording != nullptr && t_state.recording->closed_) {
-    const std::shared_ptr<Recording> closed = std::move(t_state.recording->self_);
+    std::shared_ptr<Recording> closed = std::move(t_state.recording->self_);
     t_state.recording = closed->outer_;
     closed->outer_ = nullptr;
+    closed->self_ = std::move(detached);
+    detached = std::move(closed);
   }
+  return detached;
 }
 
 void Recording::close_those_of_other_threads() noexcept {
@@ -119,13 +125,15 @@ uint64_t Recording::resident_growth_bytes() const noexcept {
   return resident_at_peak_ > resident_at_opening_ ? resident_at_peak_ - resident_at_opening_ : 0;
 }
 
-void Recording::add(void* block, std::size_t bytes, uint32_t context) {
+void Recording::add(void* block, std::size_t bytes, ContextSource::Context context) {
   // All that may throw comes first: a block that were known by its address, but not in every column, would be
   // written behind a column's end when it is freed.
   make_room(buffers_.sizes);
   make_room(buffers_.starts);
   make_room(buffers_.ends);
   make_room(buffers_.contexts);
+  make_room(buffers_.freed_in_call);
+  make_room(calls_);
   const auto [entry, added] = alive_.try_emplace(block, 0);
   // The block that had this address was freed behind our back, by a deleter taken from upstream.
   if (!added) end(entry->second);
@@ -133,7 +141,9 @@ void Recording::add(void* block, std::size_t bytes, uint32_t context) {
   buffers_.sizes.push_back(bytes);
   buffers_.starts.push_back(buffers_.num_ticks++);
   buffers_.ends.push_back(RecordedBuffers::kAlive);
-  buffers_.contexts.push_back(context);
+  buffers_.contexts.push_back(context.id);
+  buffers_.freed_in_call.push_back(0);
+  calls_.push_back(context.call);
   live_bytes_ += bytes;
   if (live_bytes_ > peak_live_bytes_) {
     peak_live_bytes_ = live_bytes_;
@@ -150,10 +160,13 @@ void Recording::end(uint32_t buffer) noexcept {
 }
 
 void Recording::log_allocation(void* block, std::size_t bytes) {
-  // Before the lock is taken: the source may wait for the interpreter, whose holder may wait for us.
-  const auto& source = t_state.recording->source_;
+  // Before the lock is taken: the source may wait for the interpreter, whose holder may wait for us. A copy:
+  // it may run code that closes the recording.
+  const std::shared_ptr<ContextSource> source = t_state.recording->source_;
   const ContextSource::Context context = source != nullptr ? source->current() : ContextSource::Context{};
+  std::shared_ptr<Recording> detached;  // goes after the lock does, as in close()
   const RegistryGuard guard(g_registry_lock);
+  detached = detach_closed();  // what another thread closed meanwhile
   for (Recording* recording = t_state.recording; recording != nullptr; recording = recording->outer_) {
     if (!recording->closed_) recording->add(block, bytes, context);
   }

@@ -12,11 +12,11 @@ namespace memomalloc {
 // All that one recording saw: buffers in the order of their allocation. A tick is one event, an allocation or
 // a free.
 struct RecordedBuffers {
-  std::vector<uint64_t> sizes;      // bytes, as requested
-  std::vector<int64_t> starts;      // ticks; strictly increasing
-  std::vector<int64_t> ends;        // ticks; exclusive; kAlive: not freed before the recording ended
-  std::vector<uint32_t> contexts;   // what the context source said at the allocation
-  std::vector<bool> freed_in_call;  // freed while the call that asked for it was still running
+  std::vector<uint64_t> sizes;         // bytes, as requested
+  std::vector<int64_t> starts;         // ticks; strictly increasing
+  std::vector<int64_t> ends;           // ticks; exclusive; kAlive: not freed before the recording ended
+  std::vector<uint32_t> contexts;      // what the context source said at the allocation
+  std::vector<uint8_t> freed_in_call;  // freed while the call that asked for it was still running
   int64_t num_ticks = 0;
   // What other threads asked for meanwhile: it belongs to no buffer of this recording.
   uint64_t num_elsewhere = 0;
@@ -78,9 +78,10 @@ class Recording {
 
  private:
   explicit Recording(std::shared_ptr<ContextSource> source);
-  // Takes recordings that are closed out of the calling thread's chain. The caller holds the registry lock.
-  static void detach_closed() noexcept;
-  void add(void* block, std::size_t bytes, uint32_t context);
+  // Takes recordings that are closed out of the calling thread's chain. The caller holds the registry lock,
+  // and drops what it gets (each holds the next) without it.
+  static std::shared_ptr<Recording> detach_closed() noexcept;
+  void add(void* block, std::size_t bytes, ContextSource::Context context);
   void end(uint32_t buffer) noexcept;
 
   const std::shared_ptr<ContextSource> source_;

@@ -2,6 +2,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <memory>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "core/recording.hpp"
 #include "core/upstream_memory.hpp"
 #include "torch/allocator.hpp"
+#include "torch/origin_capture.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -73,6 +75,47 @@ nb::dict as_dict(const RunCounts& counts) {
   return result;
 }
 
+// A recording that knows who asked.
+struct RecordingWithOrigins {
+  std::shared_ptr<OriginCapture> origins;
+  std::shared_ptr<Recording> events;
+
+  static RecordingWithOrigins open(nb::object module_call_code, nb::object boundary_code,
+                                   std::vector<std::string> library_folders) {
+    const auto origins = OriginCapture::of_this_thread(
+        {module_call_code.ptr(), boundary_code.ptr(), std::move(library_folders)});
+    return {origins, Recording::open(origins)};
+  }
+
+  nb::dict buffers() const {
+    RecordedBuffers seen = events->buffers();
+    nb::dict result;
+    result["sizes"] = to_numpy(std::move(seen.sizes));
+    result["starts"] = to_numpy(std::move(seen.starts));
+    result["ends"] = to_numpy(std::move(seen.ends));
+    result["contexts"] = to_numpy(std::move(seen.contexts));
+    result["freed_in_call"] = to_numpy(std::move(seen.freed_in_call));
+    result["num_ticks"] = seen.num_ticks;
+    result["num_elsewhere"] = seen.num_elsewhere;
+    result["bytes_elsewhere"] = seen.bytes_elsewhere;
+    return result;
+  }
+
+  // A tuple for each context: operators, modules, TorchScript's module path, file, line, function.
+  nb::list contexts() const {
+    nb::list result;
+    for (uint32_t context = 0; context < origins->num_contexts(); ++context) {
+      const OriginCapture::Described described = origins->describe(context);
+      nb::list modules;
+      for (PyObject* asked_by : described.modules) modules.append(nb::borrow(asked_by));
+      result.append(nb::make_tuple(nb::tuple(nb::cast(described.operators)), nb::tuple(modules),
+                                   described.script_modules, described.file, described.line,
+                                   described.function));
+    }
+    return result;
+  }
+};
+
 }  // namespace
 
 NB_MODULE(_runtime, module) {
@@ -112,16 +155,17 @@ NB_MODULE(_runtime, module) {
     return counts.num_upstream() + counts.missing;
   });
 
-  nb::class_<Recording>(module, "Recording")
-      .def_static("open", [] { return Recording::open(); })
-      .def("close", &Recording::close)
-      .def_prop_ro("is_closed", &Recording::is_closed)
-      .def_prop_ro("resident_growth_bytes", &Recording::resident_growth_bytes)
-      .def("buffers", [](const Recording& recording) {
-        RecordedBuffers buffers = recording.buffers();
-        return nb::make_tuple(to_numpy(std::move(buffers.sizes)), to_numpy(std::move(buffers.starts)),
-                              to_numpy(std::move(buffers.ends)), buffers.num_ticks);
-      });
+  nb::class_<RecordingWithOrigins>(module, "Recording")
+      .def_static("open", &RecordingWithOrigins::open, "module_call_code"_a, "boundary_code"_a,
+                  "library_folders"_a)
+      .def("close", [](RecordingWithOrigins& recording) { recording.events->close(); })
+      .def_prop_ro("is_closed",
+                   [](const RecordingWithOrigins& recording) { return recording.events->is_closed(); })
+      .def_prop_ro(
+          "resident_growth_bytes",
+          [](const RecordingWithOrigins& recording) { return recording.events->resident_growth_bytes(); })
+      .def("buffers", &RecordingWithOrigins::buffers)
+      .def("contexts", &RecordingWithOrigins::contexts);
 }
 
 }  // namespace memomalloc

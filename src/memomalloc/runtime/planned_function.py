@@ -16,6 +16,7 @@ from memomalloc.errors import MemomallocError
 from memomalloc.planners import plan as make_plan
 from memomalloc.runtime import extension
 from memomalloc.runtime.armed_plan import ArmedPlan, process_calls, stats_of
+from memomalloc.runtime.origins import call_of_the_program
 from memomalloc.runtime.recorder import Recording
 from memomalloc.runtime.signatures import Signature, only_on_cpu, signature
 from memomalloc.runtime.statistics import CallCounts, Replayed, Stats
@@ -181,7 +182,7 @@ class PlannedFunction:
         extension.install().release_upstream_memory()
         recording = Recording()
         with recording:
-            result = self.function(*args, **kwargs)
+            result = call_of_the_program(self.function, args, kwargs)
         trace = recording.trace
         self._calls.count_recorded()
         entry.num_recordings += 1

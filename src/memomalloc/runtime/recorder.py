@@ -10,6 +10,7 @@ import numpy as np
 from memomalloc.data.trace import Trace
 from memomalloc.errors import RecordingError
 from memomalloc.runtime import extension
+from memomalloc.runtime.origins import LIBRARY_FOLDERS, MODULE_CALL_CODE, Context, call_of_the_program, origins_of
 
 
 class Recording:
@@ -26,7 +27,9 @@ class Recording:
     def __enter__(self) -> Recording:
         if self._native is not None:
             raise RecordingError("a Recording records once; call memomalloc.record() for another one")
-        self._native = extension.install().Recording.open()
+        self._native = extension.install().Recording.open(
+            MODULE_CALL_CODE, call_of_the_program.__code__, LIBRARY_FOLDERS
+        )
         return self
 
     def __exit__(
@@ -57,8 +60,18 @@ class Recording:
         return int(self._native.resident_growth_bytes)
 
     def _make_trace(self) -> Trace:
-        sizes, starts, ends, num_ticks = self._native.buffers()
-        return Trace.from_arrays(sizes.astype(np.int64), starts, ends, ends < 0, end_tick=num_ticks)
+        seen = self._native.buffers()
+        escapes = seen["ends"] < 0
+        contexts = [Context(*context) for context in self._native.contexts()]
+        origins = origins_of(contexts, seen["contexts"].tolist(), escapes.tolist(), seen["freed_in_call"].tolist())
+        return Trace.from_arrays(
+            seen["sizes"].astype(np.int64),
+            seen["starts"],
+            seen["ends"],
+            escapes,
+            end_tick=seen["num_ticks"],
+            origins=origins,
+        )
 
 
 def record() -> Recording:

@@ -58,7 +58,7 @@ class OptimizedModule(torch.nn.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module. Its training mode is part of what a plan is made for."""
         own = object.__getattribute__(self, "__dict__")
-        return own["_planned"](args, kwargs, variant=own["_orig_mod"].training)
+        return own["_planned"](args, kwargs, variant=getattr(own["_orig_mod"], "training", False))
 
     def stats(self) -> Stats:
         """The counters of this wrapper since it was made."""
@@ -240,7 +240,7 @@ def optimize(
         extension.install()
         if example_inputs is not None:
             args, kwargs = _as_call(example_inputs)
-            planned.learn(args, kwargs, variant=model.training if is_module else None)
+            planned.learn(args, kwargs, variant=getattr(model, "training", False) if is_module else None)
     return OptimizedModule(model, planned) if is_module else OptimizedFunction(planned)
 
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <new>
 #include <thread>
@@ -17,6 +18,20 @@ namespace memomalloc::testing {
 namespace {
 
 class RecordingTest : public CoreTest {};
+
+// A recording whose context source is a function.
+std::shared_ptr<Recording> open_asking(std::function<uint32_t()> ask) {
+  class AskingSource final : public ContextSource {
+   public:
+    explicit AskingSource(std::function<uint32_t()> ask) : ask_(std::move(ask)) {}
+    Context current() override { return {ask_(), 0}; }
+    bool is_running(uint32_t) const noexcept override { return false; }
+
+   private:
+    const std::function<uint32_t()> ask_;
+  };
+  return Recording::open(std::make_shared<AskingSource>(std::move(ask)));
+}
 
 TEST_F(RecordingTest, WritesDownSizesAndLifetimesInTicks) {
   const auto recording = Recording::open();
@@ -33,6 +48,7 @@ TEST_F(RecordingTest, WritesDownSizesAndLifetimesInTicks) {
   EXPECT_EQ(seen.starts, (std::vector<int64_t>{0, 1, 3}));
   EXPECT_EQ(seen.ends, (std::vector<int64_t>{2, 5, 4}));
   EXPECT_EQ(seen.contexts, (std::vector<uint32_t>{0, 0, 0}));
+  EXPECT_EQ(seen.freed_in_call, (std::vector<uint8_t>{0, 0, 0}));
   EXPECT_EQ(seen.num_ticks, 6);
 }
 
@@ -149,44 +165,97 @@ TEST_F(RecordingTest, AThreadThatEndsClosesItsRecordings) {
   EXPECT_EQ(outer->buffers().ends, (std::vector<int64_t>{1}));
 }
 
-TEST_F(RecordingTest, TheContextIsAskedForOnceAnAllocation) {
-  static uint32_t context;
-  context = 7;
-  const auto recording = Recording::open([] { return context++; });
-  release(allocate(64));
-  release(allocate(64));
+// A context source that does what a test tells it to, and counts how often it is asked.
+class ScriptedSource : public ContextSource {
+ public:
+  explicit ScriptedSource(std::function<void()> at_allocation = nullptr,
+                          std::function<void()> at_end = nullptr)
+      : at_allocation_(std::move(at_allocation)), at_end_(std::move(at_end)) {}
+  ~ScriptedSource() override {
+    if (at_end_ != nullptr) at_end_();
+  }
+  Context current() override {
+    if (at_allocation_ != nullptr) at_allocation_();
+    ++num_asked_;
+    return {num_asked_ + 100, num_asked_};
+  }
+  bool is_running(uint32_t call) const noexcept override { return call == running_call; }
+
+  uint32_t running_call = 0;
+
+ private:
+  const std::function<void()> at_allocation_;
+  const std::function<void()> at_end_;
+  uint32_t num_asked_ = 0;
+};
+
+TEST_F(RecordingTest, TheSourceIsAskedOnceAnAllocationAndAtItsFree) {
+  const auto source = std::make_shared<ScriptedSource>();
+  const auto recording = Recording::open(source);
+  void* scratch = allocate(64);
+  void* output = allocate(64);
+  source->running_call = 1;
+  release(scratch);
+  release(output);
   recording->close();
-  EXPECT_EQ(recording->buffers().contexts, (std::vector<uint32_t>{7, 8}));
+  EXPECT_EQ(recording->buffers().contexts, (std::vector<uint32_t>{101, 102}));
+  EXPECT_EQ(recording->buffers().freed_in_call, (std::vector<uint8_t>{1, 0}));
 }
 
-TEST_F(RecordingTest, TheContextFunctionMayWaitForAnotherThreadThatFrees) {
+TEST_F(RecordingTest, TheSourceMayWaitForAnotherThreadThatFrees) {
   // As one that takes the GIL does, while the thread that has it drops a tensor.
-  static OtherThread* other;
-  static void* block;
-  OtherThread other_thread;
-  other = &other_thread;
-  block = allocate(32);
-  const auto recording = Recording::open([] {
-    if (block != nullptr) other->run([] { release(std::exchange(block, nullptr)); });
-    return 0u;
-  });
+  OtherThread other;
+  void* block = allocate(32);
+  const auto recording = Recording::open(std::make_shared<ScriptedSource>(
+      [&] { other.run([&] { release(std::exchange(block, allocate(32))); }); }));
   release(allocate(64));
   recording->close();
   EXPECT_EQ(recording->buffers().sizes, (std::vector<uint64_t>{64}));
+  release(block);
 }
 
-TEST_F(RecordingTest, TheContextFunctionMayCloseTheRecording) {
+TEST_F(RecordingTest, TheSourceMayCloseTheRecording) {
   // As one that runs Python does, when the garbage collector finds a recording that nobody needs.
-  static std::shared_ptr<Recording> inner;
   const auto outer = Recording::open();
-  inner = Recording::open([] {
-    if (inner != nullptr) inner->close();
+  std::shared_ptr<Recording> inner;
+  inner = Recording::open(std::make_shared<ScriptedSource>([&inner] {
+    inner->close();
     inner.reset();
-    return 0u;
-  });
+  }));
   release(allocate(64));
   EXPECT_EQ(outer->buffers().sizes, (std::vector<uint64_t>{64}));
   outer->close();
+}
+
+TEST_F(RecordingTest, TheSourceMayFreeBlocksAsItGoes) {
+  // As one that keeps modules alive does, when it was the last to do so.
+  for (const bool closed_elsewhere : {false, true}) {
+    void* block = allocate(64);
+    auto recording = Recording::open(std::make_shared<ScriptedSource>(nullptr, [block] { release(block); }));
+    const auto close = [&recording] {
+      Recording& borrowed = *recording;
+      recording.reset();
+      borrowed.close();
+    };
+    if (closed_elsewhere) {
+      std::thread([&recording] {
+        recording->close();
+        recording.reset();
+      }).join();
+      Recording::open()->close();
+    } else {
+      close();
+    }
+  }
+}
+
+TEST_F(RecordingTest, WhatOtherThreadsAskForMeanwhileIsCounted) {
+  const auto recording = Recording::open();
+  std::thread([] { release(allocate(1000)); }).join();
+  recording->close();
+  EXPECT_EQ(recording->buffers().num_elsewhere, 1u);
+  EXPECT_EQ(recording->buffers().bytes_elsewhere, 1000u);
+  EXPECT_TRUE(recording->buffers().sizes.empty());
 }
 
 TEST_F(RecordingTest, OutOfMemoryAtAnyPointLeavesTheRecordingInOnePiece) {
@@ -211,6 +280,7 @@ TEST_F(RecordingTest, OutOfMemoryAtAnyPointLeavesTheRecordingInOnePiece) {
     EXPECT_EQ(seen.starts.size(), seen.sizes.size());
     EXPECT_EQ(seen.ends.size(), seen.sizes.size());
     EXPECT_EQ(seen.contexts.size(), seen.sizes.size());
+    EXPECT_EQ(seen.freed_in_call.size(), seen.sizes.size());
     for (std::size_t i = 0; i < seen.ends.size(); ++i) EXPECT_EQ(seen.ends[i], seen.starts[i] + 1);
   }
 }

@@ -1,0 +1,135 @@
+"""From what the native capture saw to the origins of a trace."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import memomalloc
+from memomalloc.data.origin import Origin, SourceLine
+
+#: Code in these folders is nobody's source line: the line that called into them is.
+LIBRARY_FOLDERS = [str(Path(package.__file__ or "").parent) + "/" for package in (torch, memomalloc)]
+#: The frame that runs when a module is called; its ``self`` is the module.
+MODULE_CALL_CODE = torch.nn.Module._call_impl.__code__
+
+
+def call_of_the_program(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call a function so that origins do not tell who called it: a wrapper is called from anywhere."""
+    return function(*args, **kwargs)
+
+
+#: The operator of a buffer that no operator of torch asked for, such as one that compiled code allocates by itself.
+NO_OPERATOR = "memomalloc::direct"
+
+# The code that Inductor generates: a buffer, another name for it, a call, and the comment above the call.
+_BUFFER = re.compile(r"\s*(?P<name>\w+) = empty_strided\w*\(")
+_RENAMED = re.compile(r"\s*(?P<new>\w+) = (?P<old>\w+); del (?P=old)")
+_CALL = re.compile(r"\s*(?:\w+ = )?(?P<function>[\w.]+)\((?P<arguments>.*)\)")
+_SOURCE_NODES = re.compile(r"# Topologically Sorted Source Nodes: \[(?P<nodes>[^\]]*)\]")
+_REACH = 60  # lines between a buffer and the kernel that first writes it
+
+
+class Context(NamedTuple):
+    """One kind of asking, as the native capture tells it."""
+
+    operators: tuple[str, ...]  # outermost first
+    modules: tuple[Any, ...]  # outermost first
+    script_modules: str  # TorchScript's own module path
+    file: str
+    line: int
+    function: str
+
+
+class _Place(NamedTuple):
+    operators: tuple[str, ...]
+    module_path: str
+    source: SourceLine | None
+
+
+def origins_of(
+    contexts: Sequence[Context], context_of: Sequence[int], escapes: Sequence[bool], freed_in_call: Sequence[bool]
+) -> tuple[Origin, ...]:
+    """Describe who asked for each buffer of a trace.
+
+    Args:
+        contexts: the kinds of asking there were.
+        context_of: for each of n buffers an index into ``contexts``.
+        escapes: for each buffer whether it outlived the recording.
+        freed_in_call: for each buffer whether it was freed before the operator that asked for it was done.
+
+    Returns:
+        n origins, unique in the trace.
+    """
+    paths = _ModulePaths()
+    places = [_describe(context, paths) for context in contexts]
+    seen: Counter[tuple[_Place, str]] = Counter()
+    origins = []
+    for context, escape, in_call in zip(context_of, escapes, freed_in_call, strict=True):
+        role = "escape" if escape else "scratch" if in_call else "output"
+        place = places[context]
+        origins.append(Origin(*place, role, seen[place, role]))
+        seen[place, role] += 1
+    return tuple(origins)
+
+
+def _describe(context: Context, paths: _ModulePaths) -> _Place:
+    path = paths.of(context.modules)
+    if context.script_modules:
+        path = ".".join(part for part in (path, _script_path(context.script_modules)) if part)
+    source = SourceLine(context.file, context.line, context.function) if context.file else None
+    operators = context.operators or (_inductor_operators(source) if source else ()) or (NO_OPERATOR,)
+    return _Place(operators, path, source)
+
+
+class _ModulePaths:
+    """Names of modules below the model that they were called from."""
+
+    def __init__(self) -> None:
+        self._below: dict[int, dict[int, str]] = {}
+
+    def of(self, modules: Sequence[Any]) -> str:
+        """The path of the innermost module as in ``named_modules()``; for a model itself the name of its class."""
+        if not modules:
+            return ""
+        innermost = id(modules[-1])
+        # The outermost module that knows the innermost; it knows itself, at the latest.
+        root = next(module for module in modules if innermost in self._paths_below(module))
+        return self._paths_below(root)[innermost] or type(root).__name__
+
+    def _paths_below(self, root: Any) -> dict[int, str]:
+        if id(root) not in self._below:
+            self._below[id(root)] = {id(module): name for name, module in root.named_modules()}
+        return self._below[id(root)]
+
+
+def _script_path(hierarchy: str) -> str:
+    """``TOP(Net)::forward.SELF(Net)::forward.conv(Conv2d)::_conv_forward`` is the module ``conv``."""
+    names = [re.sub(r"\(.*?\)(::.*)?$", "", level) for level in hierarchy.split(".")]
+    return ".".join(name for name in names if name not in ("TOP", "SELF", ""))
+
+
+def _inductor_operators(source: SourceLine) -> tuple[str, ...]:
+    """The nodes of the program and the kernel that a buffer of Inductor's generated code is for, as far as it tells."""
+    buffer = _BUFFER.match(linecache.getline(source.file, source.line))
+    if buffer is None:
+        return ()
+    names = {buffer["name"]}
+    for number in range(source.line + 1, source.line + _REACH):
+        line = linecache.getline(source.file, number)
+        if (renamed := _RENAMED.match(line)) and renamed["old"] in names:
+            names.add(renamed["new"])
+        call = _CALL.match(line)
+        if call is None or call["function"].startswith("assert_"):
+            continue
+        if names.intersection(re.findall(r"\w+", call["arguments"])):
+            nodes = _SOURCE_NODES.search(linecache.getline(source.file, number - 1))
+            kernel = "inductor::" + call["function"].rpartition(".")[2]
+            return (nodes["nodes"], kernel) if nodes else (kernel,)
+    return ()
