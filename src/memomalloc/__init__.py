@@ -17,6 +17,7 @@ from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
 from memomalloc.planners import plan
+from memomalloc.planners.merging import merge
 
 if TYPE_CHECKING:
     from memomalloc.runtime.armed_plan import stats
@@ -58,6 +59,7 @@ __all__ = [
     "enable",
     "errors",
     "is_enabled",
+    "merge",
     "optimize",
     "plan",
     "planners",

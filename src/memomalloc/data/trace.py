@@ -48,6 +48,9 @@ class Trace:
         escapes: still alive when the recording ended.
         end_tick: the tick at which the recording ended; no event is at or after it.
         origins: who asked, per buffer; None where that was not captured.
+        smallest_sizes: the smallest request that each buffer stands for, in bytes; below ``sizes`` only in merged traces.
+        elsewhere_requests: allocations of other threads meanwhile, which belong to no buffer.
+        elsewhere_bytes: their sizes, summed.
     """
 
     sizes: Int64Array
@@ -56,6 +59,9 @@ class Trace:
     escapes: BoolArray
     end_tick: int
     origins: tuple[Origin | None, ...]
+    smallest_sizes: Int64Array
+    elsewhere_requests: int = 0
+    elsewhere_bytes: int = 0
 
     @classmethod
     def from_arrays(
@@ -67,6 +73,9 @@ class Trace:
         *,
         end_tick: int | None = None,
         origins: Sequence[Origin | None] | None = None,
+        smallest_sizes: ArrayLike | None = None,
+        elsewhere_requests: int = 0,
+        elsewhere_bytes: int = 0,
     ) -> Trace:
         """A validated trace.
 
@@ -77,6 +86,9 @@ class Trace:
             escapes: n truth values; None: nothing escaped.
             end_tick: None: one past the last event.
             origins: n origins; None: not captured.
+            smallest_sizes: n sizes in bytes; None: the sizes.
+            elsewhere_requests: allocations of other threads meanwhile.
+            elsewhere_bytes: their sizes, summed.
 
         Raises:
             InvalidProblemError: the message names the first buffer at fault.
@@ -87,8 +99,10 @@ class Trace:
         n = len(size_column)
         escape_column = np.zeros(n, dtype=np.bool_) if escapes is None else np.array(escapes, dtype=np.bool_)
         origin_column = (None,) * n if origins is None else tuple(origins)
+        smallest = size_column if smallest_sizes is None else int64_column("smallest_sizes", smallest_sizes)
         for name, column in [
-            ("starts", start_column), ("ends", end_column), ("escapes", escape_column), ("origins", origin_column)
+            ("starts", start_column), ("ends", end_column), ("escapes", escape_column), ("origins", origin_column),
+            ("smallest_sizes", smallest),
         ]:  # fmt: skip
             if len(column) != n:
                 raise InvalidProblemError(f"{name} has {len(column)} entries, sizes has {n}")
@@ -100,6 +114,7 @@ class Trace:
         ends_filled = np.where(escape_column, np.int64(end_tick), end_column)
         faults = [
             ("its size is negative", size_column < 0),
+            ("its smallest size is not within its size", (smallest < 0) | (smallest > size_column)),
             ("it is not freed after its allocation", ends_filled <= start_column),
             ("it ends after the trace", ends_filled > end_tick),
             (
@@ -117,6 +132,9 @@ class Trace:
             read_only(escape_column),
             int(end_tick),
             origin_column,
+            smallest,
+            elsewhere_requests,
+            elsewhere_bytes,
         )
 
     def __len__(self) -> int:

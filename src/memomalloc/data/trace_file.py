@@ -6,7 +6,7 @@ file without its last line is truncated. Between them, in any order in which wha
 - ``"text"``: the next entry of the table of texts;
 - ``{"operators": [text, ...], "module_path": text, "source": [text, line, text] | null, "role": text,
   "occurrence": n}``: the next entry of the table of origins, its texts by index;
-- ``[size, start, end, escape, origin]``: the next buffer; escape is 0 or 1, origin an index or -1.
+- ``[size, smallest size, start, end, escape, origin]``: the next buffer; escape is 0 or 1, origin an index or -1.
 
 A name that ends in ``.gz`` is compressed.
 """
@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+import numpy as np
+
 from memomalloc.data.atomic_file import atomic_file
 from memomalloc.data.columns import INT64_MAX
 from memomalloc.data.json_document import parse_json
@@ -31,6 +33,7 @@ from memomalloc.errors import FileFormatError, InvalidProblemError
 FORMAT = "memomalloc-trace"
 VERSION = 1
 MAX_LINE_BYTES = 2**20
+_HEADER_NUMBERS = ("end_tick", "elsewhere_requests", "elsewhere_bytes")
 MAX_BUFFERS = 2**25
 """More buffers than any inference has: a compressed file can claim billions."""
 
@@ -78,11 +81,11 @@ class _Writer:
         self._origins: dict[Origin, int] = {}
 
     def write(self, trace: Trace) -> None:
-        self._line({"format": FORMAT, "version": VERSION, "end_tick": trace.end_tick})
-        columns = (trace.sizes.tolist(), trace.starts.tolist(), trace.ends.tolist(), trace.escapes.tolist())
-        for size, start, end, escape, origin in zip(*columns, trace.origins, strict=True):
-            index = -1 if origin is None else self._origin(origin)
-            self._line([size, start, end, int(escape), index])
+        header = {"format": FORMAT, "version": VERSION} | {name: getattr(trace, name) for name in _HEADER_NUMBERS}
+        self._line(header)
+        columns = (trace.sizes, trace.smallest_sizes, trace.starts, trace.ends, trace.escapes.astype(np.int64))
+        for *numbers, origin in zip(*(column.tolist() for column in columns), trace.origins, strict=True):
+            self._line([*numbers, -1 if origin is None else self._origin(origin)])
         footer = {"buffers": len(trace), "sha256": self._digest.hexdigest()}
         self._line(footer)
 
@@ -118,10 +121,10 @@ class _Reader:
     def __init__(self, path: str | Path) -> None:
         self._path = path
         self._line_number = 0
-        self._end_tick = 0
+        self._header_numbers: dict[str, int] = {}
         self._texts: list[str] = []
         self._origins: list[Origin] = []
-        self._columns: tuple[list[int], list[int], list[int], list[int], list[int]] = ([], [], [], [], [])
+        self._columns: tuple[list[int], ...] = ([], [], [], [], [], [])
 
     def read(self, file: IO[bytes]) -> None:
         digest = hashlib.sha256()
@@ -148,15 +151,16 @@ class _Reader:
         self._fail("the file is truncated, its last line is missing: record again")
 
     def trace(self) -> Trace:
-        sizes, starts, ends, escapes, origins = self._columns
+        sizes, smallest_sizes, starts, ends, escapes, origins = self._columns
         try:
             return Trace.from_arrays(
                 sizes,
                 starts,
                 ends,
                 escapes,
-                end_tick=self._end_tick,
                 origins=[None if index < 0 else self._origins[index] for index in origins],
+                smallest_sizes=smallest_sizes,
+                **self._header_numbers,
             )
         except InvalidProblemError as error:
             raise FileFormatError(self._path, f"not a valid trace: {error}; record again") from error
@@ -178,9 +182,9 @@ class _Reader:
             self._fail(
                 f"trace file of version {header.get('version')!r:.20}, this memomalloc reads {VERSION}: record again"
             )
-        if header.keys() != {"format", "version", "end_tick"}:
-            self._fail("the first line must have the keys format, version and end_tick")
-        self._end_tick = self._whole(header["end_tick"], "end_tick", 0, INT64_MAX)
+        if header.keys() != {"format", "version", *_HEADER_NUMBERS}:
+            self._fail(f"the first line must have the keys format, version, {', '.join(_HEADER_NUMBERS)}")
+        self._header_numbers = {name: self._whole(header[name], name, 0, INT64_MAX) for name in _HEADER_NUMBERS}
 
     def _footer(self, footer: dict[str, Any], digest: str) -> None:
         if footer != {"buffers": len(self._columns[0]), "sha256": digest}:
@@ -189,12 +193,13 @@ class _Reader:
             )
 
     def _buffer(self, row: list[Any]) -> None:
-        if len(row) != 5:
-            self._fail(f"a buffer has 5 numbers, not {len(row)}")
+        if len(row) != len(self._columns):
+            self._fail(f"a buffer has {len(self._columns)} numbers, not {len(row)}")
         if len(self._columns[0]) == MAX_BUFFERS:
             self._fail(f"more than {MAX_BUFFERS} buffers")
         bounds = (
             ("size", 0, INT64_MAX),
+            ("smallest size", 0, INT64_MAX),
             ("start", 0, INT64_MAX),
             ("end", 0, INT64_MAX),
             ("escape", 0, 1),

@@ -118,19 +118,20 @@ def plan(
 
     if isinstance(trace_or_problem, Trace):
         starts, ends, escapes = trace_or_problem.starts, trace_or_problem.ends, trace_or_problem.escapes
+        alignment = problem.alignment_bytes
+        # A request of no bytes is never made; one of any other size is rounded up.
+        smallest_sizes = -(-np.maximum(trace_or_problem.smallest_sizes, 1) // alignment) * alignment
+        smallest_sizes = read_only(np.minimum(smallest_sizes, problem.sizes))
     else:
-        starts, ends, escapes = (
-            problem.starts,
-            problem.ends,
-            read_only(np.zeros(len(problem), dtype=np.bool_)),
-        )
+        starts, ends, smallest_sizes = problem.starts, problem.ends, problem.sizes
+        escapes = read_only(np.zeros(len(problem), dtype=np.bool_))
     return Plan(
         sizes=problem.sizes,
         starts=starts,
         ends=ends,
         offsets=offsets,
         escapes=escapes,
-        smallest_sizes=problem.sizes,
+        smallest_sizes=smallest_sizes,
         arena_bytes=arena,
         lower_bound_bytes=lower_bound,
         planner=found_by,

@@ -71,6 +71,8 @@ class Recording:
             escapes,
             end_tick=seen["num_ticks"],
             origins=origins,
+            elsewhere_requests=seen["num_elsewhere"],
+            elsewhere_bytes=seen["bytes_elsewhere"],
         )
 
 
@@ -83,7 +85,7 @@ def record() -> Recording:
     Example::
 
         with memomalloc.record() as recording:
-            model(inputs)
+            outputs = model(inputs)  # kept, so that the plan knows that outputs outlive the run
         plan = memomalloc.plan(recording.trace)
 
     Raises:
