@@ -49,8 +49,10 @@ std::atomic<uint32_t> Recording::num_open_{0};
 std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source) {
   end_runs_at_thread_exit();
   std::shared_ptr<Recording> recording(new Recording(std::move(source)));
+  std::shared_ptr<Recording> detached;  // goes after the lock does, as in close()
   const RegistryGuard guard(g_registry_lock);
   open_recordings().push_back(recording.get());
+  detached = detach_closed();
   recording->self_ = recording;
   recording->outer_ = t_state.recording;
   t_state.recording = recording.get();

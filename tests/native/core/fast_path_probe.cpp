@@ -6,4 +6,6 @@ extern "C" __attribute__((noinline)) void* memomalloc_probe_allocate(std::size_t
   return memomalloc::allocate(bytes);
 }
 
-extern "C" __attribute__((noinline)) void memomalloc_probe_release(void* block) { memomalloc::release(block); }
+extern "C" __attribute__((noinline)) void memomalloc_probe_release(void* block) {
+  memomalloc::release(block);
+}

@@ -19,20 +19,6 @@ namespace {
 
 class RecordingTest : public CoreTest {};
 
-// A recording whose context source is a function.
-std::shared_ptr<Recording> open_asking(std::function<uint32_t()> ask) {
-  class AskingSource final : public ContextSource {
-   public:
-    explicit AskingSource(std::function<uint32_t()> ask) : ask_(std::move(ask)) {}
-    Context current() override { return {ask_(), 0}; }
-    bool is_running(uint32_t) const noexcept override { return false; }
-
-   private:
-    const std::function<uint32_t()> ask_;
-  };
-  return Recording::open(std::make_shared<AskingSource>(std::move(ask)));
-}
-
 TEST_F(RecordingTest, WritesDownSizesAndLifetimesInTicks) {
   const auto recording = Recording::open();
   void* first = allocate(100);
@@ -138,7 +124,7 @@ TEST_F(RecordingTest, ClosingTwiceIsClosingOnce) {
   EXPECT_FALSE(Recording::any_open());
 }
 
-TEST_F(RecordingTest, ClosedAndDroppedOnAnotherThreadItIsForgottenAtTheNextEvent) {
+TEST_F(RecordingTest, ClosedAndDroppedOnAnotherThreadItIsForgottenWhenTheNextOpens) {
   auto recording = Recording::open();
   void* block = allocate(64);
   std::thread([&recording] {
@@ -147,8 +133,11 @@ TEST_F(RecordingTest, ClosedAndDroppedOnAnotherThreadItIsForgottenAtTheNextEvent
   }).join();
   EXPECT_FALSE(Recording::any_open());
   release(allocate(64));
-  EXPECT_EQ(t_state.recording, nullptr);
+  const auto next = Recording::open();
+  EXPECT_EQ(t_state.recording, next.get());
   release(block);
+  next->close();
+  EXPECT_EQ(next->buffers().num_ticks, 0);
 }
 
 TEST_F(RecordingTest, AThreadThatEndsClosesItsRecordings) {
