@@ -48,7 +48,7 @@ class Trace:
         escapes: still alive when the recording ended.
         end_tick: the tick at which the recording ended; no event is at or after it.
         origins: who asked, per buffer; None where that was not captured.
-        smallest_sizes: the smallest request that each buffer stands for, in bytes; below ``sizes`` only in merged traces.
+        smallest_sizes: the smallest request that each buffer stands for, in bytes; below ``sizes`` in merged traces.
         elsewhere_requests: allocations of other threads meanwhile, which belong to no buffer.
         elsewhere_bytes: their sizes, summed.
     """

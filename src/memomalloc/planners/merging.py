@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from memomalloc.data.columns import Int64Array
+from memomalloc.data.columns import BoolArray, Int64Array
 from memomalloc.data.origin import Origin
 from memomalloc.data.trace import Trace
 from memomalloc.errors import InvalidProblemError
@@ -30,9 +30,9 @@ class _Aligned:
 def merge(traces: Sequence[Trace]) -> Trace:
     """Align traces of one program, and make the trace whose plan serves them all.
 
-    Buffers are aligned by origin (operators, module path, source line), in order. An aligned buffer has the largest size
-    that was asked for, remembers the smallest, and lives as long as in any of the traces; a buffer that only some
-    traces have keeps its place in the order. Ticks of the result count its allocations.
+    Buffers are aligned by origin (operators, module path, source line), in order. An aligned buffer has the largest
+    size that was asked for, remembers the smallest, and lives as long as in any of the traces; a buffer that only
+    some traces have keeps its place in the order. Ticks of the result count its allocations.
 
     A replay of the plan of the merged trace steps over the buffers that a run does not ask for.
 
@@ -125,11 +125,11 @@ def _origin_of(entry: _Aligned, traces: Sequence[Trace]) -> Origin | None:
     return traces[number].origins[buffer]
 
 
-def _number_again(origins: Sequence[Origin | None], escapes: Sequence[bool]) -> list[Origin | None]:
+def _number_again(origins: Sequence[Origin | None], escapes: BoolArray) -> list[Origin | None]:
     """Origins that are unique in the merged trace."""
     seen: Counter[Origin] = Counter()
     numbered: list[Origin | None] = []
-    for origin, escape in zip(origins, escapes, strict=True):
+    for origin, escape in zip(origins, escapes.tolist(), strict=True):
         if origin is not None:
             same = replace(origin, role="escape" if escape else origin.role, occurrence=0)
             origin = replace(same, occurrence=seen[same])
