@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Collection
 from typing import Any
 
@@ -26,6 +27,9 @@ POISON_VARIABLE = "MEMOMALLOC_POISON"
 _registry_lock = threading.Lock()
 _alive: weakref.WeakSet[ArmedPlan] = weakref.WeakSet()
 _retired = Replayed()
+# What plans that are gone did, until the next reader adds it to `_retired`. A queue and no lock: the garbage
+# collector runs finalizers in the middle of anything, also in code that holds the lock.
+_just_retired: deque[Replayed] = deque()
 process_calls = CallCounts()
 
 
@@ -81,7 +85,7 @@ class ArmedPlan:
         self.plan = plan
         self.upstream_peak_bytes = upstream_peak_bytes
         self.num_slots: int = layout.num_slots
-        self._pool = native.Pool(layout, max_arenas, os.environ.get(POISON_VARIABLE, "") not in ("", "0"))
+        self._pool = native.Pool(layout, max_arenas, None, os.environ.get(POISON_VARIABLE, "") not in ("", "0"))
         #: Begins a run on this thread. A token for :attr:`end`; 0: this thread runs already; -1: there is no arena.
         self.begin: Any = self._pool.begin
         #: Ends a run: the number of requests and slots that deviated from the plan.
@@ -96,10 +100,7 @@ class ArmedPlan:
 
 
 def _retire(pool: Any, num_slots: int) -> None:
-    global _retired
-    past = Replayed.of_pool(pool.stats(), num_slots).without_memory()
-    with _registry_lock:
-        _retired = _retired + past
+    _just_retired.append(Replayed.of_pool(pool.stats(), num_slots).without_memory())
 
 
 def stats_of(calls: CallCounts, armed: Collection[ArmedPlan], retired: Replayed) -> Stats:
@@ -128,6 +129,10 @@ def stats_of(calls: CallCounts, armed: Collection[ArmedPlan], retired: Replayed)
 
 def stats() -> Stats:
     """The counters of the process: all wrappers and replays, those that are gone included."""
+    global _retired
     with _registry_lock:
-        armed, retired = list(_alive), _retired
+        armed = list(_alive)
+        while _just_retired:
+            _retired = _retired + _just_retired.popleft()
+        retired = _retired
     return stats_of(process_calls, armed, retired)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
@@ -96,13 +97,17 @@ class PlannedFunction:
             kwargs: keyword arguments.
             variant: what the plan depends on besides the call, such as a module's training mode; hashable.
         """
+        if torch.compiler.is_compiling():
+            # The compiler sees the function; what it makes of it is called later, and can be optimized itself.
+            return self.function(*args, **kwargs)
         if not switch.on:
             return self._run_unplanned("disabled", args, kwargs)
         key = (variant, *signature(args, kwargs))
         entry = self._entries.get(key)
-        if entry is None or entry.armed is None:
+        # Read once: another thread may retire the plan at any time.
+        armed = entry.armed if entry is not None else None
+        if entry is None or armed is None:
             return self._learn(key, args, kwargs)
-        armed = entry.armed
         token = armed.begin()
         if token <= 0:
             return self._run_unplanned("no_arena" if token < 0 else "nested", args, kwargs)
@@ -133,7 +138,7 @@ class PlannedFunction:
     @property
     def plans(self) -> tuple[Plan, ...]:
         """The plans that are armed."""
-        return tuple(entry.armed.plan for entry in list(self._entries.values()) if entry.armed is not None)
+        return tuple(armed.plan for entry in list(self._entries.values()) if (armed := entry.armed) is not None)
 
     # --- Calls that are not replayed -------------------------------------------------------------------------------
 
@@ -259,5 +264,5 @@ class PlannedFunction:
 
     def stats(self) -> Stats:
         """The counters of this function since it was made."""
-        armed = [entry.armed for entry in list(self._entries.values()) if entry.armed is not None]
+        armed = [armed for entry in list(self._entries.values()) if (armed := entry.armed) is not None]
         return stats_of(self._calls, armed, self._retired)

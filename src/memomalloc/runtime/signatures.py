@@ -18,8 +18,8 @@ def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Signature:
     """Describe a call: its arguments, and the modes of torch on this thread.
 
     Tensors count by shape, strides, dtype, device and whether they require a gradient; plain values by value;
-    lists, tuples and mappings by what they hold; other objects by value where their class defines one, else
-    by their class alone, since each call may bring a new one.
+    lists, tuples, mappings and dataclasses by what they hold; other objects by value where their class defines
+    one, else by their class alone, since each call may bring a new one.
     """
     return (
         torch.is_grad_enabled(),
@@ -34,6 +34,8 @@ def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Signature:
 
 def _describe(value: Any) -> Hashable:
     if isinstance(value, torch.Tensor):
+        if value.is_nested:
+            return (type(value), "nested", value.dtype, value.device, value.layout, value.requires_grad)
         strides = value.stride() if value.layout is _STRIDED else None
         return (
             type(value),
@@ -46,11 +48,14 @@ def _describe(value: Any) -> Hashable:
         )
     kind = type(value)
     if kind in _PLAIN:
-        return (kind, value)  # with the class: 1, 1.0 and True are equal
+        # With the class: 1, 1.0 and True are equal. NaN is not even equal to itself.
+        return (kind, value if value == value else None)
     if isinstance(value, (list, tuple)):
         return (kind, *[_describe(item) for item in value])
     if isinstance(value, Mapping):
         return (kind, *[(_describe(key), _describe(item)) for key, item in value.items()])
+    if hasattr(kind, "__dataclass_fields__"):
+        return (kind, *[_describe(getattr(value, name, None)) for name in kind.__dataclass_fields__])
     if getattr(kind, "__hash__", None) not in (None, object.__hash__):
         try:
             hash(value)
@@ -72,4 +77,6 @@ def _on_cpu(value: Any) -> bool:
         return all(_on_cpu(item) for item in value)
     if isinstance(value, Mapping):
         return all(_on_cpu(item) for item in value.values())
+    if hasattr(type(value), "__dataclass_fields__"):
+        return all(_on_cpu(getattr(value, name, None)) for name in type(value).__dataclass_fields__)
     return True

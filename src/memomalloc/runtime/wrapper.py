@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
@@ -36,7 +37,20 @@ _CHANGING = frozenset(
 _FLUENT = _CHANGING | frozenset(("eval", "train", "share_memory"))
 
 #: What the wrapper answers itself; everything else is the model's.
-_OWN = frozenset(("_orig_mod", "_planned", "_call_fluent", "stats", "plans", "forget", "__class__", "__dict__"))
+_OWN = frozenset(
+    (
+        "_orig_mod",
+        "_planned",
+        "_call_fluent",
+        "stats",
+        "plans",
+        "forget",
+        "__class__",
+        "__dict__",
+        "__deepcopy__",
+        "__reduce_ex__",
+    )
+)
 
 
 class OptimizedModule(torch.nn.Module):
@@ -118,13 +132,22 @@ class OptimizedModule(torch.nn.Module):
         # A copy, or a loaded pickle, is a wrapper that learns its own plans.
         return _optimize_again, (self._orig_mod, self._planned.options())
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # Not left to __reduce_ex__: some modules have a __deepcopy__ of their own, which would be found instead.
+        return _optimize_again(copy.deepcopy(self._orig_mod, memo), self._planned.options())
+
 
 class OptimizedFunction:
     """A callable whose calls are planned. Made by :func:`optimize`; attributes are the callable's."""
 
+    _planned: PlannedFunction
+
     def __init__(self, planned: PlannedFunction) -> None:
-        self._planned = planned
-        functools.update_wrapper(self, planned.function)
+        object.__setattr__(self, "_planned", planned)
+        object.__setattr__(self, "__wrapped__", planned.function)
+        # What the class has itself, and so does not ask the callable for.
+        for name in ("__doc__", "__module__"):
+            object.__setattr__(self, name, getattr(planned.function, name, None))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
@@ -147,6 +170,12 @@ class OptimizedFunction:
         if name == "_planned":  # a copy under construction has none yet
             raise AttributeError(name)
         return getattr(self._planned.function, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._planned.function, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._planned.function, name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._planned.function!r})"
@@ -231,6 +260,8 @@ def optimize(
     for name, value, least in (("warm_up_calls", warm_up_calls, 0), ("max_plans", max_plans, 1)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+    if not time_limit_s >= 0:
+        raise ValueError(f"time_limit_s must be a number of seconds, at least 0, not {time_limit_s!r}")
     find(planner)  # an unknown name is an error now, not at the first call
     planned = PlannedFunction(
         model, planner=planner, time_limit_s=time_limit_s, warm_up_calls=warm_up_calls, max_plans=max_plans

@@ -1,0 +1,90 @@
+"""What it means that calls were really replayed: a silent fallback to upstream must fail a test."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memomalloc.runtime import extension
+
+#: Warm-up calls and recordings of the defaults, and one more in which oneDNN settles.
+CALLS_TO_LEARN = 12
+
+
+def learn(wrapper: Any, *args: Any, **kwargs: Any) -> None:
+    """Call a wrapper until this kind of call is replayed; fail if that never happens."""
+    before = wrapper.stats().runs_replayed
+    for _ in range(CALLS_TO_LEARN):
+        wrapper(*args, **kwargs)
+        if wrapper.stats().runs_replayed >= before + 2:  # the second finds the arena resident
+            return
+    raise AssertionError(f"never replayed: {wrapper.stats()}")
+
+
+@contextmanager
+def fully_served(wrapper: Any, *, runs: int) -> Iterator[None]:
+    """Assert that the block replays ``runs`` calls of ``wrapper``, each request of which the plan serves."""
+    before = wrapper.stats()
+    yield
+    after = wrapper.stats()
+    planned = after.requests_planned - before.requests_planned
+    assert after.runs_replayed - before.runs_replayed == runs
+    assert planned > 0
+    assert after.requests_served - before.requests_served == planned
+    assert after.requests_missing == before.requests_missing
+    assert after.requests_upstream == before.requests_upstream
+    assert after.runs_unplanned == before.runs_unplanned
+    assert after.num_bad_frees == 0
+
+
+def upstream_requests(wrapper: Any, call: Callable[[], object]) -> dict[str, int]:
+    """The requests that went upstream in ``call``, by reason; reasons that did not occur are left out."""
+    before = wrapper.stats().requests_upstream
+    call()
+    after = wrapper.stats().requests_upstream
+    return {reason: after[reason] - before[reason] for reason in after if after[reason] != before[reason]}
+
+
+def assert_equal_bits(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """The same dtype, shape and bits; NaN equals NaN."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    raw = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (actual, expected)]
+    assert torch.equal(*raw)
+
+
+def minor_faults(call: Callable[[], object]) -> int:
+    """Page faults without disk access that ``call`` causes in this process."""
+    gc.collect()  # a collection in the middle would touch pages that have nothing to do with the call
+    gc.disable()
+    try:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        call()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    finally:
+        gc.enable()
+
+
+def lies_in_an_arena(tensor: torch.Tensor) -> bool:
+    """Whether a live tensor was served from a plan, told by its address alone."""
+    begin, end = _reserved_range()
+    return begin <= tensor.data_ptr() < end
+
+
+def _reserved_range() -> tuple[int, int]:
+    """The one range of addresses in which all arenas lie. Most of it is the largest mapping without access."""
+    mappings = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, access = line.split()[:2]
+        begin, end = (int(address, 16) for address in addresses.split("-"))
+        if access == "---p":
+            mappings.append((end - begin, end))
+    _, end = max(mappings)
+    granule_bytes = 2**21  # by which the range may begin earlier, to be aligned
+    return end - extension.install().reserved_bytes() - granule_bytes, end
