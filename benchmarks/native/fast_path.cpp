@@ -142,7 +142,7 @@ Samples measure(const Workload& workload, uint32_t rounds) {
   const Allocator ours{&allocate_ours, &release_ours};
   std::vector<void*> blocks(workload.num_pairs());
   const auto layout = std::make_shared<const Layout>(workload.plan, workload.arena_bytes, 0);
-  Pool pool(layout, 1, false);
+  Pool pool(layout, 1);
   Samples samples;
   const auto best_of = [&](const Allocator& allocator, bool in_run) {
     double best = 1e300;

@@ -1,6 +1,7 @@
 #include "core/arena.hpp"
 
 #include <linux/membarrier.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/arena_budget.hpp"
 #include "core/registry.hpp"
 
 namespace memomalloc {
@@ -21,6 +23,9 @@ constexpr uint32_t kFirstWindow = 4;
 constexpr uint32_t kMaxWindow = 1024;
 
 constexpr unsigned char kPoison = 0xEF;
+
+// MADV_POPULATE_WRITE, of Linux 5.14: older headers do not have it, older kernels refuse it.
+constexpr int kPopulateWrite = 23;
 
 // Makes every thread of the process pass a full memory barrier. Where the kernel cannot, a race may leave an
 // orphaned arena mapped until the next orphan() looks at all of them; nothing unsafe follows.
@@ -50,7 +55,6 @@ uint64_t RunCounts::num_upstream() const noexcept {
 }
 
 // --- Runs
-// ----------------------------------------------------------------------------------------------------------
 
 void Arena::start_run() noexcept {
   if (++run_stamp_ == 0) {  // after 2**32 runs: old stamps would mean something again
@@ -64,6 +68,7 @@ void Arena::start_run() noexcept {
   num_refused_ = 0;
   any_blocked_ = false;
   counts_ = {};
+  deviating_.count = 0;
   reports_ = g_upstream.profiling();
   is_careful_ = reports_;
   // relaxed: see give_back().
@@ -96,7 +101,6 @@ RunCounts Arena::finish_run() noexcept {
 }
 
 // --- The guard's slow path
-// -----------------------------------------------------------------------------------------
 
 bool Arena::is_blocked_or_follows_blocked(uint32_t k) const noexcept {
   return is_blocked(k) || std::any_of(slots_[k].first_predecessor, slots_[k].end_of_predecessors,
@@ -110,13 +114,13 @@ void* Arena::take_carefully(std::size_t bytes) noexcept {
 }
 
 void* Arena::take_unreported(std::size_t bytes) noexcept {
-  if (cursor() == num_slots_) return count_upstream(Deviation::kExtra);
+  if (cursor() == num_slots_) return count_upstream(Deviation::kExtra, num_slots_, bytes);
   if (missed_at_ != next_) num_misses_ = 0;
   const uint32_t match = find_match(round_up_to_alignment(bytes));
   if (match == num_slots_) {
     ++num_misses_;
     missed_at_ = next_;
-    return count_upstream(Deviation::kSize);
+    return count_upstream(Deviation::kSize, cursor(), bytes);
   }
   // Slots passed over are looked at as they are passed: their successors see through them only if they were
   // clear.
@@ -126,8 +130,8 @@ void* Arena::take_unreported(std::size_t bytes) noexcept {
   }
   next_ = slots_ + match + 1;
   if (is_clear(match)) return serve(match, slots_[match].place, slots_[match].offset);
-  if (slots_[match].num_spare_places != 0) return serve_from_spare_place(match);
-  return refuse(match);
+  if (slots_[match].num_spare_places != 0) return serve_from_spare_place(match, bytes);
+  return refuse(match, bytes);
 }
 
 uint32_t Arena::find_match(uint64_t wanted) const noexcept {
@@ -144,7 +148,7 @@ void* Arena::serve(uint32_t slot, uint32_t place, uint64_t offset) noexcept {
   return occupy(slots_[slot], place, offset);
 }
 
-void* Arena::serve_from_spare_place(uint32_t k) noexcept {
+void* Arena::serve_from_spare_place(uint32_t k, std::size_t bytes) noexcept {
   // The slot shares no byte with another one, and its spare places none with anything: that the place is free
   // is all there is to ask.
   const uint32_t first = slots_[k].first_spare_place;
@@ -153,19 +157,20 @@ void* Arena::serve_from_spare_place(uint32_t k) noexcept {
     if (occupants_[place].load(std::memory_order_acquire) == 0)
       return serve(k, place, layout_->place_offset(place));
   }
-  return refuse(k);
+  return refuse(k, bytes);
 }
 
-void* Arena::refuse(uint32_t k) noexcept {
+void* Arena::refuse(uint32_t k, std::size_t bytes) noexcept {
   const Deviation why =
       any_blocked_ && is_blocked_or_follows_blocked(k) ? Deviation::kBlocked : Deviation::kOccupied;
   // Blocked from now on: a later slot here looks at this one, and not at whoever occupies it.
   block(k);
   ++num_refused_;
-  return count_upstream(why);
+  return count_upstream(why, k, bytes);
 }
 
-void* Arena::count_upstream(Deviation why) noexcept {
+void* Arena::count_upstream(Deviation why, uint32_t slot, std::size_t bytes) noexcept {
+  if (deviating_.count < deviating_.first.size()) deviating_.first[deviating_.count++] = {slot, why, bytes};
   ++counts_.upstream[static_cast<std::size_t>(why)];
   return nullptr;
 }
@@ -182,11 +187,11 @@ bool Arena::give_back_carefully(void* block, bool report) noexcept {
 }
 
 // --- Lifecycle
-// -----------------------------------------------------------------------------------------------------
 
 const std::vector<Arena*>& Arena::all() noexcept { return arenas(); }
 
-Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, bool poison) {
+Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, std::shared_ptr<ArenaBudget> budget,
+                     ArenaOptions options) {
   auto& known = arenas();
   const auto recycled =
       std::find_if(known.begin(), known.end(), [](const Arena* arena) { return !arena->is_mapped(); });
@@ -204,8 +209,13 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, bool pois
   // "in use".
   std::unique_ptr<std::atomic<uint32_t>[]> occupants(new std::atomic<uint32_t>[layout->num_places() + 1]());
   std::vector<uint32_t> blocked_in_run(layout->num_slots(), 0);
-  std::byte* base = g_range.map(std::max<uint64_t>(layout->mapped_bytes(), 1), arena);
+  const uint64_t bytes = std::max<uint64_t>(layout->mapped_bytes(), 1);
+  std::byte* base = g_range.map(bytes, arena);
   if (base == nullptr) return nullptr;
+  // Advice that the system may refuse: the arena works without.
+  if (options.huge_pages) madvise(base, bytes, MADV_HUGEPAGE);
+  if (options.prefault) madvise(base, bytes, kPopulateWrite);
+  budget->take(bytes);
 
   arena->occupants_ = std::move(occupants);
   arena->blocked_in_run_ = std::move(blocked_in_run);
@@ -217,9 +227,10 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, bool pois
   arena->place_table_ = layout->place_table();
   arena->layout_ = layout.get();
   arena->layout_owner_ = std::move(layout);
-  arena->poison_ = poison;
+  arena->budget_ = std::move(budget);
+  arena->poison_ = options.poison;
   // relaxed: whoever gives back a block got it from a run, which begins after this.
-  arena->is_watched_.store(poison, std::memory_order_relaxed);
+  arena->is_watched_.store(options.poison, std::memory_order_relaxed);
   arena->pool = pool;
   arena->last_thread = nullptr;
   // relaxed: a late reader of the arena's former life finds, under the lock, that there is nothing to reap.
@@ -246,12 +257,20 @@ void Arena::reap_locked() noexcept {
   // relaxed: written under the lock that we hold.
   if (!is_mapped() || running_ || !orphaned_.load(std::memory_order_relaxed) || num_live_blocks() != 0)
     return;
-  g_range.unmap(base_, std::max<uint64_t>(layout_->mapped_bytes(), 1));
+  const uint64_t bytes = std::max<uint64_t>(layout_->mapped_bytes(), 1);
+  g_range.unmap(base_, bytes);
+  budget_->give_back(bytes);
+  budget_.reset();
   base_ = nullptr;
   layout_ = nullptr;
   layout_owner_.reset();
   occupants_.reset();
   blocked_in_run_ = {};
+}
+
+uint64_t Arena::release_pages() noexcept {
+  if (!is_idle()) return 0;
+  return madvise(base_, mapped_bytes(), MADV_DONTNEED) == 0 ? mapped_bytes() : 0;
 }
 
 uint32_t Arena::num_live_blocks() const noexcept {

@@ -14,6 +14,7 @@
 
 namespace memomalloc {
 
+class ArenaBudget;
 class Pool;
 
 // Why a request of a running replay was not served from the plan.
@@ -36,6 +37,26 @@ struct RunCounts {
   uint64_t num_upstream() const noexcept;
 };
 
+// One request that deviated, for a report that names it.
+struct DeviatingRequest {
+  uint32_t slot = 0;  // the one it was compared with; the number of slots for an extra one
+  Deviation why = Deviation::kSize;
+  uint64_t bytes = 0;  // asked for
+};
+
+// The first deviating requests of a run: enough to tell what has changed.
+struct DeviatingRequests {
+  std::array<DeviatingRequest, 16> first{};
+  uint32_t count = 0;
+};
+
+// How the arenas of a pool are mapped.
+struct ArenaOptions {
+  bool poison = false;      // overwrite every block as it is given back: a tool for tests
+  bool prefault = false;    // make all pages resident when the arena is mapped, not at their first use
+  bool huge_pages = false;  // ask for huge pages (MADV_HUGEPAGE)
+};
+
 // One mapped region that one running inference uses, and the guard that hands out its slots.
 //
 // Threads: one thread at a time runs on an arena (the pool sees to it) and only it takes slots; any thread
@@ -49,7 +70,6 @@ struct RunCounts {
 class alignas(64) Arena {
  public:
   // --- The fast path
-  // -------------------------------------------------------------------------------------------
 
   // Hands out the next slot for a request of `bytes` where that is plain sailing; null: ask take_carefully().
   // Takes no lock, makes no system call, allocates nothing. Called by the thread that runs on the arena.
@@ -81,7 +101,6 @@ class alignas(64) Arena {
   bool give_back_carefully(void* block, bool report) noexcept;
 
   // --- Runs; the caller holds the registry lock
-  // ------------------------------------------------------------------
 
   // Puts the cursor at the first slot and blocks what a survivor of an earlier run may lie on. Reports to the
   // profiler if one listens on this thread now.
@@ -89,18 +108,26 @@ class alignas(64) Arena {
   // Ends the run and says what happened in it.
   RunCounts finish_run() noexcept;
 
+  const DeviatingRequests& deviating_requests() const noexcept { return deviating_; }
+
   bool is_running() const noexcept { return running_; }
   // Whether the run reports to the profiler. Asked by the thread that runs.
   bool reports() const noexcept { return reports_; }
 
   // --- Lifecycle; the caller holds the registry lock unless said otherwise
-  // ---------------------------------------
 
   // A recycled or new arena, mapped for `layout`; null where no memory can be mapped. Throws std::bad_alloc.
-  static Arena* create(std::shared_ptr<const Layout> layout, Pool* pool, bool poison);
+  static Arena* create(std::shared_ptr<const Layout> layout, Pool* pool, std::shared_ptr<ArenaBudget> budget,
+                       ArenaOptions options);
 
-  // The pool is gone: the arena is unmapped as soon as no run and no block uses it, which may be now.
+  // The pool is gone, or drops it: the arena is unmapped as soon as no run and no block uses it, which may be
+  // now.
   void orphan() noexcept;
+
+  // Gives the pages of an arena that nothing uses back to the system; the next run faults them in again.
+  // Returns the bytes, 0 if the arena is in use.
+  uint64_t release_pages() noexcept;
+  bool is_idle() const noexcept { return !running_ && num_live_blocks() == 0; }
 
   // Unmaps the arena if it is an orphan that nothing uses. Takes the registry lock; reachable from a deleter.
   void reap() noexcept;
@@ -119,6 +146,7 @@ class alignas(64) Arena {
   Pool* pool = nullptr;
   const void* last_thread = nullptr;  // which thread ran on it last: its caches may still hold the bytes
   uint32_t serial = 0;                // of the run; with id() it names one run for ever
+  uint64_t last_use = 0;              // rises from run to run of all arenas: the smallest is the longest ago
 
   // A run whose end was asked for by another thread; its own thread ends it when it next begins one, or
   // exits.
@@ -187,9 +215,9 @@ class alignas(64) Arena {
 
   void* take_unreported(std::size_t bytes) noexcept;
   void* serve(uint32_t slot, uint32_t place, uint64_t offset) noexcept;
-  void* serve_from_spare_place(uint32_t slot) noexcept;
-  void* refuse(uint32_t slot) noexcept;
-  void* count_upstream(Deviation why) noexcept;
+  void* serve_from_spare_place(uint32_t slot, std::size_t bytes) noexcept;
+  void* refuse(uint32_t slot, std::size_t bytes) noexcept;
+  void* count_upstream(Deviation why, uint32_t slot, std::size_t bytes) noexcept;
   uint32_t find_match(uint64_t wanted) const noexcept;
   void block_what_survives() noexcept;
 
@@ -222,8 +250,10 @@ class alignas(64) Arena {
   uint32_t num_skipped_ = 0;
   uint32_t num_refused_ = 0;
   RunCounts counts_;
+  DeviatingRequests deviating_;
 
   std::shared_ptr<const Layout> layout_owner_;
+  std::shared_ptr<ArenaBudget> budget_;
   uint32_t id_ = 0;
 };
 

@@ -1,6 +1,9 @@
 #include "core/pool.hpp"
 
 #include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <numeric>
 #include <utility>
 
 #include "core/registry.hpp"
@@ -9,48 +12,107 @@
 namespace memomalloc {
 namespace {
 
+// Guarded by the registry lock. Never destroyed, as the lock.
+uint64_t g_num_runs = 0;
+uint32_t g_num_waiting = 0;
+std::condition_variable& g_run_ended = *new std::condition_variable;
+
 RunToken token_of(const Arena& arena) noexcept { return RunToken{arena.id()} << 32 | arena.serial; }
 
 }  // namespace
 
-Pool::Pool(std::shared_ptr<const Layout> layout, uint32_t max_arenas, bool poison)
-    : layout_(std::move(layout)), max_arenas_(max_arenas), poison_(poison) {}
+Pool::Pool(std::shared_ptr<const Layout> layout, uint32_t max_arenas, ArenaOptions options,
+           std::shared_ptr<ArenaBudget> budget)
+    : layout_(std::move(layout)),
+      max_arenas_(max_arenas),
+      options_(options),
+      budget_(budget != nullptr ? std::move(budget) : std::make_shared<ArenaBudget>(UINT64_MAX)) {
+  const RegistryGuard guard(g_registry_lock);
+  budget_->add(this);
+}
 
 Pool::~Pool() {
   const RegistryGuard guard(g_registry_lock);
+  budget_->remove(this);
   for (Arena* arena : arenas_) arena->orphan();
 }
 
-Arena* Pool::find_idle() noexcept {
-  Arena* idle = nullptr;
+Arena* Pool::find_free() noexcept {
+  Arena* free = nullptr;
   for (Arena* arena : arenas_) {
     if (arena->is_running()) continue;
     if (arena->last_thread == &t_state) return arena;
-    if (idle == nullptr) idle = arena;
+    if (free == nullptr) free = arena;
   }
-  return idle;
+  return free;
 }
 
-BeginResult Pool::begin() {
+Arena* Pool::map_another() {
+  if (arenas_.size() >= max_arenas_ || !budget_->make_room(layout_->mapped_bytes())) return nullptr;
+  arenas_.reserve(arenas_.size() + 1);
+  Arena* arena = Arena::create(layout_, this, budget_, options_);
+  if (arena != nullptr) arenas_.push_back(arena);
+  return arena;
+}
+
+BeginResult Pool::begin_locked() {
   ThreadState& thread = t_state;
-  end_runs_at_thread_exit();
-  const RegistryGuard guard(g_registry_lock);
   if (thread.running != nullptr) {
     if (!thread.running->abandoned) return {Begin::kNested, 0};
     finish_run_of_thread();
   }
-  Arena* arena = find_idle();
-  if (arena == nullptr) {
-    if (arenas_.size() >= max_arenas_) return {Begin::kNoArena, 0};
-    arenas_.reserve(arenas_.size() + 1);
-    arena = Arena::create(layout_, this, poison_);
-    if (arena == nullptr) return {Begin::kNoArena, 0};
-    arenas_.push_back(arena);
-  }
+  Arena* arena = find_free();
+  if (arena == nullptr) arena = map_another();
+  if (arena == nullptr) return {Begin::kNoArena, 0};
   arena->last_thread = &thread;
+  arena->last_use = ++g_num_runs;
   arena->start_run();
   thread.running = arena;
   return {Begin::kStarted, token_of(*arena)};
+}
+
+BeginResult Pool::begin() {
+  end_runs_at_thread_exit();
+  const RegistryGuard guard(g_registry_lock);
+  return begin_locked();
+}
+
+BeginResult Pool::begin(std::chrono::nanoseconds time_limit) {
+  end_runs_at_thread_exit();
+  const auto deadline = std::chrono::steady_clock::now() + time_limit;
+  std::unique_lock<std::mutex> lock(g_registry_lock);
+  for (;;) {
+    const BeginResult result = begin_locked();
+    if (result.outcome != Begin::kNoArena) return result;
+    ++g_num_waiting;
+    const bool late = g_run_ended.wait_until(lock, deadline) == std::cv_status::timeout;
+    --g_num_waiting;
+    if (late) return begin_locked();
+  }
+}
+
+Arena* Pool::longest_unused() noexcept {
+  Arena* oldest = nullptr;
+  for (Arena* arena : arenas_) {
+    if (arena->is_idle() && (oldest == nullptr || arena->last_use < oldest->last_use)) oldest = arena;
+  }
+  return oldest;
+}
+
+void Pool::drop(Arena* arena) noexcept {
+  arenas_.erase(std::find(arenas_.begin(), arenas_.end(), arena));
+  arena->orphan();
+}
+
+uint64_t Pool::release_pages() {
+  const RegistryGuard guard(g_registry_lock);
+  return std::accumulate(arenas_.begin(), arenas_.end(), uint64_t{0},
+                         [](uint64_t bytes, Arena* arena) { return bytes + arena->release_pages(); });
+}
+
+DeviatingRequests Pool::last_deviating_requests() const {
+  const RegistryGuard guard(g_registry_lock);
+  return last_deviating_;
 }
 
 RunCounts Pool::end(RunToken token) noexcept {
@@ -73,8 +135,11 @@ RunCounts finish_run_of_thread() noexcept {
   if (arena->pool != nullptr) {
     ++arena->pool->num_runs_;
     arena->pool->counts_ += counts;
+    if (arena->deviating_requests().count != 0) arena->pool->last_deviating_ = arena->deviating_requests();
   }
   arena->reap_locked();
+  // A waiting thread may be of any pool: one budget, and one lock, for all.
+  if (g_num_waiting != 0) g_run_ended.notify_all();
   return counts;
 }
 

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "core/arena.hpp"
+#include "core/arena_budget.hpp"
 #include "core/layout.hpp"
 
 namespace memomalloc {
@@ -16,7 +18,7 @@ using RunToken = uint64_t;
 enum class Begin : uint8_t {
   kStarted,
   kNested,   // this thread runs on an arena already; its plan covers this call
-  kNoArena,  // all arenas of the pool are in use and no other may or can be mapped
+  kNoArena,  // all arenas of the pool are in use and no other may (budget, number) or can be mapped
 };
 
 struct BeginResult {
@@ -36,9 +38,10 @@ struct PoolStats {
 // The arenas of one armed plan: as many as inferences run at once, each reused by the runs that follow.
 class Pool {
  public:
-  // At most `max_arenas` arenas at a time. `poison` overwrites every block as it is given back: a tool for
-  // tests.
-  Pool(std::shared_ptr<const Layout> layout, uint32_t max_arenas, bool poison);
+  // At most `max_arenas` arenas at a time, and no more bytes than the budget allows all its pools together;
+  // null: no limit on bytes.
+  Pool(std::shared_ptr<const Layout> layout, uint32_t max_arenas, ArenaOptions options = {},
+       std::shared_ptr<ArenaBudget> budget = nullptr);
   // Arenas are unmapped as their last tensors go; runs in progress go on.
   ~Pool();
   Pool(const Pool&) = delete;
@@ -46,6 +49,8 @@ class Pool {
 
   // Begins a run on the calling thread: its next requests are served from an arena of the pool.
   BeginResult begin();
+  // The same, and waits up to `time_limit` for an arena if there is none.
+  BeginResult begin(std::chrono::nanoseconds time_limit);
 
   // Ends a run. Called on another thread than the one that runs, or twice, it is safe: the run's own thread
   // ends it when it next begins one, or exits. Returns what happened in the run, or zeroes where this call
@@ -54,18 +59,35 @@ class Pool {
 
   PoolStats stats() const;
 
+  // The first deviating requests of the last run that had any.
+  DeviatingRequests last_deviating_requests() const;
+
+  // Gives the pages of all idle arenas back to the system; returns their bytes.
+  uint64_t release_pages();
+
+  // --- For the budget; the caller holds the registry lock
+
+  // The idle arena that was not used for longest; null if none is idle.
+  Arena* longest_unused() noexcept;
+  // Unmaps an idle arena.
+  void drop(Arena* arena) noexcept;
+
  private:
   friend RunCounts finish_run_of_thread() noexcept;
 
-  Arena* find_idle() noexcept;
+  BeginResult begin_locked();
+  Arena* find_free() noexcept;
+  Arena* map_another();
 
   const std::shared_ptr<const Layout> layout_;
   const uint32_t max_arenas_;
-  const bool poison_;
+  const ArenaOptions options_;
+  const std::shared_ptr<ArenaBudget> budget_;
   // Guarded by the registry lock.
   std::vector<Arena*> arenas_;
   uint64_t num_runs_ = 0;
   RunCounts counts_;
+  DeviatingRequests last_deviating_;
 };
 
 // Ends the calling thread's run: its counts go to the pool, the arena back to it. The caller holds the

@@ -58,7 +58,6 @@ class Recording {
   uint64_t resident_growth_bytes() const noexcept;
 
   // --- Called by the allocator
-  // --------------------------------------------------------------------------------------
 
   // An allocation on the calling thread, by every recording open on it. May throw std::bad_alloc.
   static void log_allocation(void* block, std::size_t bytes);

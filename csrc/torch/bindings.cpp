@@ -4,12 +4,14 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
 #include "core/front.hpp"
 #include "core/pool.hpp"
 #include "core/recording.hpp"
+#include "core/registry.hpp"
 #include "core/upstream_memory.hpp"
 #include "torch/allocator.hpp"
 #include "torch/origin_capture.hpp"
@@ -49,8 +51,7 @@ std::shared_ptr<const Layout> compile_layout(Column<int64_t> offsets, Column<int
 }
 
 // A token where a run was started; 0: nested in another run of this thread; -1: no arena.
-int64_t begin(Pool& pool) {
-  const BeginResult result = pool.begin();
+int64_t as_number(BeginResult result) {
   switch (result.outcome) {
     case Begin::kStarted:
       return static_cast<int64_t>(result.token);
@@ -62,12 +63,13 @@ int64_t begin(Pool& pool) {
   return -1;
 }
 
+// In the order of Deviation.
+constexpr const char* kDeviationNames[kNumDeviations] = {"size", "extra", "occupied", "blocked"};
+
 nb::dict as_dict(const RunCounts& counts) {
   nb::dict upstream;
-  upstream["size"] = counts.upstream[static_cast<std::size_t>(Deviation::kSize)];
-  upstream["extra"] = counts.upstream[static_cast<std::size_t>(Deviation::kExtra)];
-  upstream["occupied"] = counts.upstream[static_cast<std::size_t>(Deviation::kOccupied)];
-  upstream["blocked"] = counts.upstream[static_cast<std::size_t>(Deviation::kBlocked)];
+  for (std::size_t why = 0; why < kNumDeviations; ++why)
+    upstream[kDeviationNames[why]] = counts.upstream[why];
   nb::dict result;
   result["served"] = counts.served;
   result["missing"] = counts.missing;
@@ -137,9 +139,43 @@ NB_MODULE(_runtime, module) {
       .def_prop_ro("arena_bytes", &Layout::arena_bytes)
       .def_prop_ro("mapped_bytes", &Layout::mapped_bytes);
 
+  nb::class_<ArenaBudget>(module, "ArenaBudget")
+      .def(nb::init<uint64_t>(), "limit_bytes"_a)
+      .def_prop_ro("used_bytes", [](const ArenaBudget& budget) {
+        const RegistryGuard guard(g_registry_lock);
+        return budget.used_bytes();
+      });
+
   nb::class_<Pool>(module, "Pool")
-      .def(nb::init<std::shared_ptr<const Layout>, uint32_t, bool>(), "layout"_a, "max_arenas"_a, "poison"_a)
-      .def("begin", &begin)
+      .def(
+          "__init__",
+          [](Pool* pool, std::shared_ptr<const Layout> layout, uint32_t max_arenas,
+             std::shared_ptr<ArenaBudget> budget, bool poison, bool prefault, bool huge_pages) {
+            new (pool) Pool(std::move(layout), max_arenas, {poison, prefault, huge_pages}, std::move(budget));
+          },
+          "layout"_a, "max_arenas"_a, "budget"_a.none(), "poison"_a = false, "prefault"_a = false,
+          "huge_pages"_a = false)
+      .def("begin", [](Pool& pool) { return as_number(pool.begin()); })
+      .def(
+          "begin_waiting",
+          [](Pool& pool, double time_limit_s) {
+            const nb::gil_scoped_release release;
+            return as_number(pool.begin(std::chrono::nanoseconds(static_cast<int64_t>(time_limit_s * 1e9))));
+          },
+          "time_limit_s"_a)
+      .def("release_pages", &Pool::release_pages, nb::call_guard<nb::gil_scoped_release>())
+      // A tuple for each of the first deviating requests: slot, reason, bytes.
+      .def("last_deviating_requests",
+           [](const Pool& pool) {
+             const DeviatingRequests deviating = pool.last_deviating_requests();
+             nb::list result;
+             for (uint32_t i = 0; i < deviating.count; ++i) {
+               const DeviatingRequest& request = deviating.first[i];
+               result.append(nb::make_tuple(
+                   request.slot, kDeviationNames[static_cast<std::size_t>(request.why)], request.bytes));
+             }
+             return result;
+           })
       .def("stats", [](const Pool& pool) {
         const PoolStats stats = pool.stats();
         nb::dict result = as_dict(stats.counts);

@@ -22,7 +22,7 @@ class CoreSubject final : public GuardSubject {
   void make_pool(std::size_t pool, const RandomPlan& plan) override {
     model_.make_pool(pool, plan);
     pools_[pool] = std::make_unique<Pool>(
-        std::make_shared<const Layout>(plan.buffers, plan.arena_bytes, plan.num_spares), 2, false);
+        std::make_shared<const Layout>(plan.buffers, plan.arena_bytes, plan.num_spares), 2);
   }
 
   void destroy_pool(std::size_t pool) override {
