@@ -1,0 +1,166 @@
+#include "core/address_range.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "child_process.hpp"
+#include "core_fixture.hpp"
+#include "interposed_calls.hpp"
+#include "memory_map.hpp"
+
+namespace memomalloc::testing {
+namespace {
+
+constexpr std::size_t kGranule = AddressRange::kGranuleBytes;
+constexpr std::size_t kSmallest = AddressRange::kMinReservedBytes;
+
+// Owners are compared and never followed.
+Arena* owner(uintptr_t number) { return reinterpret_cast<Arena*>(number * 64); }
+
+TEST(AddressRangeTest, ContainsNothingBeforeItIsReserved) {
+  const AddressRange range;
+  int on_stack = 0;
+  EXPECT_FALSE(range.contains(&on_stack));
+  EXPECT_FALSE(range.contains(nullptr));
+  EXPECT_FALSE(range.contains(reinterpret_cast<void*>(UINTPTR_MAX)));
+}
+
+TEST(AddressRangeTest, ReservesOnce) {
+  AddressRange range;
+  EXPECT_EQ(range.reserve(kSmallest), kSmallest);
+  EXPECT_EQ(range.reserve(4 * kSmallest), kSmallest);
+  EXPECT_EQ(range.reserved_bytes(), kSmallest);
+}
+
+TEST(AddressRangeTest, WantsNoLessThanItsMinimum) {
+  AddressRange range;
+  EXPECT_EQ(range.reserve(kSmallest - 1), 0u);
+  EXPECT_EQ(range.map(1, owner(1)), nullptr);
+}
+
+TEST(AddressRangeTest, KnowsItsOwnAddressesToTheByte) {
+  AddressRange range;
+  range.reserve(kSmallest);
+  std::byte* first = range.map(1, owner(1));
+  ASSERT_NE(first, nullptr);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % kGranule, 0u);
+  EXPECT_TRUE(range.contains(first));
+  EXPECT_FALSE(range.contains(first - 1));
+  EXPECT_TRUE(range.contains(first + kSmallest - 1));
+  EXPECT_FALSE(range.contains(first + kSmallest));
+}
+
+TEST(AddressRangeTest, TellsTheOwnerOfEveryGranule) {
+  AddressRange range;
+  range.reserve(kSmallest);
+  std::byte* first = range.map(2 * kGranule + 1, owner(1));
+  std::byte* second = range.map(kGranule, owner(2));
+  ASSERT_NE(second, nullptr);
+  for (std::size_t offset : {std::size_t{0}, kGranule, 2 * kGranule, 3 * kGranule - 1})
+    EXPECT_EQ(range.owner(first + offset), owner(1));
+  EXPECT_EQ(second, first + 3 * kGranule);
+  EXPECT_EQ(range.owner(second), owner(2));
+  EXPECT_EQ(range.owner(second + kGranule), nullptr);
+}
+
+TEST(AddressRangeTest, WhenItIsFullItSaysSo) {
+  AddressRange range;
+  range.reserve(kSmallest);
+  EXPECT_EQ(range.map(kSmallest + 1, owner(1)), nullptr);
+  EXPECT_EQ(range.map(0, owner(1)), nullptr);
+  for (std::size_t mapped = 0; mapped < kSmallest; mapped += kGranule)
+    ASSERT_NE(range.map(kGranule, owner(1)), nullptr);
+  EXPECT_EQ(range.map(1, owner(1)), nullptr);
+}
+
+TEST(AddressRangeTest, ReusesGranulesZeroedAtTheLowestAddressThatFits) {
+  AddressRange range;
+  range.reserve(kSmallest);
+  std::vector<std::byte*> mapped;
+  for (int i = 0; i < 6; ++i) {
+    mapped.push_back(range.map(kGranule, owner(1)));
+    std::memset(mapped.back(), 1, kGranule);
+  }
+  range.unmap(mapped[1], kGranule);
+  range.unmap(mapped[3], kGranule);
+  range.unmap(mapped[4], kGranule);
+  EXPECT_EQ(range.owner(mapped[3]), nullptr);
+  std::byte* two = range.map(2 * kGranule, owner(2));
+  EXPECT_EQ(two, mapped[3]);
+  EXPECT_EQ(range.map(kGranule, owner(3)), mapped[1]);
+  EXPECT_EQ(range.map(3 * kGranule, owner(4)), mapped[5] + kGranule);
+  for (std::size_t i = 0; i < 2 * kGranule; i += 64) ASSERT_EQ(two[i], std::byte{0});
+}
+
+TEST(AddressRangeTest, GivesMemoryBackToTheSystem) {
+  AddressRange range;
+  range.reserve(kSmallest);
+  std::byte* block = range.map(kGranule, owner(1));
+  EXPECT_EQ(protection_of(block), "rw-p");
+  range.unmap(block, kGranule);
+  EXPECT_EQ(protection_of(block), "---p");
+}
+
+bool limit_address_space(std::size_t bytes) {
+  const rlimit limit = {bytes, bytes};
+  return setrlimit(RLIMIT_AS, &limit) == 0;
+}
+
+class LimitedAddressSpaceTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (MEMOMALLOC_TEST_IS_SANITIZED) GTEST_SKIP() << "a sanitizer itself needs terabytes of addresses";
+  }
+  static constexpr std::size_t kGiB = std::size_t{1} << 30;
+};
+
+TEST_F(LimitedAddressSpaceTest, TakesAtMostAQuarterOfTheLimit) {
+  EXPECT_EQ(outcome_of_child([] {
+              AddressRange range;
+              if (!limit_address_space(8 * kGiB)) return 1;
+              if (range.reserve() != 2 * kGiB) return 2;
+              std::byte* block = range.map(kGiB, owner(1));
+              if (block == nullptr) return 3;
+              block[kGiB - 1] = std::byte{1};
+              return 0;
+            }),
+            0);
+}
+
+TEST_F(LimitedAddressSpaceTest, HalvesWhereTheSystemRefuses) {
+  EXPECT_EQ(outcome_of_child([] {
+              if (mmap(nullptr, 2 * kGiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) ==
+                  MAP_FAILED)
+                return 1;
+              // Of the limit, less than a quarter is left.
+              if (!limit_address_space(2 * kGiB + kGiB / 2)) return 2;
+              AddressRange range;
+              const std::size_t reserved = range.reserve();
+              return reserved >= kSmallest && reserved < (2 * kGiB + kGiB / 2) / 4 ? 0 : 3;
+            }),
+            0);
+}
+
+TEST_F(LimitedAddressSpaceTest, WithoutARangeEverythingGoesUpstream) {
+  install_counting_upstream();
+  EXPECT_EQ(outcome_of_child([] {
+              g_range = AddressRange();
+              if (!limit_address_space(AddressRange::kMinReservedBytes)) return 1;
+              if (g_range.reserve() != 0) return 2;
+              Pool pool(make_layout({{0, 64, 64, false}}), 1);
+              if (pool.begin().outcome != Begin::kNoArena) return 3;
+              void* block = allocate(64);
+              if (g_range.contains(block)) return 4;
+              release(block);
+              return 0;
+            }),
+            0);
+}
+
+}  // namespace
+}  // namespace memomalloc::testing
