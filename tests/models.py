@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,8 +139,8 @@ def images(seed: int, batch: int = 2, size: int = 48) -> torch.Tensor:
 class Chain(torch.nn.Module):
     """``depth`` steps on tensors of one size; step by step it hands its intermediate tensors to ``visit``.
 
-    Each step allocates two tensors, of which one dies in the step. What ``visit`` does (keep, free elsewhere, raise,
-    allocate, fork) is how the tests make a model misbehave in the middle of a run.
+    Each step allocates two tensors of the input's size, of which the first dies in the step. What ``visit`` does
+    (keep, free elsewhere, raise, allocate, fork) is how the tests make a model misbehave in the middle of a run.
     """
 
     def __init__(self, depth: int = 6, visit: Callable[[int, torch.Tensor], object] | None = None) -> None:
@@ -150,7 +150,7 @@ class Chain(torch.nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         for step in range(self.depth):
-            values = torch.sin(values * (step + 1)) + 0.5
+            values = torch.sin(values) + values
             if self.visit is not None:
                 self.visit(step, values)
         return values
@@ -164,3 +164,28 @@ def chain_values(seed: int, num_values: int = 1000) -> torch.Tensor:
 def chain_result(values: torch.Tensor, depth: int = 6) -> torch.Tensor:
     """What :class:`Chain` computes, from an unwrapped model."""
     return Chain(depth)(values)
+
+
+class Steps(torch.nn.Module):
+    """A program given by ``sizes``: each step allocates a tensor of so many floats, and two small ones.
+
+    The small ones keep the sum of what was allocated so far, so that a byte that two tensors share shows in the
+    result. With ``keep``, the tensor of each step lives until the end.
+    """
+
+    def __init__(self, sizes: Sequence[int], keep: bool = False) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.keep = keep
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        total = torch.sin(values[0])
+        kept = []
+        for size in self.sizes:
+            part = torch.sin(values[:size])
+            total = total + part.sum()
+            if self.keep:
+                kept.append(part)
+        for part in kept:
+            total = total + part.sum()
+        return total

@@ -88,3 +88,13 @@ def _reserved_range() -> tuple[int, int]:
     _, end = max(mappings)
     granule_bytes = 2**21  # by which the range may begin earlier, to be aligned
     return end - extension.install().reserved_bytes() - granule_bytes, end
+
+
+def is_accessible(address: int) -> bool:
+    """Whether memory at an address can be read: whether the arena that lay there is still mapped."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, access = line.split()[:2]
+        begin, end = (int(part, 16) for part in addresses.split("-"))
+        if begin <= address < end:
+            return access.startswith("r")
+    return False

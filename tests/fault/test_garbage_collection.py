@@ -21,7 +21,7 @@ def test_a_wrapper_collected_while_statistics_are_read_does_not_deadlock() -> No
     faulthandler.dump_traceback_later(60, exit=True)
     memomalloc.stats()
     gc.disable()
-    for allocations_until_collection in range(60):
+    for allocations_until_collection in range(30):
         gc.collect()
         _wrapper_in_a_cycle()
         gc.set_threshold(gc.get_count()[0] + allocations_until_collection)
@@ -31,7 +31,7 @@ def test_a_wrapper_collected_while_statistics_are_read_does_not_deadlock() -> No
     gc.collect()
     stats = memomalloc.stats()
     assert stats.num_plans == 0
-    assert (stats.runs_recorded, stats.num_arenas, stats.mapped_bytes) == (2 * 60, 0, 0)
+    assert (stats.runs_recorded, stats.num_arenas, stats.mapped_bytes) == (2 * 30, 0, 0)
 
 
 def test_a_collection_in_the_middle_of_a_run_changes_nothing() -> None:
@@ -39,7 +39,7 @@ def test_a_collection_in_the_middle_of_a_run_changes_nothing() -> None:
         _wrapper_in_a_cycle()
         gc.collect()
 
-    wrapper = memomalloc.optimize(Chain(visit=collect))
+    wrapper = memomalloc.optimize(Chain(2, visit=collect))
     for seed in range(8):
-        assert_equal_bits(wrapper(chain_values(seed)), Chain()(chain_values(seed)))
+        assert_equal_bits(wrapper(chain_values(seed)), Chain(2)(chain_values(seed)))
     assert wrapper.stats().num_bad_frees == 0

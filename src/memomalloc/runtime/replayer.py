@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import weakref
 from types import TracebackType
@@ -74,5 +75,6 @@ def replay(plan: Plan) -> Replay:
     with _armed_lock:
         armed = _armed.get(plan)
         if armed is None:
-            armed = _armed[plan] = ArmedPlan(plan)
+            # A copy, which shares the arrays: what the table holds must not keep its own key alive.
+            armed = _armed[plan] = ArmedPlan(dataclasses.replace(plan))
     return Replay(armed)
