@@ -20,6 +20,7 @@ void after_fork_in_child() noexcept {
     if (arena->is_running() && arena != t_state.running) arena->finish_run();
   }
   Recording::close_those_of_other_threads();
+  forget_waiting_threads();
   g_registry_lock.unlock();
 }
 

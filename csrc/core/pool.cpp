@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <numeric>
 #include <utility>
 
@@ -126,6 +127,13 @@ RunCounts Pool::end(RunToken token) noexcept {
     return {};
   }
   return finish_run_of_thread();
+}
+
+void forget_waiting_threads() noexcept {
+  g_num_waiting = 0;
+  // A new one in its place, the old one not destroyed: both its end and its next use would wait for the
+  // threads that it remembers.
+  ::new (&g_run_ended) std::condition_variable;
 }
 
 RunCounts finish_run_of_thread() noexcept {

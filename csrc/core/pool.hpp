@@ -90,6 +90,9 @@ class Pool {
   DeviatingRequests last_deviating_;
 };
 
+// In the child of a fork(), which has only one thread. The caller holds the registry lock.
+void forget_waiting_threads() noexcept;
+
 // Ends the calling thread's run: its counts go to the pool, the arena back to it. The caller holds the
 // registry lock.
 RunCounts finish_run_of_thread() noexcept;

@@ -26,9 +26,10 @@ struct CountingUpstream {
   inline static thread_local std::vector<int64_t>* reported_bytes = nullptr;
 
   static void* allocate(std::size_t bytes) {
-    ++num_allocated;
     void* block = nullptr;
-    if (posix_memalign(&block, kAlignmentBytes, bytes) != 0) throw std::bad_alloc();
+    // Sanitizers abort on absurd sizes.
+    if (bytes > PTRDIFF_MAX || posix_memalign(&block, kAlignmentBytes, bytes) != 0) throw std::bad_alloc();
+    ++num_allocated;
     return block;
   }
   static void release(void* block) noexcept {
