@@ -2,54 +2,64 @@
 
 #include <algorithm>
 #include <functional>
-#include <numeric>
 #include <stdexcept>
 #include <utility>
 
 #include "planner/bump.hpp"
 #include "planner/greedy.hpp"
 #include "planner/linear_scan.hpp"
+#include "planner/portfolio.hpp"
 #include "planner/prepare.hpp"
 #include "planner/skyline.hpp"
+#include "planner/skyline_restarts.hpp"
+#include "planner/tree_search.hpp"
 
 namespace memomalloc::planner {
 namespace {
 
 struct Outcome {
   Placement placement;
-  std::string planner;
-  bool proven_optimal = false;
-  bool proven_infeasible = false;
+  std::string planner;  // who found it, where that is not the planner that was asked
+  bool proven = false;  // as in PartOutcome
 };
 
-using Planner = std::function<Outcome(const PreparedProblem&, int64_t target, uint64_t seed, Budget&)>;
-
-// For planners that know no pins: keep their order by offset, place around the pins.
-Placement around_pins(const PreparedProblem& problem, Placement placement) {
-  if (!problem.has_pins()) return placement;
-  std::vector<int32_t> order(problem.sizes.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return placement.offsets[a] < placement.offsets[b]; });
-  return place_in_order(problem, order, GreedyFit::kFirst);
-}
+using Planner = std::function<Outcome(const PreparedProblem&, const Goal&, uint64_t seed, Budget&)>;
 
 Planner greedy_planner(GreedyOrder order, GreedyFit fit) {
-  return [=](const PreparedProblem& problem, int64_t, uint64_t, Budget&) {
+  return [=](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
     return Outcome{greedy(problem, order, fit), {}};
   };
+}
+
+Outcome branch_and_bound(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget) {
+  if (!is_small_enough_for_tree_search(problem)) {
+    throw std::invalid_argument("branch_and_bound cannot take so many buffers with so many neighbours");
+  }
+  const auto improve = [&](const PreparedProblem& part, Placement from, const Goal& part_goal,
+                           Budget& share) {
+    return improve_by_tree_search(part, std::move(from), part_goal, seed, share);
+  };
+  Placement from = around_pins(problem, skyline(problem, goal.target, budget));
+  PartOutcome outcome = improve_parts(problem, std::move(from), goal, budget, improve);
+  return {std::move(outcome.placement), {}, outcome.proven};
 }
 
 const std::vector<std::pair<std::string, Planner>>& registry() {
   static const auto* planners = new std::vector<std::pair<std::string, Planner>>{
       {"auto",
-       [](const PreparedProblem& problem, int64_t target, uint64_t, Budget& budget) {
-         return Outcome{around_pins(problem, skyline(problem, target, budget)), "skyline"};
+       [](const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget) {
+         PortfolioOutcome outcome = portfolio(problem, goal, seed, budget);
+         return Outcome{std::move(outcome.placement), std::move(outcome.planner), outcome.proven};
        }},
       {"skyline",
-       [](const PreparedProblem& problem, int64_t target, uint64_t, Budget& budget) {
-         return Outcome{around_pins(problem, skyline(problem, target, budget)), {}};
+       [](const PreparedProblem& problem, const Goal& goal, uint64_t, Budget& budget) {
+         return Outcome{around_pins(problem, skyline(problem, goal.target, budget)), {}};
        }},
+      {"skyline_restarts",
+       [](const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget) {
+         return Outcome{around_pins(problem, skyline_restarts(problem, goal.target, seed, budget)), {}};
+       }},
+      {"branch_and_bound", &branch_and_bound},
       {"greedy_by_size", greedy_planner(GreedyOrder::kSize, GreedyFit::kFirst)},
       {"greedy_by_size_best_fit", greedy_planner(GreedyOrder::kSize, GreedyFit::kBest)},
       {"greedy_by_area", greedy_planner(GreedyOrder::kArea, GreedyFit::kFirst)},
@@ -59,11 +69,11 @@ const std::vector<std::pair<std::string, Planner>>& registry() {
       {"greedy_by_breadth", greedy_planner(GreedyOrder::kBreadth, GreedyFit::kFirst)},
       {"greedy_by_breadth_best_fit", greedy_planner(GreedyOrder::kBreadth, GreedyFit::kBest)},
       {"linear_scan",
-       [](const PreparedProblem& problem, int64_t, uint64_t, Budget&) {
+       [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
          return Outcome{around_pins(problem, linear_scan(problem)), {}};
        }},
       {"bump",
-       [](const PreparedProblem& problem, int64_t, uint64_t, Budget&) {
+       [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
          return Outcome{around_pins(problem, bump(problem)), {}};
        }},
   };
@@ -100,15 +110,16 @@ Result plan(const Problem& problem, const Request& request) {
     poll = [&](int64_t height) { return request.poll(height < 0 ? height : height * prepared.unit); };
   }
   Budget budget(request.time_limit_s, poll);
-  const int64_t target = bounded ? capacity : prepared.lower_bound;
-  const Outcome outcome = found->second(prepared, target, request.seed, budget);
+  const Goal goal{bounded ? capacity : prepared.lower_bound, bounded};
+  const Outcome outcome = found->second(prepared, goal, request.seed, budget);
   if (!outcome.planner.empty()) result.planner = outcome.planner;
   result.cancelled = budget.cancelled();
-  result.proven_infeasible = outcome.proven_infeasible;
-  if (outcome.placement.offsets.size() != prepared.sizes.size()) return result;
   result.offsets = to_bytes(problem, prepared, outcome.placement);
   result.arena = outcome.placement.height * prepared.unit;
-  result.proven_optimal = outcome.proven_optimal || outcome.placement.height == prepared.lower_bound;
+  const bool within = outcome.placement.height <= goal.target;
+  result.proven_infeasible = bounded && !within && outcome.proven;
+  result.proven_optimal =
+      outcome.placement.height == prepared.lower_bound || (!bounded && !within && outcome.proven);
   return result;
 }
 

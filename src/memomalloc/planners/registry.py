@@ -45,6 +45,20 @@ _PLANNERS = (
         "after Sekiyama et al. 2018, Profile-guided memory optimization for deep neural networks",
     ),
     Planner(
+        "skyline_restarts",
+        "The skyline planner again and again with perturbed priorities, until the time limit.",
+        "O(n log n) and more per run, anytime",
+        "this project",
+    ),
+    Planner(
+        "branch_and_bound",
+        "Searches the placements in which nothing can be moved down; proves optimality or that nothing fits.",
+        "exponential, anytime",
+        "after Moffitt 2023, MiniMalloc",
+        exact=True,
+        max_buffers=5000,
+    ),
+    Planner(
         "greedy_by_size",
         "Largest buffer first, lowest gap that fits.",
         "O(n^2)",
