@@ -185,10 +185,10 @@ NB_MODULE(_runtime, module) {
         result["mapped_bytes"] = stats.mapped_bytes;
         return result;
       });
-  // The number of slots and requests that deviated; 0: everything was served from the plan.
+  // How many requests of the run went upstream, and how many slots no request came for.
   module.def("end", [](int64_t token) {
     const RunCounts counts = Pool::end(static_cast<RunToken>(token));
-    return counts.num_upstream() + counts.missing;
+    return nb::make_tuple(counts.num_upstream(), counts.missing);
   });
 
   nb::class_<RecordingWithOrigins>(module, "Recording")

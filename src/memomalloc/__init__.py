@@ -20,16 +20,19 @@ from memomalloc.planners import plan
 from memomalloc.planners.merging import merge
 
 if TYPE_CHECKING:
-    from memomalloc.runtime.armed_plan import stats
+    from memomalloc.runtime.armed_plan import ArenaSettings, release
+    from memomalloc.runtime.deviations import Deviation
     from memomalloc.runtime.recorder import Recording, record
     from memomalloc.runtime.replayer import Replay, replay
     from memomalloc.runtime.statistics import Stats
     from memomalloc.runtime.switch import disable, enable, is_enabled
-    from memomalloc.runtime.wrapper import OptimizedFunction, OptimizedModule, optimize
+    from memomalloc.runtime.wrapper import OptimizedFunction, OptimizedModule, optimize, stats
 
 __version__ = "0.1.0"
 
 _RUNTIME = {
+    "ArenaSettings": "armed_plan",
+    "Deviation": "deviations",
     "OptimizedFunction": "wrapper",
     "OptimizedModule": "wrapper",
     "Recording": "recorder",
@@ -41,10 +44,13 @@ _RUNTIME = {
     "optimize": "wrapper",
     "record": "recorder",
     "replay": "replayer",
-    "stats": "armed_plan",
+    "release": "armed_plan",
+    "stats": "wrapper",
 }
 
 __all__ = [
+    "ArenaSettings",
+    "Deviation",
     "MemomallocError",
     "OptimizedFunction",
     "OptimizedModule",
@@ -64,6 +70,7 @@ __all__ = [
     "plan",
     "planners",
     "record",
+    "release",
     "replay",
     "stats",
 ]

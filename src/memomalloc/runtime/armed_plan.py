@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from memomalloc.data.origin import Origin
 from memomalloc.data.plan import Plan
 from memomalloc.errors import ArenaError
 from memomalloc.runtime import extension
+from memomalloc.runtime.deviations import Deviation, deviations_of
+from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.statistics import CallCounts, Replayed, Stats
 
-#: How many places an escaping buffer has besides its own: one lets a program hold the last outputs while the next
-#: are made.
-SPARE_PLACES = 1
-#: So many inferences of one plan may run at once; more of them run unplanned.
-MAX_ARENAS = 256
 #: Set to 1, memory is overwritten as it is freed: a tool to find programs that read freed tensors.
 POISON_VARIABLE = "MEMOMALLOC_POISON"
 
-_registry_lock = threading.Lock()
+_registry = LockHolder()
 _alive: weakref.WeakSet[ArmedPlan] = weakref.WeakSet()
-_retired = Replayed()
-# What plans that are gone did, until the next reader adds it to `_retired`. A queue and no lock: the garbage
+# What plans that are gone did, until the next reader adds it to the process's counts. A queue and no lock: the garbage
 # collector runs finalizers in the middle of anything, also in code that holds the lock.
 _just_retired: deque[Replayed] = deque()
 process_calls = CallCounts()
+
+
+@dataclass(frozen=True)
+class ArenaSettings:
+    """How the arenas of a plan are kept.
+
+    Attributes:
+        max_arenas: so many inferences of the plan may run at once; more of them run unplanned.
+        wait_s: how long a call waits for an arena when all are in use, before it runs unplanned.
+        spare_places: places of an escaping buffer besides its own; one lets a program hold the last outputs while the
+            next are made.
+        prefault: make the pages of an arena resident when it is mapped, not at the first run.
+        huge_pages: ask the system for huge pages.
+    """
+
+    max_arenas: int = 256
+    wait_s: float = 0.0
+    spare_places: int = 1
+    prefault: bool = False
+    huge_pages: bool = False
 
 
 class ArmedPlan:
@@ -49,22 +66,25 @@ class ArmedPlan:
         self,
         plan: Plan,
         *,
+        origins: Sequence[Origin | None] = (),
         upstream_peak_bytes: int = 0,
-        spare_places: int = SPARE_PLACES,
-        max_arenas: int = MAX_ARENAS,
+        settings: ArenaSettings | None = None,
+        budget: Any = None,
     ) -> None:
         """Compile a plan.
 
         Args:
             plan: what to replay.
+            origins: who asks for each buffer of the plan, for reports; empty if that is not known.
             upstream_peak_bytes: what the same run took from upstream, for the statistics; 0: not known.
-            spare_places: places of an escaping buffer besides its own.
-            max_arenas: so many runs at once.
+            settings: how its arenas are kept.
+            budget: a native budget of bytes that it shares with other plans; None: no limit.
 
         Raises:
             ArenaError: the plan's arena is larger than what can be mapped here.
             RuntimeNotAvailableError: the runtime cannot run here.
         """
+        settings = settings or ArenaSettings()
         native = extension.install()
         # In the order of the requests; a buffer without bytes is never requested.
         order = np.argsort(plan.starts, kind="stable")
@@ -75,7 +95,7 @@ class ArmedPlan:
             np.ascontiguousarray(plan.smallest_sizes[order]),
             np.ascontiguousarray(plan.escapes[order]),
             plan.arena_bytes,
-            spare_places,
+            settings.spare_places,
         )
         if layout.mapped_bytes > native.reserved_bytes():
             raise ArenaError(
@@ -85,14 +105,37 @@ class ArmedPlan:
         self.plan = plan
         self.upstream_peak_bytes = upstream_peak_bytes
         self.num_slots: int = layout.num_slots
-        self._pool = native.Pool(layout, max_arenas, None, os.environ.get(POISON_VARIABLE, "") not in ("", "0"))
+        self._sizes = plan.sizes[order]
+        self._origins = [origins[index] for index in order] if origins else []
+        self._pool = native.Pool(
+            layout,
+            settings.max_arenas,
+            budget,
+            poison=os.environ.get(POISON_VARIABLE, "") not in ("", "0"),
+            prefault=settings.prefault,
+            huge_pages=settings.huge_pages,
+        )
+        self._wait_s = settings.wait_s
         #: Begins a run on this thread. A token for :attr:`end`; 0: this thread runs already; -1: there is no arena.
-        self.begin: Any = self._pool.begin
-        #: Ends a run: the number of requests and slots that deviated from the plan.
-        self.end: Any = native.end
-        with _registry_lock:
+        self.begin: Callable[[], int] = self._begin_waiting if settings.wait_s > 0 else self._pool.begin
+        #: Ends a run: how many of its requests went upstream, and how many slots no request came for.
+        self.end: Callable[[int], tuple[int, int]] = native.end
+        with _registry.lock:
             _alive.add(self)
         weakref.finalize(self, _retire, self._pool, self.num_slots).atexit = False
+
+    def _begin_waiting(self) -> int:
+        token: int = self._pool.begin()
+        return token if token >= 0 else self._pool.begin_waiting(self._wait_s)
+
+    def deviations(self) -> tuple[Deviation, ...]:
+        """The first requests that deviated, of the last run in which some did."""
+        return deviations_of(self._pool.last_deviating_requests(), self._sizes, self._origins)
+
+    def release(self) -> int:
+        """Give the pages of all idle arenas back to the system; how many bytes that were, at most."""
+        released: int = self._pool.release_pages()
+        return released
 
     def replayed(self) -> Replayed:
         """What was replayed so far, and the memory it uses."""
@@ -103,10 +146,10 @@ def _retire(pool: Any, num_slots: int) -> None:
     _just_retired.append(Replayed.of_pool(pool.stats(), num_slots).without_memory())
 
 
-def stats_of(calls: CallCounts, armed: Collection[ArmedPlan], retired: Replayed) -> Stats:
-    """Put counters together: of calls, of the plans that are armed, and of plans that are gone."""
+def stats_of(calls: CallCounts, armed: Collection[ArmedPlan]) -> Stats:
+    """Put counters together: of calls, and of the plans that are armed or gone."""
+    num_recorded, unplanned, retired = calls.read()
     total = sum((plan.replayed() for plan in armed), start=retired)
-    num_recorded, unplanned = calls.read()
     return Stats(
         runs_recorded=num_recorded,
         runs_replayed=total.runs,
@@ -129,10 +172,21 @@ def stats_of(calls: CallCounts, armed: Collection[ArmedPlan], retired: Replayed)
 
 def stats() -> Stats:
     """The counters of the process: all wrappers and replays, those that are gone included."""
-    global _retired
-    with _registry_lock:
+    with _registry.lock:
         armed = list(_alive)
-        while _just_retired:
-            _retired = _retired + _just_retired.popleft()
-        retired = _retired
-    return stats_of(process_calls, armed, retired)
+    while _just_retired:
+        process_calls.add_retired(_just_retired.popleft())
+    return stats_of(process_calls, armed)
+
+
+def release() -> int:
+    """Give the pages of all arenas that nothing uses back to the operating system.
+
+    The plans stay armed; the next run of each faults its pages in again.
+
+    Returns:
+        The size of the arenas that were released, in bytes; those of their pages that were resident are free now.
+    """
+    with _registry.lock:
+        armed = list(_alive)
+    return sum(plan.release() for plan in armed)

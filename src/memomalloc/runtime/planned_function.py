@@ -1,69 +1,45 @@
-"""A function that learns a plan for each kind of call, and replays it."""
+"""A function that learns plans for its calls, and replays them."""
 
 from __future__ import annotations
 
 import itertools
-import logging
-import threading
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
-from memomalloc.errors import MemomallocError
-from memomalloc.planners import plan as make_plan
 from memomalloc.runtime import extension
 from memomalloc.runtime.armed_plan import ArmedPlan, process_calls, stats_of
+from memomalloc.runtime.call_group import MAX_RECORDINGS, CallGroup, PlanSettings
+from memomalloc.runtime.deviations import Deviation
+from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.origins import call_of_the_program
 from memomalloc.runtime.recorder import Recording
+from memomalloc.runtime.shape_policy import family_of
 from memomalloc.runtime.signatures import Signature, only_on_cpu, signature
-from memomalloc.runtime.statistics import CallCounts, Replayed, Stats
+from memomalloc.runtime.statistics import CallCounts, Stats
 from memomalloc.runtime.switch import switch
 
-log = logging.getLogger("memomalloc")
-
-#: Recordings of one signature before it is planned though no two in a row agreed.
-MAX_RECORDINGS = 6
-#: So many runs in a row that deviate, and the call is recorded anew: the program has changed for good.
-DEVIATIONS_BEFORE_RELEARNING = 8
-#: So often at most; a program that never settles keeps its last plan, and the guard serves what it can.
-MAX_RELEARNINGS = 3
+#: Under ``auto``, calls that differ in sizes only share a plan once there are more of them than this.
+MAX_EXACT_OF_FAMILY = 4
+#: Signatures remembered with the group they belong to; more than that, and they are looked up anew.
+MAX_ROUTES = 65536
 
 _uses = itertools.count()
 
 
-class _Entry:
-    """What is known about one signature. Changed by the thread that holds ``lock``; ``armed`` is read by all."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.armed: ArmedPlan | None = None
-        self.warm_up_left = 0
-        self.num_recordings = 0
-        self.last_trace: Trace | None = None
-        self.unplannable = ""  # the reason, if this signature can never be planned
-        self.num_deviating_in_row = 0
-        self.num_relearnings = 0
-        self.last_use = 0
+def default_max_bytes() -> int:
+    """What the arenas of one function may take if nothing is said: a quarter of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
-def _agree(a: Trace, b: Trace) -> bool:
-    """Whether two recordings saw the same events in the same order."""
-    return (
-        np.array_equal(a.sizes, b.sizes)
-        and np.array_equal(a.starts, b.starts)
-        and np.array_equal(a.ends, b.ends)
-        and np.array_equal(a.escapes, b.escapes)
-    )
+class PlannedFunction(LockHolder):
+    """Calls a function; calls of one group are warmed up, recorded, planned, and then replayed.
 
-
-class PlannedFunction:
-    """Calls a function; each signature is warmed up, recorded until two recordings agree, planned, and then replayed.
-
-    Safe to call from several threads at once: while one thread learns a signature the others run it unplanned.
+    Safe to call from several threads at once: while one thread learns a group the others run it unplanned.
 
     Attributes:
         function: what is called.
@@ -73,21 +49,22 @@ class PlannedFunction:
         self,
         function: Callable[..., Any],
         *,
-        planner: str = "auto",
-        time_limit_s: float = 1.0,
-        warm_up_calls: int = 2,
+        shapes: str = "exact",
+        settings: PlanSettings | None = None,
         max_plans: int = 64,
+        max_bytes: int | None = None,
     ) -> None:
+        super().__init__()
         self.function = function
-        self.planner = planner
-        self.time_limit_s = time_limit_s
-        self.warm_up_calls = warm_up_calls
+        self.shapes = shapes
+        self.settings = settings or PlanSettings()
         self.max_plans = max_plans
-        self._entries: dict[Signature, _Entry] = {}
-        self._entries_lock = threading.Lock()
+        self.max_bytes = max_bytes
+        self._budget: Any = None
+        self._routes: dict[Signature, CallGroup] = {}
+        self._groups: dict[Signature, CallGroup] = {}
+        self._exact_of_family: dict[Signature, dict[Signature, list[int]]] = {}
         self._calls = CallCounts(process_calls)
-        self._retired_lock = threading.Lock()
-        self._retired = Replayed()
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> Any:
         """Call the function with ``args`` and ``kwargs``.
@@ -103,158 +80,179 @@ class PlannedFunction:
         if not switch.on:
             return self._run_unplanned("disabled", args, kwargs)
         key = (variant, *signature(args, kwargs))
-        entry = self._entries.get(key)
+        group = self._routes.get(key)
         # Read once: another thread may retire the plan at any time.
-        armed = entry.armed if entry is not None else None
-        if entry is None or armed is None:
-            return self._learn(key, args, kwargs)
+        armed = group.armed if group is not None else None
+        if group is None or armed is None or group.wants_recording:
+            return self._learn(key, args, kwargs, variant)
         token = armed.begin()
         if token <= 0:
             return self._run_unplanned("no_arena" if token < 0 else "nested", args, kwargs)
-        entry.last_use = next(_uses)
+        group.last_use = next(_uses)
         try:
             return self.function(*args, **kwargs)
         finally:
-            if armed.end(token):
-                self._deviated(key, entry, armed)
+            num_upstream, _ = armed.end(token)
+            if num_upstream:
+                group.deviated()
             else:
-                entry.num_deviating_in_row = 0
+                group.ran_as_planned()
 
     def learn(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> None:
-        """Call the function until this kind of call is replayed, or cannot be."""
-        for _ in range(self.warm_up_calls + MAX_RECORDINGS + 1):
+        """Call the function until calls like this are replayed, or cannot be."""
+        for _ in range(self.settings.warm_up_calls + MAX_RECORDINGS):
             self(args, kwargs, variant=variant)
-            entry = self._entries.get((variant, *signature(args, kwargs)))
-            if entry is None or entry.armed is not None or entry.unplannable:
+            group = self._routes.get((variant, *signature(args, kwargs)))
+            if group is not None and (group.armed is not None or group.unplannable):
                 return
 
     def forget(self) -> None:
         """Drop all plans: the function has changed. Runs in progress and tensors that live are not touched."""
-        with self._entries_lock:
-            entries, self._entries = self._entries, {}
-        for entry in entries.values():
-            self._retire(entry)
+        with self.lock:
+            groups, self._groups, self._routes = self._groups, {}, {}
+            self._exact_of_family = {}
+        for group in groups.values():
+            self._retire(group)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
         """The plans that are armed."""
-        return tuple(armed.plan for entry in list(self._entries.values()) if (armed := entry.armed) is not None)
+        return tuple(armed.plan for armed in self._armed())
 
-    # --- Calls that are not replayed -------------------------------------------------------------------------------
+    # --- Calls that are not only replayed --------------------------------------------------------------------------
 
     def _run_unplanned(self, reason: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         self._calls.count_unplanned(reason)
         return self.function(*args, **kwargs)
 
-    def _learn(self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _learn(self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], variant: Any) -> Any:
         if extension.install().is_running():
             return self._run_unplanned("nested", args, kwargs)
-        entry = self._entry_of(key, args, kwargs)
-        if entry.unplannable:
-            return self._run_unplanned(entry.unplannable, args, kwargs)
+        group, sizes = self._group_of(key, args, kwargs, variant)
+        group.last_use = next(_uses)
+        if group.unplannable:
+            return self._run_unplanned(group.unplannable, args, kwargs)
+        covered = group.armed is not None and not group.wants_recording and group.envelope.covers(sizes)
+        if covered:
+            self._remember_route(key, group)
+            return self(args, kwargs, variant=variant)
         # Not blocking: whoever comes while another thread learns, or while this thread does further up its stack, just
         # runs.
-        if not entry.lock.acquire(blocking=False):
+        lock = group.lock
+        if not lock.acquire(blocking=False):
             return self._run_unplanned("learning", args, kwargs)
         try:
-            if entry.warm_up_left > 0:
-                entry.warm_up_left -= 1
+            if group.warm_up():
                 return self._run_unplanned("warm_up", args, kwargs)
-            return self._record(entry, args, kwargs)
+            if group.needs_restart():
+                self._retire(group)
+                group.restart()
+            result = self._record(group, args, kwargs, sizes)
+            self._remember_route(key, group)
+            return result
         finally:
-            entry.lock.release()
+            lock.release()
 
-    def _entry_of(self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Entry:
-        with self._entries_lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                entry = _Entry()
-                entry.warm_up_left = self.warm_up_calls
-                if not only_on_cpu(args, kwargs):
-                    entry.unplannable = "device"
-                self._evict_least_recently_used()
-                self._entries[key] = entry
-            entry.last_use = next(_uses)
-            return entry
-
-    def _evict_least_recently_used(self) -> None:
-        if len(self._entries) >= self.max_plans:
-            oldest = min(self._entries, key=lambda known: self._entries[known].last_use)
-            self._retire(self._entries.pop(oldest))
-
-    def _record(self, entry: _Entry, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        # What upstream retains now would hide how much it needs, and stay resident beside the arena.
-        extension.install().release_upstream_memory()
+    def _record(self, group: CallGroup, args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sequence[int]) -> Any:
+        """Record a call; one whose group is armed is replayed as well, as far as its plan goes."""
+        armed = group.armed
         recording = Recording()
-        with recording:
-            result = call_of_the_program(self.function, args, kwargs)
-        trace = recording.trace
-        self._calls.count_recorded()
-        entry.num_recordings += 1
-        agreed = entry.last_trace is not None and _agree(entry.last_trace, trace)
-        if agreed or entry.num_recordings >= MAX_RECORDINGS:
-            self._arm(entry, trace, recording.upstream_peak_bytes, agreed)
+        token = 0
+        if armed is None:
+            # What upstream retains now would hide how much it needs, and stay resident beside the arena.
+            extension.install().release_upstream_memory()
         else:
-            entry.last_trace = trace
+            token = armed.begin()
+        try:
+            with recording:
+                result = call_of_the_program(self.function, args, kwargs)
+        finally:
+            if armed is not None and token > 0:
+                armed.end(token)
+        self._calls.count_recorded()
+        group.add(recording.trace, recording.upstream_peak_bytes, sizes)
+        if armed is not None and group.armed is not armed:
+            self._calls.add_retired(armed.replayed())
         return result
 
-    def _arm(self, entry: _Entry, trace: Trace, upstream_peak_bytes: int, agreed: bool) -> None:
-        entry.last_trace = None
-        try:
-            plan = make_plan(trace, planner=self.planner, time_limit_s=self.time_limit_s)
-            entry.armed = ArmedPlan(plan, upstream_peak_bytes=upstream_peak_bytes)
-        except MemomallocError as error:
-            entry.unplannable = "unplannable"
-            log.warning("a call of %s cannot be planned and runs unplanned: %s", self.name, error)
-            return
-        extension.install().release_upstream_memory()
-        log.info(
-            "armed a plan for %s: %d buffers, %d bytes, lower bound %d bytes, by %s%s",
-            self.name,
-            plan.num_buffers,
-            plan.arena_bytes,
-            plan.lower_bound_bytes,
-            plan.planner,
-            "" if agreed else f" (after {MAX_RECORDINGS} recordings of which no two in a row agreed)",
-        )
+    # --- Which group a call belongs to -----------------------------------------------------------------------------
 
-    def _deviated(self, key: Signature, entry: _Entry, armed: ArmedPlan) -> None:
-        entry.num_deviating_in_row += 1
-        if (
-            entry.num_deviating_in_row < DEVIATIONS_BEFORE_RELEARNING
-            or entry.num_relearnings >= MAX_RELEARNINGS
-            or not entry.lock.acquire(blocking=False)
-        ):
-            return
-        try:
-            if entry.armed is armed:
-                log.info(
-                    "%s deviated from its plan %d times in a row: recording anew",
-                    self.name,
-                    entry.num_deviating_in_row,
-                )
-                entry.num_relearnings += 1
-                entry.num_deviating_in_row = 0
-                entry.num_recordings = 0
-                self._retire(entry)
-        finally:
-            entry.lock.release()
+    def _group_of(
+        self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], variant: Any
+    ) -> tuple[CallGroup, list[int]]:
+        """The group of a call, a new one if need be, and the sizes of the call as far as they matter to it."""
+        with self.lock:
+            if self.shapes == "exact":
+                return self._exact_group(key, args, kwargs), []
+            family, sizes = family_of(self.shapes, args, kwargs)
+            family_key = (variant, self.shapes, *family)
+            group = self._groups.get(family_key)
+            if group is None and self.shapes == "auto":
+                alike = self._exact_of_family.setdefault(family_key, {})
+                alike[key] = sizes
+                if len(alike) <= MAX_EXACT_OF_FAMILY:
+                    return self._exact_group(key, args, kwargs), []
+            if group is None:
+                group = self._add_group(family_key, args, kwargs, shapes_vary=True)
+                self._take_over(group, self._exact_of_family.pop(family_key, {}))
+            return group, sizes
 
-    def _retire(self, entry: _Entry) -> None:
-        armed, entry.armed = entry.armed, None
+    def _take_over(self, group: CallGroup, alike: Mapping[Signature, list[int]]) -> None:
+        """Let a group of various shapes begin with what groups of single shapes have learned, and replace them."""
+        learned = [(trace, sizes) for key, sizes in alike.items() if (trace := self._trace_of(key)) is not None]
+        for key in alike:
+            if key in self._groups:
+                self._drop(key)
+        if learned:
+            group.seed([trace for trace, _ in learned], [sizes for _, sizes in learned])
+
+    def _trace_of(self, key: Signature) -> Trace | None:
+        group = self._groups.get(key)
+        return group.trace if group is not None else None
+
+    def _exact_group(self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallGroup:
+        group = self._groups.get(key)
+        return group if group is not None else self._add_group(key, args, kwargs, shapes_vary=False)
+
+    def _add_group(
+        self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, shapes_vary: bool
+    ) -> CallGroup:
+        while len(self._groups) >= self.max_plans:
+            self._drop(min(self._groups, key=lambda known: self._groups[known].last_use))
+        if self._budget is None:
+            self._budget = extension.install().ArenaBudget(self.max_bytes or default_max_bytes())
+        group = CallGroup(self.name, self.settings, self._budget, shapes_vary=shapes_vary)
+        if not only_on_cpu(args, kwargs):
+            group.unplannable = "device"
+        self._groups[key] = group
+        return group
+
+    def _drop(self, key: Signature) -> None:
+        group = self._groups.pop(key)
+        self._routes = {known: other for known, other in self._routes.items() if other is not group}
+        self._retire(group)
+
+    def _remember_route(self, key: Signature, group: CallGroup) -> None:
+        with self.lock:
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes = {}
+            if group in self._groups.values():
+                self._routes[key] = group
+
+    def _retire(self, group: CallGroup) -> None:
+        armed, group.armed = group.armed, None
         if armed is not None:
-            with self._retired_lock:
-                self._retired = self._retired + armed.replayed().without_memory()
+            self._calls.add_retired(armed.replayed())
 
-    # --- About this function----------------------------------------------------------------------------------------
+    # --- About this function ---------------------------------------------------------------------------------------
 
     def options(self) -> dict[str, Any]:
         """How it was made, for a copy."""
         return {
-            "planner": self.planner,
-            "time_limit_s": self.time_limit_s,
-            "warm_up_calls": self.warm_up_calls,
+            "shapes": self.shapes,
+            "settings": self.settings,
             "max_plans": self.max_plans,
+            "max_bytes": self.max_bytes,
         }
 
     @property
@@ -264,5 +262,15 @@ class PlannedFunction:
 
     def stats(self) -> Stats:
         """The counters of this function since it was made."""
-        armed = [armed for entry in list(self._entries.values()) if (armed := entry.armed) is not None]
-        return stats_of(self._calls, armed, self._retired)
+        return stats_of(self._calls, self._armed())
+
+    def deviations(self) -> tuple[Deviation, ...]:
+        """The first deviating requests of the last run of each plan that had any."""
+        return tuple(deviation for armed in self._armed() for deviation in armed.deviations())
+
+    def traces(self) -> tuple[Trace, ...]:
+        """The traces that the armed plans were made of."""
+        return tuple(group.trace for group in list(self._groups.values()) if group.trace is not None)
+
+    def _armed(self) -> list[ArmedPlan]:
+        return [armed for group in list(self._groups.values()) if (armed := group.armed) is not None]

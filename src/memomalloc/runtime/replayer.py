@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import weakref
 from types import TracebackType
 
 from memomalloc.data.plan import Plan
 from memomalloc.errors import RecordingError
 from memomalloc.runtime.armed_plan import ArmedPlan
+from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.switch import switch
 
 # Arenas live as long as their plan: replaying it again finds them mapped and resident.
 _armed: weakref.WeakKeyDictionary[Plan, ArmedPlan] = weakref.WeakKeyDictionary()
-_armed_lock = threading.Lock()
+_registry = LockHolder()
 
 
 class Replay:
@@ -35,7 +35,7 @@ class Replay:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._armed is not None and self._token is not None and self._token > 0:
-            self._num_deviations = self._armed.end(self._token)
+            self._num_deviations = sum(self._armed.end(self._token))
 
     @property
     def started(self) -> bool:
@@ -72,7 +72,7 @@ def replay(plan: Plan) -> Replay:
     """
     if not switch.on:
         return Replay(None)
-    with _armed_lock:
+    with _registry.lock:
         armed = _armed.get(plan)
         if armed is None:
             # A copy, which shares the arrays: what the table holds must not keep its own key alive.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -15,47 +15,74 @@ _PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None), torch.dty
 
 
 def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Signature:
-    """Describe a call: its arguments, and the modes of torch on this thread.
+    """Describe a call exactly: its arguments, and the modes of torch on this thread.
 
     Tensors count by shape, strides, dtype, device and whether they require a gradient; plain values by value;
     lists, tuples, mappings and dataclasses by what they hold; other objects by value where their class defines
     one, else by their class alone, since each call may bring a new one.
     """
     return (
-        torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
-        torch.get_num_threads(),
-        torch.get_default_dtype(),
+        *_modes(),
         *[_describe(value) for value in args],
         *[(name, _describe(value)) for name, value in kwargs.items()],
     )
 
 
-def _describe(value: Any) -> Hashable:
+class Sizes:
+    """The numbers of a call that vary from call to call, taken out of its signature: dimensions and whole numbers.
+
+    Attributes:
+        values: in the order in which they were met.
+    """
+
+    def __init__(self, bucket: Callable[[int], Hashable]) -> None:
+        """Start without numbers; ``bucket`` says what remains of each of them in the signature."""
+        self.values: list[int] = []
+        self._bucket = bucket
+
+    def take(self, value: int) -> Hashable:
+        """Note a number, and say what remains of it."""
+        self.values.append(value)
+        return self._bucket(value)
+
+
+def family(args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sizes) -> Signature:
+    """Describe a call as :func:`signature` does, but for its sizes, which go to ``sizes``.
+
+    Of strides it keeps whether the tensor is contiguous.
+    """
+    return (
+        *_modes(),
+        *[_describe(value, sizes) for value in args],
+        *[(name, _describe(value, sizes)) for name, value in kwargs.items()],
+    )
+
+
+def _modes() -> Signature:
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+    )
+
+
+def _describe(value: Any, sizes: Sizes | None = None) -> Hashable:
     if isinstance(value, torch.Tensor):
-        if value.is_nested:
-            return (type(value), "nested", value.dtype, value.device, value.layout, value.requires_grad)
-        strides = value.stride() if value.layout is _STRIDED else None
-        return (
-            type(value),
-            value.shape,
-            strides,
-            value.dtype,
-            value.device,
-            value.layout,
-            value.requires_grad,
-        )
+        return _describe_tensor(value, sizes)
     kind = type(value)
     if kind in _PLAIN:
+        if sizes is not None and kind is int:
+            return (kind, sizes.take(value))
         # With the class: 1, 1.0 and True are equal. NaN is not even equal to itself.
         return (kind, value if value == value else None)
     if isinstance(value, (list, tuple)):
-        return (kind, *[_describe(item) for item in value])
+        return (kind, *[_describe(item, sizes) for item in value])
     if isinstance(value, Mapping):
-        return (kind, *[(_describe(key), _describe(item)) for key, item in value.items()])
+        return (kind, *[(_describe(key), _describe(item, sizes)) for key, item in value.items()])
     if hasattr(kind, "__dataclass_fields__"):
-        return (kind, *[_describe(getattr(value, name, None)) for name in kind.__dataclass_fields__])
+        return (kind, *[_describe(getattr(value, name, None), sizes) for name in kind.__dataclass_fields__])
     if getattr(kind, "__hash__", None) not in (None, object.__hash__):
         try:
             hash(value)
@@ -63,6 +90,16 @@ def _describe(value: Any) -> Hashable:
             return (kind,)
         return (kind, value)
     return (kind,)
+
+
+def _describe_tensor(value: torch.Tensor, sizes: Sizes | None) -> Hashable:
+    kind, dtype, device, layout, grad = type(value), value.dtype, value.device, value.layout, value.requires_grad
+    if value.is_nested:
+        return (kind, "nested", dtype, device, layout, grad)
+    if sizes is not None:
+        contiguous = layout is _STRIDED and value.is_contiguous()
+        return (kind, tuple([sizes.take(size) for size in value.shape]), contiguous, dtype, device, layout, grad)
+    return (kind, value.shape, value.stride() if layout is _STRIDED else None, dtype, device, layout, grad)
 
 
 def only_on_cpu(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

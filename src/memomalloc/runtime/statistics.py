@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from memomalloc.runtime.fork_safety import LockHolder
 
 #: Why a request of a replayed run went upstream.
 UPSTREAM_REASONS = ("size", "extra", "occupied", "blocked")
@@ -58,33 +59,39 @@ class Replayed:
         return dataclasses.replace(self, num_arenas=0, num_arenas_in_use=0, mapped_bytes=0)
 
 
-class CallCounts:
+class CallCounts(LockHolder):
     """Calls that were not replayed, counted by any thread; also counted by the process, where that is given."""
 
     def __init__(self, process: CallCounts | None = None) -> None:
+        super().__init__()
         self._process = process
-        self._lock = threading.Lock()
         self._recorded = 0
         self._unplanned: Counter[str] = Counter()
+        self._retired = Replayed()
 
     def count_recorded(self) -> None:
         """One call was recorded."""
-        with self._lock:
+        with self.lock:
             self._recorded += 1
         if self._process is not None:
             self._process.count_recorded()
 
     def count_unplanned(self, reason: str) -> None:
         """One call ran as if unwrapped."""
-        with self._lock:
+        with self.lock:
             self._unplanned[reason] += 1
         if self._process is not None:
             self._process.count_unplanned(reason)
 
-    def read(self) -> tuple[int, dict[str, int]]:
-        """Recorded calls, and unplanned calls by reason."""
-        with self._lock:
-            return self._recorded, dict(self._unplanned)
+    def add_retired(self, replayed: Replayed) -> None:
+        """A plan is gone that replayed so much. (The process hears of it from the plan.)"""
+        with self.lock:
+            self._retired = self._retired + replayed.without_memory()
+
+    def read(self) -> tuple[int, dict[str, int], Replayed]:
+        """Recorded calls, unplanned calls by reason, and what plans that are gone replayed."""
+        with self.lock:
+            return self._recorded, dict(self._unplanned), self._retired
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import torch
 
 from memomalloc.data.plan import Plan
+from memomalloc.data.trace import Trace
 from memomalloc.planners.registry import find
-from memomalloc.runtime import extension
+from memomalloc.runtime import armed_plan, extension
+from memomalloc.runtime.armed_plan import ArenaSettings
+from memomalloc.runtime.call_group import PlanSettings
+from memomalloc.runtime.deviations import Deviation
 from memomalloc.runtime.planned_function import PlannedFunction
+from memomalloc.runtime.shape_policy import POLICIES
 from memomalloc.runtime.statistics import Stats
 from memomalloc.runtime.switch import switch
 
@@ -36,24 +41,48 @@ _CHANGING = frozenset(
 )
 _FLUENT = _CHANGING | frozenset(("eval", "train", "share_memory"))
 
+
+class _Planned:
+    """What is known of a wrapper's plans."""
+
+    _planned: PlannedFunction
+
+    def stats(self) -> Stats:
+        """The counters of this wrapper since it was made."""
+        return self._planned.stats()
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans that are armed."""
+        return self._planned.plans
+
+    @property
+    def traces(self) -> tuple[Trace, ...]:
+        """The traces that the plans were made of, in the order of ``plans``."""
+        return self._planned.traces()
+
+    def deviations(self) -> tuple[Deviation, ...]:
+        """The requests that deviated in the last run that did, with who was expected to ask; at most 16 a plan."""
+        return self._planned.deviations()
+
+    def forget(self) -> None:
+        """Drop all plans, for a model that was changed under the wrapper."""
+        self._planned.forget()
+
+
 #: What the wrapper answers itself; everything else is the model's.
-_OWN = frozenset(
-    (
-        "_orig_mod",
-        "_planned",
-        "_call_fluent",
-        "stats",
-        "plans",
-        "forget",
-        "__class__",
-        "__dict__",
-        "__deepcopy__",
-        "__reduce_ex__",
-    )
-)
+_OWN = frozenset(name for name in vars(_Planned) if not name.startswith("_")) | {
+    "_orig_mod",
+    "_planned",
+    "_call_fluent",
+    "__class__",
+    "__dict__",
+    "__deepcopy__",
+    "__reduce_ex__",
+}
 
 
-class OptimizedModule(torch.nn.Module):
+class OptimizedModule(_Planned, torch.nn.Module):
     """A module whose calls are planned, and which otherwise *is* the module: attributes, parameters, methods.
 
     Made by :func:`optimize`. Reading or setting any attribute, ``state_dict``, ``eval``, ``to`` and all others act
@@ -62,7 +91,6 @@ class OptimizedModule(torch.nn.Module):
     """
 
     _orig_mod: torch.nn.Module
-    _planned: PlannedFunction
 
     def __init__(self, module: torch.nn.Module, planned: PlannedFunction) -> None:
         # Not Module.__init__: the wrapper has no parameters of its own.
@@ -72,20 +100,7 @@ class OptimizedModule(torch.nn.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module. Its training mode is part of what a plan is made for."""
         own = object.__getattribute__(self, "__dict__")
-        return own["_planned"](args, kwargs, variant=getattr(own["_orig_mod"], "training", False))
-
-    def stats(self) -> Stats:
-        """The counters of this wrapper since it was made."""
-        return self._planned.stats()
-
-    @property
-    def plans(self) -> tuple[Plan, ...]:
-        """The plans that are armed, one for each signature that was learned."""
-        return self._planned.plans
-
-    def forget(self) -> None:
-        """Drop all plans, for a module that was changed under the wrapper."""
-        self._planned.forget()
+        return own["_planned"](args, kwargs, variant=_variant(own["_orig_mod"]))
 
     def __getattribute__(self, name: str) -> Any:
         if name in _OWN:
@@ -108,7 +123,7 @@ class OptimizedModule(torch.nn.Module):
         delattr(self._orig_mod, name)
 
     def __dir__(self) -> list[str]:
-        return sorted({*dir(self._orig_mod), "stats", "plans", "forget"})
+        return sorted({*dir(self._orig_mod), *dir(_Planned)})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._orig_mod!r})"
@@ -130,17 +145,15 @@ class OptimizedModule(torch.nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A copy, or a loaded pickle, is a wrapper that learns its own plans.
-        return _optimize_again, (self._orig_mod, self._planned.options())
+        return _wrap, (self._orig_mod, self._planned.options())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         # Not left to __reduce_ex__: some modules have a __deepcopy__ of their own, which would be found instead.
-        return _optimize_again(copy.deepcopy(self._orig_mod, memo), self._planned.options())
+        return _wrap(copy.deepcopy(self._orig_mod, memo), self._planned.options())
 
 
-class OptimizedFunction:
+class OptimizedFunction(_Planned):
     """A callable whose calls are planned. Made by :func:`optimize`; attributes are the callable's."""
-
-    _planned: PlannedFunction
 
     def __init__(self, planned: PlannedFunction) -> None:
         object.__setattr__(self, "_planned", planned)
@@ -152,19 +165,6 @@ class OptimizedFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         return self._planned(args, kwargs)
-
-    def stats(self) -> Stats:
-        """The counters of this wrapper since it was made."""
-        return self._planned.stats()
-
-    @property
-    def plans(self) -> tuple[Plan, ...]:
-        """The plans that are armed, one for each signature that was learned."""
-        return self._planned.plans
-
-    def forget(self) -> None:
-        """Drop all plans, for a function that does something else from now on."""
-        self._planned.forget()
 
     def __getattr__(self, name: str) -> Any:
         if name == "_planned":  # a copy under construction has none yet
@@ -181,49 +181,97 @@ class OptimizedFunction:
         return f"{type(self).__name__}({self._planned.function!r})"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _optimize_again, (self._planned.function, self._planned.options())
+        return _wrap, (self._planned.function, self._planned.options())
 
 
-def _optimize_again(model: Any, options: Mapping[str, Any]) -> Any:
-    return optimize(model, **options)
+class InPlaceCall:
+    """What takes the place of a module's call when the module is optimized in place."""
+
+    def __init__(self, module: torch.nn.Module, options: Mapping[str, Any]) -> None:
+        # Where torch.nn.Module.compile() puts its compiled call, too; if it was there first, that is what is planned.
+        call = module._compiled_call_impl or module._call_impl
+        self.planned = PlannedFunction(call, **options)
+        self._module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        return self.planned(args, kwargs, variant=_variant(self._module))
+
+
+def call_in_place(module: torch.nn.Module, call: InPlaceCall) -> None:
+    """Let ``module(...)`` be ``call``. As with a compiled call, copies and pickles of the module are without it."""
+    # Not module's own __setattr__: a ScriptModule's takes nothing that it does not know.
+    object.__setattr__(module, "_compiled_call_impl", call)
+
+
+def stats(model: Any = None) -> Stats:
+    """Counters of calls, requests and memory.
+
+    Args:
+        model: a wrapper, or a module that was optimized in place; None: all of the process, with what is gone.
+
+    Raises:
+        TypeError: the model is not optimized.
+    """
+    if model is None:
+        return armed_plan.stats()
+    if isinstance(model, _Planned):
+        return model.stats()
+    call = getattr(model, "_compiled_call_impl", None)
+    if isinstance(call, InPlaceCall):
+        return call.planned.stats()
+    raise TypeError(f"{type(model).__name__} is not optimized; stats() without an argument counts the whole process")
+
+
+def _variant(model: Any) -> Any:
+    """What the plans of a module depend on besides its inputs."""
+    return getattr(model, "training", False)
+
+
+def _wrap(model: Any, options: Mapping[str, Any]) -> Any:
+    planned = PlannedFunction(model, **options)
+    return OptimizedModule(model, planned) if isinstance(model, torch.nn.Module) else OptimizedFunction(planned)
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of :func:`optimize`."""
+
+    example_inputs: Any
+    shapes: str
+    inplace: bool
+    planner: str
+    time_limit_s: float
+    warm_up_calls: int
+    max_plans: int
+    max_bytes: int | None
+    arenas: ArenaSettings
 
 
 # A module is a callable too: mypy is told that the first that fits is meant.
 @overload
-def optimize(  # type: ignore[overload-overlap]
-    model: _Module,
-    *,
-    example_inputs: Any = ...,
-    planner: str = ...,
-    time_limit_s: float = ...,
-    warm_up_calls: int = ...,
-    max_plans: int = ...,
-) -> _Module: ...
+def optimize(model: _Module, **options: Unpack[Options]) -> _Module: ...  # type: ignore[overload-overlap]
 @overload
-def optimize(
-    model: Callable[..., Any],
-    *,
-    example_inputs: Any = ...,
-    planner: str = ...,
-    time_limit_s: float = ...,
-    warm_up_calls: int = ...,
-    max_plans: int = ...,
-) -> OptimizedFunction: ...
+def optimize(model: Callable[..., Any], **options: Unpack[Options]) -> OptimizedFunction: ...
 def optimize(
     model: Any,
     *,
     example_inputs: Any = None,
+    shapes: str = "exact",
+    inplace: bool = False,
     planner: str = "auto",
     time_limit_s: float = 1.0,
     warm_up_calls: int = 2,
     max_plans: int = 64,
+    max_bytes: int | None = None,
+    arenas: ArenaSettings | None = None,
 ) -> Any:
     """Make calls of a model take their tensors from planned memory.
 
     The wrapper learns while it is used: for each kind of call (shapes, strides, dtypes, devices, grad mode, inference
     mode, autocast, number of threads, other arguments by value) it runs ``warm_up_calls`` calls as they are, records
-    until two recordings agree, plans, and serves all later calls from the plan. Results are those of the model, bit
-    for bit. What deviates from a plan is served by the allocator that was there before, and counted.
+    until two recordings agree, plans, and serves all later calls from the plan. Recordings that do not agree are
+    merged. Results are those of the model, bit for bit. What deviates from a plan is served by the allocator that was
+    there before, and counted; a plan from which runs deviate is recorded again and grows.
 
     Several threads may call it at once; each running call has an arena of its own.
 
@@ -237,42 +285,67 @@ def optimize(
         model: a module (eager, compiled by ``torch.compile``, TorchScript), an ``ExportedProgram``, or any callable.
         example_inputs: a tensor, a tuple of positional or a mapping of keyword arguments. With them the model is
             called here until its plan is ready, under the modes (``torch.inference_mode`` and so on) in force here.
+        shapes: which calls share a plan. ``exact``: those that are alike in everything. ``bucketed``: also those whose
+            sizes are in the same buckets, 1.5 times apart at most. ``merged``: also those that differ in sizes only;
+            the plan grows as larger ones appear. ``auto``: exact, and merged where there are more than four of a kind.
+        inplace: change what ``model(...)`` does instead of returning a wrapper, so that methods of the model that call
+            it, such as ``generate``, are planned too. For modules; see :func:`stats` for its counters.
         planner: a registered planner; see ``memomalloc.planners.available()``.
         time_limit_s: wall-clock budget of one planning, in seconds.
         warm_up_calls: calls of one kind before the first is recorded; compilers and oneDNN prepare themselves in them.
         max_plans: kinds of calls that are remembered; the one not used for longest makes room for a new one.
+        max_bytes: what all arenas of the wrapper may take together; the idle one not used for longest makes room, and a
+            call that finds none runs unplanned. None: a quarter of the machine's memory.
+        arenas: how the arenas of a plan are kept, see :class:`ArenaSettings`.
 
     Returns:
-        A drop-in for ``model``: an :class:`OptimizedModule` for a module, else an :class:`OptimizedFunction`.
+        A drop-in for ``model``: an :class:`OptimizedModule` for a module, else an :class:`OptimizedFunction`; the model
+        itself if ``inplace``.
 
     Raises:
-        TypeError: ``model`` cannot be called, or is wrapped already.
+        TypeError: ``model`` cannot be called, or is optimized already.
         ValueError: an option is out of its range.
         UnknownPlannerError: no planner of that name.
         RuntimeNotAvailableError: the runtime cannot run here.
     """
     if isinstance(model, torch.export.ExportedProgram):
         model = model.module()
-    if isinstance(model, (OptimizedModule, OptimizedFunction)):
-        raise TypeError("the model is optimized already; use the wrapper you have")
+    is_module = isinstance(model, torch.nn.Module)
+    if isinstance(model, _Planned) or (is_module and isinstance(model._compiled_call_impl, InPlaceCall)):
+        raise TypeError("the model is optimized already; use the one you have")
     if not callable(model):
         raise TypeError(f"optimize() takes a module or a callable, not {type(model).__name__}")
+    if inplace and not is_module:
+        raise ValueError("inplace=True is for modules; optimize() returns a wrapper for any other callable")
     for name, value, least in (("warm_up_calls", warm_up_calls, 0), ("max_plans", max_plans, 1)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+    if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 0):
+        raise ValueError(f"max_bytes must be a number of bytes, not {max_bytes!r}")
     if not time_limit_s >= 0:
         raise ValueError(f"time_limit_s must be a number of seconds, at least 0, not {time_limit_s!r}")
+    if shapes not in POLICIES:
+        raise ValueError(f"shapes must be one of {', '.join(POLICIES)}, not {shapes!r}")
     find(planner)  # an unknown name is an error now, not at the first call
-    planned = PlannedFunction(
-        model, planner=planner, time_limit_s=time_limit_s, warm_up_calls=warm_up_calls, max_plans=max_plans
-    )
-    is_module = isinstance(model, torch.nn.Module)
+    options = {
+        "shapes": shapes,
+        "settings": PlanSettings(planner, time_limit_s, warm_up_calls, arenas or ArenaSettings()),
+        "max_plans": max_plans,
+        "max_bytes": max_bytes,
+    }
     if switch.on:
         extension.install()
-        if example_inputs is not None:
-            args, kwargs = _as_call(example_inputs)
-            planned.learn(args, kwargs, variant=getattr(model, "training", False) if is_module else None)
-    return OptimizedModule(model, planned) if is_module else OptimizedFunction(planned)
+    if inplace:
+        call = InPlaceCall(model, options)
+        call_in_place(model, call)
+        optimized, planned = model, call.planned
+    else:
+        optimized = _wrap(model, options)
+        planned = optimized._planned
+    if switch.on and example_inputs is not None:
+        args, kwargs = _as_call(example_inputs)
+        planned.learn(args, kwargs, variant=_variant(model) if is_module else None)
+    return optimized
 
 
 def _as_call(example_inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:

@@ -1,0 +1,13 @@
+"""Importing this plans a program that knows nothing of memomalloc.
+
+As the first line of a program, ``import memomalloc.auto`` does what ``memomalloc run`` does: each module that is called
+from outside any other module is optimized in place. ``MEMOMALLOC_DISABLE=1`` turns it off.
+"""
+
+from memomalloc.runtime import extension
+
+extension.load()  # says what is missing, before an import inside the runtime fails for lack of torch
+
+from memomalloc.runtime.outermost_calls import optimize_outermost_calls  # noqa: E402
+
+optimize_outermost_calls()
