@@ -1,0 +1,77 @@
+"""What the system counts of this process: memory, page faults, CPU time, context switches."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Counters of the whole process, all threads; only their differences mean anything.
+
+    Attributes:
+        minor_faults: pages that the kernel had to map without reading a disk.
+        cpu_s: time on a processor, in the program and in the kernel.
+        kernel_s: the part of it in the kernel.
+        voluntary_switches: waits for a lock, another thread or a device.
+    """
+
+    minor_faults: int = 0
+    cpu_s: float = 0.0
+    kernel_s: float = 0.0
+    voluntary_switches: int = 0
+
+    @classmethod
+    def now(cls) -> Usage:
+        """Read the counters. Takes about a microsecond and no page fault."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return cls(used.ru_minflt, used.ru_utime + used.ru_stime, used.ru_stime, used.ru_nvcsw)
+
+    def __sub__(self, earlier: Usage) -> Usage:
+        return Usage(
+            self.minor_faults - earlier.minor_faults,
+            self.cpu_s - earlier.cpu_s,
+            self.kernel_s - earlier.kernel_s,
+            self.voluntary_switches - earlier.voluntary_switches,
+        )
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.minor_faults + other.minor_faults,
+            self.cpu_s + other.cpu_s,
+            self.kernel_s + other.kernel_s,
+            self.voluntary_switches + other.voluntary_switches,
+        )
+
+
+def resident_bytes() -> int:
+    """Physical memory of this process."""
+    return _status_bytes("VmRSS")
+
+
+def peak_resident_bytes() -> int:
+    """The most physical memory since the process began, or since :func:`reset_peak_resident`."""
+    return _status_bytes("VmHWM")
+
+
+def reset_peak_resident() -> None:
+    """Make :func:`peak_resident_bytes` start again from what is resident now.
+
+    Raises:
+        OSError: the system does not let a process do this.
+    """
+    _CLEAR_REFS.write_text("5\n")
+
+
+def _status_bytes(name: str) -> int:
+    with _STATUS.open() as status:
+        for line in status:
+            key, _, value = line.partition(":")
+            if key == name:
+                return int(value.split()[0]) * 1024
+    raise OSError(f"{_STATUS} has no {name}")

@@ -1,0 +1,93 @@
+"""A results file: rows with their raw samples, and what they were taken on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from memomalloc.bench.case import Case
+from memomalloc.bench.machine import describe_machine, describe_versions
+from memomalloc.bench.row import Row
+from memomalloc.data.atomic_file import atomic_file
+from memomalloc.errors import FileFormatError
+
+FORMAT = "memomalloc-results"
+VERSION = 1
+
+
+@dataclass
+class Results:
+    """All that one measuring session found.
+
+    Attributes:
+        machine: processor, memory, kernel.
+        versions: of Python and the packages.
+        seed: of torch's generator.
+        repetitions: how long each row was measured: ``budget_s``, ``min_pairs``, ``max_pairs``, ``calls_each``.
+        environment: for each upstream, the variables that its process ran with.
+        rows: in the order in which they were measured.
+    """
+
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    seed: int
+    repetitions: dict[str, Any]
+    environment: dict[str, dict[str, str]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def here(cls, *, seed: int, repetitions: dict[str, Any]) -> Results:
+        """Results without rows, of this machine."""
+        return cls(describe_machine(), describe_versions(), seed, repetitions)
+
+    def row_of(self, case: Case) -> Row | None:
+        """The row of a case, if it was measured."""
+        return next((row for row in self.rows if row.case == case), None)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; it appears whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "machine": self.machine,
+            "versions": self.versions,
+            "seed": self.seed,
+            "repetitions": self.repetitions,
+            "environment": self.environment,
+        }
+        # One line for each row: samples one below the other would make thousands of lines.
+        rows = ",\n".join(json.dumps(row.as_dict()) for row in self.rows)
+        text = json.dumps(document, indent=1).removesuffix("\n}") + f',\n "rows": [\n{rows}\n ]\n}}\n'
+        with atomic_file(path) as file:
+            file.write(text.encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read a file.
+
+        Raises:
+            OSError: it cannot be read.
+            FileFormatError: it is no results file.
+        """
+        try:
+            document = json.loads(Path(path).read_bytes())
+            if document["format"] != FORMAT or document["version"] != VERSION:
+                raise FileFormatError(path, f"not a results file of version {VERSION}")
+            return cls(
+                machine=dict(document["machine"]),
+                versions=dict(document["versions"]),
+                seed=int(document["seed"]),
+                repetitions=dict(document["repetitions"]),
+                environment=dict(document["environment"]),
+                rows=[Row.from_dict(row) for row in document["rows"]],
+            )
+        except FileFormatError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FileFormatError(path, f"not a results file: {error!r}") from error
