@@ -1,0 +1,79 @@
+"""The command line: one file per command, each thin.
+
+A command is a module with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``, which gives the exit
+status. It imports what it needs when it runs, so that ``memomalloc --help`` needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from memomalloc.errors import CapacityError, MemomallocError
+
+#: Commands in the order in which ``--help`` lists them; the name of the module is that of the command.
+COMMANDS = ("demo",)
+
+WRONG_INPUT = 2
+NO_PLAN = 3
+#: What a shell expects of a program that was ended by Ctrl-C.
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: of the command line, without the program; None: those of this process.
+
+    Returns:
+        The exit status: 0 done, 1 not done, 2 wrong usage or input, 3 no plan within the capacity, 130 interrupted.
+        The reason is on stderr.
+    """
+    args = _parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has seen enough. Nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (MemomallocError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"memomalloc: error: {error}", file=sys.stderr)
+        return NO_PLAN if isinstance(error, CapacityError) else WRONG_INPUT
+
+
+class _Version(argparse.Action):
+    """Reads the version only when asked: importing the package for it would be felt by every command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from memomalloc import __version__
+
+        print(f"memomalloc {__version__}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="memomalloc", description="Memorize the memory of an inference.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="command")
+    for name in COMMANDS:
+        command = importlib.import_module(f"memomalloc.cli.{name}")
+        added = commands.add_parser(
+            name,
+            help=command.HELP,
+            description=command.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(added)
+        added.set_defaults(run=command.run)
+    return parser
