@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from collections import deque
@@ -115,18 +116,15 @@ class ArmedPlan:
             prefault=settings.prefault,
             huge_pages=settings.huge_pages,
         )
-        self._wait_s = settings.wait_s
         #: Begins a run on this thread. A token for :attr:`end`; 0: this thread runs already; -1: there is no arena.
-        self.begin: Callable[[], int] = self._begin_waiting if settings.wait_s > 0 else self._pool.begin
+        self.begin: Callable[[], int] = (
+            functools.partial(_begin_waiting, self._pool, settings.wait_s) if settings.wait_s > 0 else self._pool.begin
+        )
         #: Ends a run: how many of its requests went upstream, and how many slots no request came for.
         self.end: Callable[[int], tuple[int, int]] = native.end
         with _registry.lock:
             _alive.add(self)
         weakref.finalize(self, _retire, self._pool, self.num_slots).atexit = False
-
-    def _begin_waiting(self) -> int:
-        token: int = self._pool.begin()
-        return token if token >= 0 else self._pool.begin_waiting(self._wait_s)
 
     def deviations(self) -> tuple[Deviation, ...]:
         """The first requests that deviated, of the last run in which some did."""
@@ -140,6 +138,11 @@ class ArmedPlan:
     def replayed(self) -> Replayed:
         """What was replayed so far, and the memory it uses."""
         return Replayed.of_pool(self._pool.stats(), self.num_slots)
+
+
+def _begin_waiting(pool: Any, wait_s: float) -> int:
+    token: int = pool.begin()
+    return token if token >= 0 else pool.begin_waiting(wait_s)
 
 
 def _retire(pool: Any, num_slots: int) -> None:
