@@ -80,7 +80,9 @@ BeginResult Pool::begin() {
 
 BeginResult Pool::begin(std::chrono::nanoseconds time_limit) {
   end_runs_at_thread_exit();
-  const auto deadline = std::chrono::steady_clock::now() + time_limit;
+  // "For ever" as the longest time there is would overflow.
+  constexpr std::chrono::nanoseconds kForEver = std::chrono::hours(24 * 365 * 10);
+  const auto deadline = std::chrono::steady_clock::now() + std::min(time_limit, kForEver);
   std::unique_lock<std::mutex> lock(g_registry_lock);
   for (;;) {
     const BeginResult result = begin_locked();

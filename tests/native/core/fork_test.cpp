@@ -8,6 +8,7 @@
 
 #include "child_process.hpp"
 #include "core_fixture.hpp"
+#include "interposed_calls.hpp"
 #include "live_blocks.hpp"
 #include "other_thread.hpp"
 
@@ -120,6 +121,7 @@ TEST_F(ForkTest, WhileOtherThreadsBeginAndEndRunsTheLockIsNeverLeftLocked) {
 }
 
 TEST_F(ForkTest, TheChildDoesNotWaitForThreadsThatWaited) {
+  if (MEMOMALLOC_TEST_IS_SANITIZED) GTEST_SKIP() << "ThreadSanitizer allows no threads in a forked child";
   Pool pool(chain(), 1);
   const auto start_waiting = [&pool] {
     std::thread thread([&pool] {
