@@ -6,8 +6,10 @@
 #include <utility>
 
 #include "planner/bump.hpp"
+#include "planner/gergov.hpp"
 #include "planner/greedy.hpp"
 #include "planner/linear_scan.hpp"
+#include "planner/min_cost_flow.hpp"
 #include "planner/portfolio.hpp"
 #include "planner/prepare.hpp"
 #include "planner/skyline.hpp"
@@ -71,6 +73,14 @@ const std::vector<std::pair<std::string, Planner>>& registry() {
       {"linear_scan",
        [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
          return Outcome{around_pins(problem, linear_scan(problem)), {}};
+       }},
+      {"gergov",
+       [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
+         return Outcome{gergov(problem), {}};
+       }},
+      {"min_cost_flow",
+       [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
+         return Outcome{around_pins(problem, min_cost_flow(problem)), {}};
        }},
       {"bump",
        [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {

@@ -24,6 +24,9 @@ from memomalloc.errors import InvalidProblemError
 MAX_BUFFERS = 2**27
 """More buffers than that are refused: the planners would need hundreds of bytes for each."""
 
+MAX_TOTAL_BYTES = 2**61
+"""Of all buffers one above the other. Sums of offsets and sizes then fit into 64 bits everywhere."""
+
 MAX_ALIGNMENT = 2**31
 """Of an alignment in bytes; the least common multiple of two still fits into 64 bits."""
 
@@ -118,8 +121,8 @@ class Problem:
         # The arena of a plan that reuses nothing, with padding before every buffer, must be a number.
         slack = 0 if per_buffer is None else exact_sum(per_buffer)
         highest_pin = 0 if pins is None else max(0, int(np.max(pins, initial=0)))
-        if exact_sum(rounded) + slack + highest_pin > INT64_MAX:
-            raise InvalidProblemError("the sizes sum to more than 2**63 - 1 bytes")
+        if exact_sum(rounded) + slack + highest_pin > MAX_TOTAL_BYTES:
+            raise InvalidProblemError(f"the sizes sum to more than the {MAX_TOTAL_BYTES} bytes that can be planned")
         problem = cls(
             rounded, starts_column, ends_column, alignment_bytes, per_buffer, pins, capacity_bytes, ids
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import importlib
 import time
 import warnings
 from collections.abc import Callable
@@ -10,14 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memomalloc import _planner
 from memomalloc.data.checker import check
 from memomalloc.data.columns import read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace
 from memomalloc.errors import CapacityError, InvalidProblemError
+from memomalloc.planners import native
 from memomalloc.planners.registry import find
+from memomalloc.planners.solution import Request, Solution
+
+_SOLVERS = ("mip", "cp_sat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +94,20 @@ def plan(
         best = None if best_arena < 0 else best_arena
         return progress(Progress(best, lower_bound, time.perf_counter() - start_s)) is not False
 
-    offsets, arena, found_by, proven_optimal, proven_infeasible, interrupted = _planner.plan(
-        planner,
-        problem.sizes,
-        problem.starts,
-        problem.ends,
-        problem.alignments,
-        problem.pinned_offsets,
-        capacity,
-        min(time_limit_s, math.inf),
-        seed,
-        None if progress is None else poll,
-    )
+    request = Request(capacity, time_limit_s, seed, None if progress is None else poll)
+    solution = _solve(problem, planner, request)
+    offsets, arena = solution.offsets, solution.arena_bytes
     if capacity is not None and (offsets is None or arena > capacity):
+        if solution.interrupted:
+            raise KeyboardInterrupt
         best = "" if offsets is None else f"; the best found needs {arena}"
-        reason = "no plan exists" if proven_infeasible else "no plan was found in time"
+        reason = "no plan exists" if solution.proven_infeasible else "no plan was found in time"
         raise CapacityError(
-            f"{reason} within {capacity} bytes (lower bound {lower_bound}){best}", proven=proven_infeasible
+            f"{reason} within {capacity} bytes (lower bound {lower_bound}){best}",
+            proven=solution.proven_infeasible,
         )
-    if offsets is None:
-        raise KeyboardInterrupt
-    if interrupted:
+    assert offsets is not None  # every planner finds some plan where no capacity forbids it
+    if solution.interrupted:
         warnings.warn("planning was interrupted; this is the best plan so far", RuntimeWarning, stacklevel=2)
     check(problem, offsets)
     read_only(offsets)
@@ -134,9 +130,18 @@ def plan(
         smallest_sizes=smallest_sizes,
         arena_bytes=arena,
         lower_bound_bytes=lower_bound,
-        planner=found_by,
-        proven_optimal=proven_optimal,
+        planner=solution.planner,
+        proven_optimal=solution.proven_optimal,
         elapsed_s=time.perf_counter() - start_s,
         alignment_bytes=problem.alignment_bytes,
         alignments=problem.alignments,
     )
+
+
+def _solve(problem: Problem, planner: str, request: Request) -> Solution:
+    if planner in _SOLVERS and problem.sizes.any():
+        # Imported by name: a solver is not installed everywhere.
+        module = importlib.import_module(f"memomalloc.planners.{planner}")
+        solution: Solution = module.solve(problem, request)
+        return solution
+    return native.solve(problem, "bump" if planner in _SOLVERS else planner, request)

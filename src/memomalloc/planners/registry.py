@@ -85,7 +85,39 @@ _PLANNERS = (
         "O(n w), w buffers alive at a time",
         "Poletto and Sarkar 1999, Linear scan register allocation",
     ),
+    Planner(
+        "gergov",
+        "Builds towers within the lower bound, then separates what overlaps by colours.",
+        "O(n^2)",
+        "after Gergov 1999, Algorithms for compile-time memory optimization",
+        max_buffers=20_000,
+    ),
+    Planner(
+        "min_cost_flow",
+        "Buffers hand whole blocks on to later ones along the cheapest flow; the blocks lie side by side.",
+        "O(n^3)",
+        "Lee et al. 2019, On-device neural net inference with mobile GPUs",
+        max_buffers=1500,
+    ),
     Planner("bump", "One after the other, nothing reused: the cost of never freeing.", "O(n)", "folklore"),
+    Planner(
+        "mip",
+        "A mixed-integer program with one binary per pair of neighbours, solved by HiGHS within SciPy.",
+        "exponential",
+        "Levental 2022, Memory planning for deep neural networks; Sekiyama et al. 2018",
+        exact=True,
+        extra="solvers",
+        max_buffers=2000,
+    ),
+    Planner(
+        "cp_sat",
+        "Rectangles that do not overlap and a cumulative resource, solved by OR-Tools CP-SAT.",
+        "exponential",
+        "Perron and Didier, OR-Tools CP-SAT",
+        exact=True,
+        extra="solvers",
+        max_buffers=10_000,
+    ),
 )  # fmt: skip
 
 

@@ -1,0 +1,212 @@
+"""The CSV files of MiniMalloc (google/minimalloc), which other planners read and write as well.
+
+A header names the columns, in any order: ``id``, ``lower``, ``upper`` and ``size``, and optionally ``alignment`` (bytes) and
+``offset`` (a pin; -1 or nothing: free). Lifetimes are half-open ticks [lower, upper), sizes are in bytes. A file with a plan
+has every buffer's offset: read back, it is a problem with all buffers pinned.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from memomalloc.data.atomic_file import atomic_file
+from memomalloc.data.columns import INT64_MAX, Int64Array, int64_column
+from memomalloc.data.problem import MAX_ALIGNMENT, MAX_BUFFERS, Problem
+from memomalloc.errors import FileFormatError, InvalidProblemError
+
+REQUIRED = ("id", "lower", "upper", "size")
+OPTIONAL = ("alignment", "offset")
+MAX_FILE_BYTES = 2**33
+MAX_HEADER_BYTES = 2**16
+
+_ROWS_PER_WRITE = 100_000
+
+
+def read_minimalloc_csv(path: str | Path, *, alignment_bytes: int = 1) -> Problem:
+    """The problem that a file states.
+
+    Args:
+        path: the file.
+        alignment_bytes: sizes are rounded up to it and offsets will be multiples of it. 1 takes sizes as they are.
+
+    Raises:
+        FileFormatError: not such a file; with the line and the column of the fault.
+    """
+    try:
+        if Path(path).stat().st_size > MAX_FILE_BYTES:
+            raise FileFormatError(path, f"larger than the {MAX_FILE_BYTES} bytes that are read of a CSV file")
+        with open(path, "rb") as file:
+            columns = _read_header(path, file.readline(MAX_HEADER_BYTES))
+            start = file.tell()
+            try:
+                return _read_quickly(file, columns, alignment_bytes)
+            except (ValueError, OverflowError):
+                # Something is unusual or wrong. The slow reader allows any text as an id, and finds the fault.
+                file.seek(start)
+                return _SlowReader(path, columns).read(file, alignment_bytes)
+    except FileNotFoundError:
+        raise FileFormatError(path, "there is no such file; a CSV file of buffers was expected") from None
+    except IsADirectoryError:
+        raise FileFormatError(path, "this is a folder; a CSV file of buffers was expected") from None
+    except OSError as error:
+        raise FileFormatError(path, f"cannot be read: {error.strerror}") from error
+
+
+def write_minimalloc_csv(problem: Problem, path: str | Path, offsets: ArrayLike | None = None) -> None:
+    """Write a problem, with the offsets of a plan if there are any, atomically.
+
+    Args:
+        problem: its sizes are written as they are: rounded up to its alignment.
+        path: the file.
+        offsets: n offsets in bytes; None: the pins of the problem, if it has any.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    columns: dict[str, Sequence[object] | Int64Array] = {
+        "id": range(len(problem)) if problem.ids is None else [_quoted(str(name)) for name in problem.ids],
+        "lower": problem.starts,
+        "upper": problem.ends,
+        "size": problem.sizes,
+    }
+    if problem.alignments is not None:
+        columns["alignment"] = problem.alignments
+    pins = problem.pinned_offsets if offsets is None else int64_column("offsets", offsets)
+    if pins is not None:
+        columns["offset"] = pins
+    with atomic_file(path) as file:
+        file.write((",".join(columns) + "\n").encode())
+        for first in range(0, len(problem), _ROWS_PER_WRITE):
+            part = [column[first : first + _ROWS_PER_WRITE] for column in columns.values()]
+            text = [map(str, values.tolist() if isinstance(values, np.ndarray) else values) for values in part]
+            file.write(("\n".join(map(",".join, zip(*text, strict=True))) + "\n").encode())
+
+
+def _quoted(name: str) -> str:
+    if not any(character in name for character in ',"\r\n'):
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _read_header(path: str | Path, line: bytes) -> list[str]:
+    try:
+        header = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(path, f"not UTF-8 text, so not a CSV file: {error}", line=1) from error
+    if "\0" in header or (len(line) == MAX_HEADER_BYTES and not header.endswith("\n")):
+        raise FileFormatError(path, "not a CSV file: its first line is no header", line=1)
+    columns = [name.strip().lower() for name in next(csv.reader([header.strip()]), [])]
+    expected = f"the first line must name the columns {', '.join(REQUIRED)}, and may name {' and '.join(OPTIONAL)}"
+    for name in columns:
+        if columns.count(name) > 1:
+            raise FileFormatError(path, f"there are two columns of this name: {expected}", line=1, column=name[:60])
+        if name not in REQUIRED + OPTIONAL:
+            raise FileFormatError(
+                path, f"unknown column: {expected}; remove or rename the column", line=1, column=name[:60]
+            )
+    for name in REQUIRED:
+        if name not in columns:
+            raise FileFormatError(path, f"the column is missing: {expected}", line=1, column=name)
+    return columns
+
+
+def _read_quickly(file: IO[bytes], columns: list[str], alignment_bytes: int) -> Problem:
+    """For files in which every field is a number. Raises ValueError for whatever it does not like."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input contained no data.*")
+        table = np.loadtxt(file, dtype=np.int64, delimiter=",", comments=None, ndmin=2, encoding="utf-8")
+    if table.size == 0:
+        table = np.zeros((0, len(columns)), dtype=np.int64)
+    if table.shape[1] != len(columns):
+        raise ValueError("the rows are shorter or longer than the header")
+    by_name = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(columns)}
+    return _problem(by_name, by_name["id"], alignment_bytes)
+
+
+def _problem(columns: dict[str, Int64Array], ids: Int64Array | list[str], alignment_bytes: int) -> Problem:
+    plain = isinstance(ids, np.ndarray) and np.array_equal(ids, np.arange(len(ids)))
+    return Problem.from_arrays(
+        columns["size"],
+        columns["lower"],
+        columns["upper"],
+        alignment_bytes=alignment_bytes,
+        alignments=columns.get("alignment"),
+        pinned_offsets=columns.get("offset"),
+        ids=None if plain else tuple(ids if isinstance(ids, list) else ids.tolist()),
+    )
+
+
+class _SlowReader:
+    """Reads field by field, and says where the first fault is."""
+
+    def __init__(self, path: str | Path, columns: list[str]) -> None:
+        self._path = path
+        self._columns = columns
+        self._line = 1
+
+    def read(self, file: IO[bytes], alignment_bytes: int) -> Problem:
+        numbers: dict[str, list[int]] = {name: [] for name in self._columns if name != "id"}
+        ids: list[str] = []
+        for row in self._rows(file):
+            fields = dict(zip(self._columns, row, strict=True))
+            ids.append(fields["id"].strip())
+            for name, values in numbers.items():
+                values.append(self._number(name, fields[name].strip()))
+            if numbers["lower"][-1] >= numbers["upper"][-1]:
+                self._fail(
+                    f"the lifetime [{fields['lower']}, {fields['upper']}) is empty: lower must be below upper", "upper"
+                )
+        arrays = {name: np.array(values, dtype=np.int64) for name, values in numbers.items()}
+        try:
+            return _problem(arrays, ids, alignment_bytes)
+        except InvalidProblemError as error:
+            raise FileFormatError(self._path, str(error)) from error
+
+    def _rows(self, file: IO[bytes]) -> Iterator[list[str]]:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        reader = csv.reader(text, strict=True)
+        num_rows = 0
+        try:
+            for row in reader:
+                self._line = reader.line_num + 1  # the header was read before
+                if not row or (len(row) == 1 and not row[0].strip()):
+                    continue
+                if len(row) != len(self._columns):
+                    self._fail(f"{len(row)} fields where the header has {len(self._columns)}", None)
+                num_rows += 1
+                if num_rows > MAX_BUFFERS:
+                    self._fail(f"more than {MAX_BUFFERS} buffers", None)
+                yield row
+        except UnicodeDecodeError as error:
+            self._line = reader.line_num + 2
+            self._fail(f"not UTF-8 text: {error}", None)
+        except csv.Error as error:
+            self._line = reader.line_num + 1
+            self._fail(f"not CSV: {error}", None)
+        finally:
+            text.detach()
+
+    def _number(self, name: str, field: str) -> int:
+        if name == "offset" and field in ("", "-1"):
+            return -1
+        lowest = {"size": 0, "offset": 0, "alignment": 1}.get(name, -INT64_MAX - 1)
+        highest = MAX_ALIGNMENT if name == "alignment" else INT64_MAX
+        digits = field.removeprefix("-")
+        # int() would also take 1_000, and needs long for a million digits.
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > 30:
+            self._fail(f"{field!r:.60} is not a whole number", name)
+        value = int(field)
+        if not lowest <= value <= highest:
+            self._fail(f"{value} is not between {lowest} and {highest}", name)
+        return value
+
+    def _fail(self, message: str, column: str | None) -> NoReturn:
+        raise FileFormatError(self._path, message, line=self._line, column=column)

@@ -1,0 +1,110 @@
+"""What the models of all solvers start from: whole units, pairs of neighbours, a plan to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from memomalloc.data.columns import Int64Array
+from memomalloc.data.problem import Problem
+from memomalloc.errors import InvalidProblemError
+from memomalloc.planners import native
+from memomalloc.planners.solution import Request
+
+
+@dataclass(frozen=True, slots=True)
+class SolverModel:
+    """A problem in units: the greatest common divisor of all sizes, pins and alignments.
+
+    Attributes:
+        buffers: indices of those that have bytes.
+        sizes: in units, of these buffers; so are all columns below.
+        starts: ticks.
+        ends: ticks.
+        alignments: in units.
+        pins: in units, -1 for free.
+        unit_bytes: of one unit.
+        lower_bound: in units.
+        known: offsets in units of a plan that skyline found.
+        known_height: of that plan.
+    """
+
+    buffers: Int64Array
+    sizes: Int64Array
+    starts: Int64Array
+    ends: Int64Array
+    alignments: Int64Array
+    pins: Int64Array
+    unit_bytes: int
+    lower_bound: int
+    known: Int64Array
+    known_height: int
+
+    @classmethod
+    def of(cls, problem: Problem) -> SolverModel:
+        """The model of a problem with at least one buffer that has bytes."""
+        n = len(problem)
+        buffers = np.flatnonzero(problem.sizes)
+        alignments = np.ones(n, dtype=np.int64) if problem.alignments is None else problem.alignments
+        pins = np.full(n, -1, dtype=np.int64) if problem.pinned_offsets is None else problem.pinned_offsets
+        sizes, alignments, pins = problem.sizes[buffers], alignments[buffers], pins[buffers]
+        unit = int(np.gcd.reduce(np.concatenate([sizes, pins[pins >= 0]])))
+        if (unit % alignments != 0).any():
+            unit = int(np.gcd.reduce(np.append(alignments, unit)))
+        known = native.solve(problem, "skyline", Request(None, 1.0, 0, None))
+        assert known.offsets is not None
+        return cls(
+            buffers=buffers,
+            sizes=sizes // unit,
+            starts=problem.starts[buffers],
+            ends=problem.ends[buffers],
+            alignments=np.maximum(alignments // unit, 1),
+            pins=np.where(pins >= 0, pins // unit, -1),
+            unit_bytes=unit,
+            lower_bound=problem.lower_bound_bytes // unit,
+            known=known.offsets[buffers] // unit,
+            known_height=known.arena_bytes // unit,
+        )
+
+    def neighbours(self, max_pairs: int) -> list[tuple[int, int]]:
+        """The pairs of buffers, by position in the columns, that are alive at a common tick.
+
+        Raises:
+            InvalidProblemError: there are more than ``max_pairs``.
+        """
+        by_start = np.argsort(self.starts, kind="stable")
+        active: list[int] = []
+        pairs: list[tuple[int, int]] = []
+        for i in by_start.tolist():
+            active = [j for j in active if self.ends[j] > self.starts[i]]
+            pairs.extend((j, i) for j in active)
+            active.append(i)
+            if len(pairs) > max_pairs:
+                raise InvalidProblemError(
+                    f"more than {max_pairs} pairs of buffers are alive together: use auto or branch_and_bound"
+                )
+        return pairs
+
+    def offsets_in_order(self, order: Int64Array) -> Int64Array:
+        """Offsets in units if the buffers are stacked in this order, each above all earlier ones it is alive with."""
+        offsets = np.zeros(len(self.sizes), dtype=np.int64)
+        placed: list[int] = []
+        for i in order.tolist():
+            below = [j for j in placed if self.starts[j] < self.ends[i] and self.starts[i] < self.ends[j]]
+            floor = max((int(offsets[j] + self.sizes[j]) for j in below), default=0)
+            alignment = int(self.alignments[i])
+            offsets[i] = self.pins[i] if self.pins[i] >= 0 else -(-floor // alignment) * alignment
+            placed.append(i)
+        return offsets
+
+    def height(self, offsets: Int64Array) -> int:
+        """The largest offset plus size, in units."""
+        return int(np.max(offsets + self.sizes))
+
+    def to_bytes(self, problem: Problem, offsets: Int64Array) -> Int64Array:
+        """Offsets in bytes of all buffers of the problem, the empty ones at their pin or at 0."""
+        pins = problem.pinned_offsets
+        everywhere = np.zeros(len(problem), dtype=np.int64) if pins is None else np.maximum(pins, 0)
+        everywhere[self.buffers] = offsets * self.unit_bytes
+        return everywhere
