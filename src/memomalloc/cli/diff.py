@@ -1,0 +1,55 @@
+"""Say what grew from one plan or trace to another, by who asked for it.
+
+A trace is planned on the fly. Plans alone do not know who asked: their buffers are told apart by size.
+
+examples:
+  memomalloc diff before.jsonl.gz after.jsonl.gz
+  memomalloc diff before.jsonl.gz after.jsonl.gz --by module --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from memomalloc.extras import require
+
+HELP = "say what grew from one plan or trace to another"
+
+#: `report.difference.DIFFERENCE_BY`, without importing it for ``--help``; a test holds them equal.
+BY_CHOICES = ("origin", "module", "operator", "source", "role")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("before", type=Path, metavar="BEFORE", help="a trace, a plan or a .csv")
+    parser.add_argument("after", type=Path, metavar="AFTER", help="another one")
+    parser.add_argument("--by", choices=BY_CHOICES, default="origin", help="what tells buffers apart (default: origin)")
+    parser.add_argument("--planner", default="auto", metavar="NAME", help="plans a trace (default: auto)")
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print.
+
+    Returns:
+        0, whether anything changed or not; whatever goes wrong is raised.
+    """
+    if not args.json:
+        require("rich", extra="cli", feature="memomalloc diff")
+    from memomalloc.cli.subjects import placements_of
+    from memomalloc.report.difference import difference
+
+    (before,) = placements_of(args.before, planners=[args.planner])
+    (after,) = placements_of(args.after, planners=[args.planner])
+    found = difference(before, after, args.by)
+    if args.json:
+        print(json.dumps(found.as_json()))
+        return 0
+    from memomalloc.report.difference_table import difference_table
+    from memomalloc.report.terminal import console_for_tables
+
+    console_for_tables().print(difference_table(found, top=args.top))
+    return 0

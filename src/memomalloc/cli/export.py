@@ -1,0 +1,52 @@
+"""Write a trace for other viewers and planners.
+
+snapshot: for https://pytorch.org/memory_viz (name it .pickle); chrome: for Perfetto and chrome://tracing (name it
+.json); csv: for the planners that read MiniMalloc's files, with the offsets of the plan.
+
+examples:
+  memomalloc export trace.jsonl.gz --to snapshot snapshot.pickle
+  memomalloc export trace.jsonl.gz --to chrome trace.json
+  memomalloc export trace.jsonl.gz --to csv buffers.csv --plan plan.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "write a trace for other viewers and planners"
+
+FORMATS = ("snapshot", "chrome", "csv")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("trace", type=Path, metavar="TRACE", help="a trace file")
+    parser.add_argument("output", type=Path, metavar="OUT", help="the file to write")
+    parser.add_argument("--to", choices=FORMATS, required=True, help="the format")
+    parser.add_argument("--plan", type=Path, metavar="PLAN", help="where the buffers lie (default: planned on the fly)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert.
+
+    Returns:
+        0; whatever goes wrong is raised.
+    """
+    from memomalloc.data.minimalloc_csv import write_minimalloc_csv
+    from memomalloc.data.plan import Plan
+    from memomalloc.data.trace import Trace
+    from memomalloc.planners import plan
+    from memomalloc.report.chrome_export import write_chrome_trace
+    from memomalloc.report.placement import Placement
+    from memomalloc.report.snapshot_export import write_snapshot
+
+    trace = Trace.load(args.trace)
+    planned = plan(trace) if args.plan is None else Plan.load(args.plan)
+    placement = Placement.of_plan(planned, trace=trace, title=args.trace.name)
+    if args.to == "csv":
+        write_minimalloc_csv(planned.problem, args.output, planned.offsets)
+    else:
+        (write_snapshot if args.to == "snapshot" else write_chrome_trace)(placement, args.output)
+    print(f"wrote {args.output}")
+    return 0

@@ -1,0 +1,122 @@
+"""Show memory: who asked for which buffer, when it lived, and where it lies.
+
+INPUT is a trace, a plan, a CSV file of MiniMalloc, or a Python program, which is run and recorded from its first line
+to its last. A trace is planned on the fly. Two inputs, or two planners, are shown side by side. Without an option that
+says how, a table is printed.
+
+examples:
+  memomalloc show trace.jsonl.gz --html map.html
+  memomalloc show trace.jsonl.gz --planner auto --planner linear_scan --html map.html
+  memomalloc show before.json after.json --png both.png
+  memomalloc show plan.json --trace trace.jsonl.gz --table
+  memomalloc show --html map.html inference.py -- --batch 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memomalloc.extras import require
+
+if TYPE_CHECKING:
+    from memomalloc.report.placement import Placement
+
+HELP = "show who uses the memory: a map in HTML, a picture, a table"
+
+#: `report.groups.BY`, without importing it for ``--help``; a test holds them equal.
+BY_CHOICES = ("module", "operator", "source", "role", "size")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="one or two of: trace, plan, .csv; or a .py program, followed by its arguments",
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the memory map: one file, works offline")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture (also .svg, .pdf; needs matplotlib)")
+    parser.add_argument("--table", action="store_true", help="print tables (needs rich)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="what a plan was made from: tells who asked")
+    parser.add_argument(
+        "--planner", action="append", metavar="NAME", help="plans a trace; may be given more than once (default: auto)"
+    )
+    parser.add_argument(
+        "--time-limit", type=float, default=1.0, metavar="S", help="seconds that a planner may search (default: 1)"
+    )
+    parser.add_argument("--by", choices=BY_CHOICES, help="what colours map and picture (default: module, else size)")
+    parser.add_argument("--depth", type=int, metavar="N", help="parts of module paths that count (default: fitting)")
+    parser.add_argument("--top", type=int, default=12, metavar="N", help="rows of each table (default: 12)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show.
+
+    Returns:
+        0; whatever goes wrong is raised.
+    """
+    if args.table:
+        require("rich", extra="cli", feature="memomalloc show --table")
+    if args.png is not None:
+        require("matplotlib", extra="plot", feature="memomalloc show --png")
+    placements = _placements(args)
+    title = " and ".join(Path(name).name for name in _files(args))
+    if args.html is not None:
+        from memomalloc.report.html_page import write_page
+
+        write_page(placements, args.html, title=title, by=args.by)
+    if args.png is not None:
+        from memomalloc.report.picture import save_picture
+
+        save_picture(placements, args.png, by=args.by, depth=args.depth)
+    if args.json:
+        from memomalloc.report.summary import summary
+
+        print(json.dumps({"placements": [summary(placement, depth=args.depth) for placement in placements]}))
+    elif args.table or (args.html is None and args.png is None):
+        _print_tables(placements, args)
+    for path in (args.html, args.png):
+        if path is not None and not args.json:
+            print(f"wrote {path}")
+    return 0
+
+
+def _files(args: argparse.Namespace) -> list[str]:
+    files: list[str] = args.inputs
+    return files[:1] if files[0].endswith(".py") else files
+
+
+def _placements(args: argparse.Namespace) -> list[Placement]:
+    from memomalloc.cli.subjects import placements_of
+    from memomalloc.errors import InvalidPlanError
+
+    files = _files(args)
+    if len(files) > 2:
+        raise InvalidPlanError(f"{len(files)} inputs cannot be shown side by side: name one or two")
+    return [
+        placement
+        for name in files
+        for placement in placements_of(
+            Path(name),
+            script_arguments=args.inputs[1:],
+            trace_path=args.trace,
+            planners=args.planner or ["auto"],
+            time_limit_s=args.time_limit,
+            title=Path(name).name if len(files) > 1 else None,
+        )
+    ]
+
+
+def _print_tables(placements: list[Placement], args: argparse.Namespace) -> None:
+    require("rich", extra="cli", feature="memomalloc show --table")
+    from memomalloc.report.summary_table import summary_table
+    from memomalloc.report.terminal import console_for_tables
+
+    console = console_for_tables()
+    for placement in placements:
+        console.print(summary_table(placement, depth=args.depth, top=args.top))

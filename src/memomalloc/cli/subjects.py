@@ -1,0 +1,100 @@
+"""What a path on the command line names: a trace, a plan, or a program that is recorded. No command of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memomalloc.data.plan import Plan
+    from memomalloc.data.problem import Problem
+    from memomalloc.data.trace import Trace
+    from memomalloc.report.placement import Placement
+
+_SNIFFED_BYTES = 4096
+
+
+def read_trace_or_plan(path: Path) -> Trace | Plan | Problem:
+    """What the file holds: a plan or a trace; for a ``.csv`` of MiniMalloc, a problem.
+
+    Raises:
+        FileFormatError: none of them.
+    """
+    from memomalloc.data.minimalloc_csv import read_minimalloc_csv
+    from memomalloc.data.plan import Plan
+    from memomalloc.data.trace import Trace
+
+    if path.suffix == ".csv":
+        return read_minimalloc_csv(path)
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if b'"memomalloc-plan"' in file.read(_SNIFFED_BYTES):
+            return Plan.load(path)
+    return Trace.load(path)
+
+
+def record_script(path: Path, arguments: Sequence[str]) -> Trace:
+    """Run a program as ``python path arguments`` would, and record every tensor that its main thread allocates.
+
+    What the program prints goes to stderr: stdout is for the report.
+
+    Raises:
+        FileFormatError: there is no such file.
+        RecordingError: the program ended with an error of its own, or allocated no tensor.
+    """
+    import memomalloc
+    from memomalloc.errors import FileFormatError, RecordingError
+
+    if not path.is_file():
+        raise FileFormatError(path, "there is no such file; a Python program was expected")
+    recording = memomalloc.record()
+    before = sys.argv, sys.path[:]
+    sys.argv, sys.path[:1] = [str(path), *arguments], [str(path.resolve().parent)]
+    try:
+        with recording, contextlib.redirect_stdout(sys.stderr):
+            runpy.run_path(str(path), run_name="__main__")
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise RecordingError(f"{path} ended with status {end.code}: it is shown when it runs through") from end
+    finally:
+        sys.argv, sys.path[:] = before
+    if not len(recording.trace):
+        raise RecordingError(f"{path} allocated no tensor on the CPU in its main thread")
+    return recording.trace
+
+
+def placements_of(
+    path: Path,
+    *,
+    script_arguments: Sequence[str] = (),
+    trace_path: Path | None = None,
+    planners: Sequence[str] = ("auto",),
+    time_limit_s: float = 1.0,
+    title: str | None = None,
+) -> list[Placement]:
+    """Where the buffers of a trace, plan or program go; a trace is planned by each of the planners.
+
+    Raises:
+        MemomallocError: the file or a planner does not do.
+    """
+    from memomalloc.data.plan import Plan
+    from memomalloc.data.trace import Trace
+    from memomalloc.planners import plan
+    from memomalloc.report.placement import Placement
+
+    subject = record_script(path, script_arguments) if path.suffix == ".py" else read_trace_or_plan(path)
+    if isinstance(subject, Plan):
+        trace = None if trace_path is None else Trace.load(trace_path)
+        return [Placement.of_plan(subject, trace=trace, title=title)]
+    trace = subject if isinstance(subject, Trace) else None
+    made = [plan(subject, planner=planner, time_limit_s=time_limit_s) for planner in planners]
+    several = len(planners) > 1
+    return [
+        Placement.of_plan(
+            planned, trace=trace, title=f"{title}, {planned.planner}" if title and several else title or planned.planner
+        )
+        for planned in made
+    ]

@@ -1,0 +1,131 @@
+"""The memory map: one HTML file with everything in it, which works offline and from ``file://``."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from memomalloc.data.atomic_file import atomic_file
+from memomalloc.data.origin import Origin
+from memomalloc.report.groups import default_by, default_depth
+from memomalloc.report.placement import Placement
+
+_STYLES = ("vendor/uPlot.min.css", "page.css")
+_SCRIPTS = (
+    "vendor/uPlot.iife.min.js",
+    "bytes.js",
+    "buffers.js",
+    "colours.js",
+    "view.js",
+    "painter.js",
+    "curve.js",
+    "pane.js",
+    "sidebar.js",
+    "main.js",
+)
+
+
+def write_page(placements: Sequence[Placement], path: str | Path, *, title: str, by: str | None = None) -> None:
+    """Write the memory map of one placement, or of several side by side; atomically. Arguments as for `page_text`.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    with atomic_file(path) as file:
+        file.write(page_text(placements, title=title, by=by).encode())
+
+
+def page_text(placements: Sequence[Placement], *, title: str, by: str | None = None) -> str:
+    """The memory map as HTML. It asks the network for nothing, and forbids the browser to.
+
+    Args:
+        placements: at least one. Placements of the same buffers share their data, and what is selected in one is
+            selected in all.
+        title: of the page.
+        by: what colours the buffers at first: one of `groups.BY`. None: the module where it is known, else the size.
+    """
+    return Template(_file("page.html")).substitute(
+        title=html.escape(title),
+        style="\n".join(_file(name) for name in _STYLES),
+        script="\n".join(_file(name) for name in _SCRIPTS),
+        licence=_file("vendor/uPlot.LICENSE").strip(),
+        # Inside <script> only "<" can end the data or begin a comment.
+        data=json.dumps(_payload(placements, title, by or default_by(placements)), separators=(",", ":")).replace(
+            "<", "\\u003c"
+        ),
+    )
+
+
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath("page", *name.split("/")).read_text(encoding="utf-8")
+
+
+def _payload(placements: Sequence[Placement], title: str, by: str) -> dict[str, Any]:
+    texts: dict[str, int] = {}
+    shown: list[Placement] = []
+    tables, layouts = [], []
+    for placement in placements:
+        same = next((i for i, other in enumerate(shown) if _same_buffers(placement, other)), None)
+        if same is None:
+            same = len(shown)
+            shown.append(placement)
+            tables.append(_table(placement, texts))
+        layouts.append(
+            {
+                "title": placement.title,
+                "table": same,
+                "offsets": placement.offsets.tolist(),
+                "extentBytes": placement.extent_bytes,
+                "lowerBoundBytes": placement.lower_bound_bytes,
+                "planner": placement.planner,
+                "provenOptimal": placement.proven_optimal,
+            }
+        )
+    return {"title": title, "by": by, "texts": list(texts), "tables": tables, "layouts": layouts}
+
+
+def _same_buffers(one: Placement, other: Placement) -> bool:
+    return one.origins == other.origins and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("sizes", "starts", "ends", "escapes")
+    )
+
+
+def _table(placement: Placement, texts: dict[str, int]) -> dict[str, Any]:
+    """The buffers as columns; who asked for them as rows of a table of their own, each once."""
+
+    def text(value: str) -> int:
+        return texts.setdefault(value, len(texts))
+
+    askers: dict[tuple[Any, ...], int] = {}
+
+    def asker(origin: Origin | None) -> int:
+        if origin is None:
+            return -1
+        source = origin.source
+        row = (
+            tuple(text(operator) for operator in origin.operators),
+            text(origin.module_path),
+            None if source is None else (text(source.file), source.line, text(source.function)),
+            text(origin.role),
+        )
+        return askers.setdefault(row, len(askers))
+
+    return {
+        "sizes": placement.sizes.tolist(),
+        "starts": placement.starts.tolist(),
+        "ends": placement.ends.tolist(),
+        "escapes": np.flatnonzero(placement.escapes).tolist(),
+        "asker": [asker(origin) for origin in placement.origins],
+        "occurrence": [0 if origin is None else origin.occurrence for origin in placement.origins],
+        "askers": list(askers),
+        "moduleDepth": default_depth(placement),
+        "peakTick": placement.live_bytes.peak_tick,
+        "peakLiveBytes": placement.live_bytes.peak_live_bytes,
+    }

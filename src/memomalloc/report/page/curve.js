@@ -1,0 +1,103 @@
+// The curve of live bytes above a map, on the same axis of time; drawn by uPlot.
+
+// Pixels beside the plots, the same for curve and map so that they line up.
+const MARGIN = { left: 68, right: 14, top: 6, bottom: 24 };
+
+class Curve {
+  constructor(element, pane) {
+    this.element = element;
+    this.pane = pane;
+    const { buffers, view } = pane;
+    const most = view.limits.o1;  // the same in all panes, so that their curves compare
+    const stroke = (name) => () => cssColour(name);
+    this.plot = new uPlot({
+      width: 400,
+      height: element.clientHeight,
+      padding: [10, MARGIN.right, 4, 0],
+      legend: { show: false },
+      cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
+      scales: {
+        x: { time: false, range: () => [view.t0, view.t1] },
+        y: { range: () => [0, most * 1.1] },
+      },
+      axes: [
+        { show: false },
+        {
+          size: MARGIN.left, gap: 4, stroke: stroke("--soft"), font: "11px system-ui, DejaVu Sans, sans-serif",
+          grid: { stroke: stroke("--grid"), width: 1 }, ticks: { show: false },
+          splits: () => byteMarks(0, most, 3), values: (_, splits) => splits.map(byteMark),
+        },
+      ],
+      series: [
+        {},
+        {
+          stroke: stroke("--accent"), width: 1.5, points: { show: false },
+          fill: () => `color-mix(in srgb, ${cssColour("--accent")} 14%, transparent)`,
+        },
+      ],
+      hooks: {
+        draw: [(plot) => this.drawMarks(plot)],
+        setSelect: [(plot) => this.zoomToSelection(plot)],
+      },
+    }, buffers.curve(), element);
+  }
+
+  resize() { this.plot.setSize({ width: this.element.clientWidth, height: this.element.clientHeight }); }
+
+  update() { this.plot.setScale("x", { min: this.pane.view.t0, max: this.pane.view.t1 }); }
+
+  redraw() { this.plot.redraw(); }
+
+  // Shows the tick that the pointer is at in any of the panes; null: in none.
+  point(tick) {
+    const left = tick === null ? -10 : this.plot.valToPos(tick, "x");
+    this.plot.setCursor({ left, top: left < 0 ? -10 : 0 });
+  }
+
+  zoomToSelection(plot) {
+    const { left, width } = plot.select;
+    if (width < 4) return;
+    this.pane.view.show({ t0: plot.posToVal(left, "x"), t1: plot.posToVal(left + width, "x") });
+    plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+  }
+
+  drawMarks(plot) {
+    const { ctx, bbox } = plot;
+    const { buffers, layout } = this.pane;
+    const dpr = devicePixelRatio;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, 0, bbox.width, plot.ctx.canvas.height);
+    ctx.clip();
+    ctx.font = `${11 * dpr}px system-ui, DejaVu Sans, sans-serif`;
+    const arena = plot.valToPos(layout.extentBytes, "y", true);
+    ctx.strokeStyle = cssColour("--soft");
+    ctx.setLineDash([5 * dpr, 4 * dpr]);
+    ctx.lineWidth = dpr;
+    ctx.beginPath();
+    ctx.moveTo(bbox.left, arena);
+    ctx.lineTo(bbox.left + bbox.width, arena);
+    ctx.stroke();
+    ctx.fillStyle = cssColour("--soft");
+    ctx.textAlign = "right";
+    ctx.textBaseline = "bottom";
+    ctx.fillText(`${layout.extentName} ${byteText(layout.extentBytes)}`, bbox.left + bbox.width - 4 * dpr, arena - 2 * dpr);
+    ctx.setLineDash([]);
+    const x = plot.valToPos(buffers.peakTick + 0.5, "x", true), y = plot.valToPos(buffers.peakLiveBytes, "y", true);
+    ctx.beginPath();
+    ctx.arc(x, y, 4 * dpr, 0, 7);
+    const text = `peak ${byteText(buffers.peakLiveBytes)}`, width = ctx.measureText(text).width + 6 * dpr;
+    const left = x + width + 12 * dpr > bbox.left + bbox.width ? x - width - 7 * dpr : x + 7 * dpr;
+    // Paper behind the text keeps it readable on the curve.
+    ctx.globalAlpha = 0.85;
+    ctx.fillStyle = cssColour("--paper");
+    ctx.fillRect(left, y, width, 16 * dpr);
+    ctx.globalAlpha = 1;
+    ctx.fillStyle = cssColour("--mark");
+    ctx.fill();
+    ctx.textAlign = "left";
+    ctx.textBaseline = "top";
+    ctx.fillText(text, left + 3 * dpr, y + 3 * dpr);
+    ctx.restore();
+  }
+}

@@ -1,0 +1,121 @@
+// The lists beside the maps: the buffer at hand, the groups, who is alive at the peak.
+
+function element(name, attributes, ...children) {
+  const made = document.createElement(name);
+  Object.assign(made, attributes);
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+// Paths may be broken behind their separators.
+function breakable(text) {
+  return element("span", { title: text }, ...text.split(/(?<=[._/:])/).flatMap((part) => [part, element("wbr", {})]));
+}
+
+// The end of a path says more than its beginning.
+const shortPath = (path) => path.split("/").length > 5 ? `…/${path.split("/").slice(-3).join("/")}` : path;
+
+class Sidebar {
+  constructor(state) {
+    this.state = state;
+    this.details = document.getElementById("details");
+    this.lists = { groups: document.getElementById("groups"), alive: document.getElementById("alive") };
+    this.tabs = [...document.querySelectorAll("[role=tab]")];
+    for (const tab of this.tabs) tab.addEventListener("click", () => this.open(tab));
+    document.querySelector("[role=tablist]").addEventListener("keydown", (event) => {
+      if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+      const other = this.tabs.find((tab) => tab !== event.target);
+      this.open(other);
+      other.focus();
+      event.stopPropagation();
+    });
+  }
+
+  open(chosen) {
+    for (const tab of this.tabs) {
+      tab.setAttribute("aria-selected", tab === chosen);
+      tab.tabIndex = tab === chosen ? 0 : -1;
+      document.getElementById(tab.getAttribute("aria-controls")).hidden = tab !== chosen;
+    }
+  }
+
+  swatch(colour) {
+    const made = element("span", { className: "swatch" });
+    made.style.background = colour;
+    return made;
+  }
+
+  showDetails() {
+    const { state } = this;
+    const shown = state.hovered ?? state.chosen;
+    if (!shown) {
+      this.details.replaceChildren(
+        element("h2", {}, "Point at a buffer"),
+        element("p", {}, "Each rectangle is one buffer: its width is its lifetime, its height its size, its place the offset in the arena."),
+        element("p", {}, "Striped: the place of a buffer that outlives the run; nobody else may have it."),
+        element("p", {}, "Press ? for the keys."));
+      return;
+    }
+    const { buffers, i } = shown;
+    const asker = buffers.askerOf(i);
+    const rows = [["size", `${byteText(buffers.sizes[i])} (${count(buffers.sizes[i])} bytes)`]];
+    const ticks = buffers.ends[i] - buffers.starts[i];
+    rows.push(["lifetime", `ticks [${count(buffers.starts[i])}, ${count(buffers.ends[i])}), ${count(ticks)} long` +
+      (buffers.escapes[i] ? "; outlives the run" : "")]);
+    for (const pane of state.panes.filter((pane) => pane.buffers === buffers)) {
+      const low = pane.layout.offsets[i];
+      rows.push([state.panes.length > 1 ? `in ${pane.layout.title}` : "offset", `[${count(low)}, ${count(low + buffers.sizes[i])})`]);
+    }
+    if (asker) {
+      rows.push(["module", asker.module || NO_MODULE], ["operator", asker.operators.join(" › ") || UNKNOWN]);
+      if (asker.source) rows.push(["source", `${shortPath(asker.sourceText)} in ${asker.source.function}`]);
+      rows.push(["role", `${asker.role}, occurrence ${buffers.occurrence[i]}`]);
+    }
+    this.details.replaceChildren(
+      element("h2", {}, this.swatch(state.grouping.colourOf(buffers, i)), breakable(`${buffers.nameOf(i)} · ${byteText(buffers.sizes[i])}`)),
+      element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, breakable(value))])));
+  }
+
+  showGroups() {
+    const { state } = this;
+    const several = state.tables.length > 1;
+    const heads = several ? ["group", ...state.panes.map((pane) => `peak of ${pane.layout.title}`)] : ["group", "buffers", "total", "at peak"];
+    const rows = state.grouping.rows.map((row) => {
+      const values = several
+        ? state.panes.map((pane) => byteText(row.peakBytes[state.tables.indexOf(pane.buffers)]))
+        : [count(row.buffers), byteText(row.totalBytes), byteText(row.peakBytes[0])];
+      const button = element("button", { type: "button", onclick: () => state.chooseGroup(row.name) }, this.swatch(row.colour), breakable(state.by === "source" ? shortPath(row.name) : row.name));
+      button.setAttribute("aria-pressed", state.group === row.name);
+      return this.row([button, ...values], state.group === row.name);
+    });
+    this.lists.groups.replaceChildren(this.table(`By ${state.grouping.by}; choose one to see where it is`, heads, rows));
+  }
+
+  showAlive() {
+    const { state } = this;
+    const tables = state.panes.filter((pane, i) => state.panes.findIndex((other) => other.buffers === pane.buffers) === i).map(({ buffers, layout }) => {
+      const rows = buffers.aliveAtPeak.slice(0, 500).map((i) => {
+        const asker = buffers.askerOf(i);
+        const chosen = state.chosen?.buffers === buffers && state.chosen.i === i;
+        const button = element("button", { type: "button", onclick: () => state.choose(buffers, i, true) },
+          this.swatch(state.grouping.colourOf(buffers, i)),
+          element("span", {}, buffers.nameOf(i), asker?.module ? element("small", {}, " ", breakable(asker.module)) : null));
+        return this.row([button, byteText(buffers.sizes[i])], chosen);
+      });
+      const of = state.tables.length > 1 ? ` of ${layout.title}` : "";
+      return this.table(`${count(buffers.aliveAtPeak.length)} buffers, ${byteText(buffers.peakLiveBytes)} alive at the peak${of} ` +
+        `(tick ${count(buffers.peakTick)})`, ["buffer", "size"], rows);
+    });
+    this.lists.alive.replaceChildren(...tables);
+  }
+
+  table(caption, heads, rows) {
+    return element("table", {}, element("caption", {}, caption),
+      element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
+      element("tbody", {}, ...rows));
+  }
+
+  row(cells, chosen) {
+    return element("tr", { className: chosen ? "chosen" : "" }, ...cells.map((cell) => element("td", {}, cell)));
+  }
+}

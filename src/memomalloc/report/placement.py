@@ -1,0 +1,148 @@
+"""What a memory map shows: buffers, when each lived, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from memomalloc.data.columns import BoolArray, Int64Array, int64_column, read_only
+from memomalloc.data.origin import Origin
+from memomalloc.data.plan import Plan
+from memomalloc.data.trace import Trace
+from memomalloc.errors import InvalidPlanError
+from memomalloc.report.live_bytes import LiveBytes
+
+MAX_GAP_BYTES = 2**16
+"""What is shown of a range of addresses that no buffer ever used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Buffers with lifetimes and offsets: a plan, or the addresses that an allocator really gave.
+
+    Attributes:
+        title: which one it is, where several are shown.
+        sizes: bytes.
+        starts: first tick of each lifetime.
+        ends: first tick after each lifetime.
+        escapes: the buffer outlives the run.
+        offsets: bytes from the lowest one.
+        origins: who asked, per buffer; None where that is not known.
+        extent_bytes: the end of the highest buffer: the arena, for a plan.
+        lower_bound_bytes: no plan can be smaller; None where nobody planned.
+        planner: who placed them.
+        proven_optimal: no smaller extent is possible.
+    """
+
+    title: str
+    sizes: Int64Array
+    starts: Int64Array
+    ends: Int64Array
+    escapes: BoolArray
+    offsets: Int64Array
+    origins: tuple[Origin | None, ...]
+    extent_bytes: int
+    lower_bound_bytes: int | None
+    planner: str
+    proven_optimal: bool = False
+
+    @classmethod
+    def of_plan(cls, plan: Plan, *, trace: Trace | None = None, title: str | None = None) -> Placement:
+        """Where a plan puts its buffers.
+
+        Args:
+            plan: n buffers.
+            trace: what the plan was made from, for the origins; None: they are not known.
+            title: None: the planner.
+
+        Raises:
+            InvalidPlanError: the trace is of other buffers.
+        """
+        if trace is not None and (
+            len(trace) != len(plan)
+            or not np.array_equal(trace.starts, plan.starts)
+            or not np.array_equal(trace.ends, plan.ends)
+        ):
+            raise InvalidPlanError(
+                f"the plan of {len(plan)} buffers was not made from this trace of {len(trace)}: plan it again"
+            )
+        return cls(
+            title=title or plan.planner,
+            sizes=plan.sizes,
+            starts=plan.starts,
+            ends=plan.ends,
+            escapes=plan.escapes,
+            offsets=plan.offsets,
+            origins=(None,) * len(plan) if trace is None else trace.origins,
+            extent_bytes=plan.arena_bytes,
+            lower_bound_bytes=plan.lower_bound_bytes,
+            planner=plan.planner,
+            proven_optimal=plan.proven_optimal,
+        )
+
+    @classmethod
+    def of_addresses(cls, trace: Trace, addresses: ArrayLike, *, title: str = "upstream") -> Placement:
+        """Where an allocator really put the buffers of a trace.
+
+        Addresses that no buffer ever used are left out, but for `MAX_GAP_BYTES` of each gap: a heap and its mappings
+        lie terabytes apart.
+
+        Args:
+            trace: n buffers.
+            addresses: n addresses in bytes.
+            title: the allocator.
+
+        Raises:
+            InvalidPlanError: another number of addresses.
+        """
+        column = int64_column("addresses", addresses)
+        if len(column) != len(trace):
+            raise InvalidPlanError(f"{len(column)} addresses for {len(trace)} buffers")
+        offsets = _without_gaps(column, trace.sizes)
+        return cls(
+            title=title,
+            sizes=trace.sizes,
+            starts=trace.starts,
+            ends=trace.ends,
+            escapes=trace.escapes,
+            offsets=offsets,
+            origins=trace.origins,
+            extent_bytes=int((offsets + trace.sizes).max(initial=0)),
+            lower_bound_bytes=None,
+            planner=title,
+        )
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def has_origins(self) -> bool:
+        """Whether it is known who asked for any of the buffers."""
+        return any(origin is not None for origin in self.origins)
+
+    @cached_property
+    def live_bytes(self) -> LiveBytes:
+        """How many bytes are alive when."""
+        return LiveBytes.of(self.sizes, self.starts, self.ends)
+
+    @cached_property
+    def alive_at_peak(self) -> Int64Array:
+        """Indices of the buffers that are alive at the peak, the largest first."""
+        tick = self.live_bytes.peak_tick
+        alive = np.flatnonzero((self.starts <= tick) & (tick < self.ends))
+        return alive[np.argsort(-self.sizes[alive], kind="stable")]
+
+
+def _without_gaps(addresses: Int64Array, sizes: Int64Array) -> Int64Array:
+    order = np.argsort(addresses, kind="stable")
+    starts = addresses[order]
+    used_up_to = np.maximum.accumulate(starts + sizes[order])
+    gaps = np.zeros_like(starts)
+    gaps[1:] = np.maximum(starts[1:] - used_up_to[:-1], 0)
+    left_out = np.cumsum(np.maximum(gaps - MAX_GAP_BYTES, 0))
+    offsets = np.empty_like(starts)
+    offsets[order] = starts - starts[:1] - left_out
+    return read_only(offsets)
