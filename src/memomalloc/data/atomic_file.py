@@ -30,7 +30,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
             if path.suffix == ".gz":
                 # No name and no time inside: equal content gives equal bytes.
                 with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed:
-                    buffered = io.BufferedWriter(compressed)  # type: ignore[arg-type]
+                    buffered = io.BufferedWriter(compressed)
                     yield buffered
                     buffered.flush()
             else:

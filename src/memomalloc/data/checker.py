@@ -30,7 +30,7 @@ def check(plan_or_problem: Plan | Problem, offsets: ArrayLike | None = None) -> 
         offsets = getattr(plan_or_problem, "offsets", None)
         if offsets is None:
             raise InvalidPlanError("a problem has no offsets of its own: pass them to check()")
-    problem: Problem = getattr(plan_or_problem, "problem", plan_or_problem)
+    problem: Problem = getattr(plan_or_problem, "problem", None) or plan_or_problem  # type: ignore[assignment]
     try:
         column = int64_column("offsets", offsets)
     except InvalidProblemError as error:
@@ -46,17 +46,13 @@ def check(plan_or_problem: Plan | Problem, offsets: ArrayLike | None = None) -> 
     misaligned = column % alignment != 0
     if misaligned.any():
         index = first_index(misaligned)
-        raise InvalidPlanError(
-            f"{problem.label(index)}: offset {column[index]} is not a multiple of its alignment"
-        )
+        raise InvalidPlanError(f"{problem.label(index)}: offset {column[index]} is not a multiple of its alignment")
     pins = problem.pinned_offsets
     if pins is not None:
         moved = (pins >= 0) & (pins != column)
         if moved.any():
             index = first_index(moved)
-            raise InvalidPlanError(
-                f"{problem.label(index)}: offset {column[index]}, but it is pinned to {pins[index]}"
-            )
+            raise InvalidPlanError(f"{problem.label(index)}: offset {column[index]}, but it is pinned to {pins[index]}")
 
     first, second = _planner.find_overlap(problem.sizes, problem.starts, problem.ends, column)
     if first >= 0:

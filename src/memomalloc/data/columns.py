@@ -26,9 +26,7 @@ def int64_column(name: str, values: ArrayLike) -> Int64Array:
     try:
         raw = np.asarray(values)
     except (ValueError, OverflowError) as error:
-        raise InvalidProblemError(
-            f"{name} must be a one-dimensional array of whole numbers: {error}"
-        ) from error
+        raise InvalidProblemError(f"{name} must be a one-dimensional array of whole numbers: {error}") from error
     if raw.ndim != 1:
         raise InvalidProblemError(f"{name} must be one-dimensional, not of shape {raw.shape}")
     if raw.size == 0:
@@ -71,7 +69,7 @@ def _convert_each(name: str, raw: NDArray[Any]) -> Int64Array:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise InvalidProblemError(f"{name}[{index}] = {value!r:.60} is not a whole number")
             if not -INT64_MAX - 1 <= int(value) <= INT64_MAX:
-                raise InvalidProblemError(f"{name}[{index}] = {str(value):.60} does not fit into 64 bits")
+                raise InvalidProblemError(f"{name}[{index}] = {value!s:.60} does not fit into 64 bits")
         return raw.astype(np.int64)
     raise InvalidProblemError(
         f"{name}[0] = {raw[0]!r:.60} is not a whole number ({name} has type {raw.dtype}, int64 is needed)"

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from memomalloc.errors import FileFormatError
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     """A fault that json itself lets pass."""
 
 
@@ -36,7 +36,7 @@ def parse_json(text: str | bytes, path: str | Path, *, what: str, line: int | No
     except json.JSONDecodeError as error:
         message = f"not valid JSON ({error.msg} at character {error.pos}): the {what} is damaged or truncated"
         raise FileFormatError(path, message, line=error.lineno if line is None else line) from None
-    except ValueError as error:  # _Refused, or a number of thousands of digits
+    except ValueError as error:  # _RefusedError, or a number of thousands of digits
         raise FileFormatError(path, f"{error}; a {what} has none", line=line) from None
 
 
@@ -45,12 +45,12 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Refused(f"duplicate key {duplicate!r:.60}")
+        raise _RefusedError(f"duplicate key {duplicate!r:.60}")
     return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _Refused(f"{name} is not a number")
+    raise _RefusedError(f"{name} is not a number")
 
 
 def read_bounded(path: str | Path, max_bytes: int, *, what: str) -> bytes:

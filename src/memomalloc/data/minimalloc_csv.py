@@ -1,8 +1,8 @@
 """The CSV files of MiniMalloc (google/minimalloc), which other planners read and write as well.
 
-A header names the columns, in any order: ``id``, ``lower``, ``upper`` and ``size``, and optionally ``alignment`` (bytes) and
-``offset`` (a pin; -1 or nothing: free). Lifetimes are half-open ticks [lower, upper), sizes are in bytes. A file with a plan
-has every buffer's offset: read back, it is a problem with all buffers pinned.
+A header names the columns, in any order: ``id``, ``lower``, ``upper`` and ``size``, and optionally ``alignment``
+(bytes) and ``offset`` (a pin; -1 or nothing: free). Lifetimes are half-open ticks [lower, upper), sizes are in
+bytes. A file with a plan has every buffer's offset: read back, it is a problem with all buffers pinned.
 """
 
 from __future__ import annotations

@@ -78,9 +78,7 @@ def read_plan(path: str | Path, *, max_arena_bytes: int) -> Plan:
     if not isinstance(payload, dict):
         raise FileFormatError(path, f"plan must be an object: {_REMEDY}")
     if document["checksum"] != checksum(payload):
-        raise FileFormatError(
-            path, f"the checksum does not match: the file is damaged or was edited; {_REMEDY}"
-        )
+        raise FileFormatError(path, f"the checksum does not match: the file is damaged or was edited; {_REMEDY}")
     _require_keys(
         path,
         payload,
@@ -116,11 +114,7 @@ def _validated(payload: dict[str, Any], path: str | Path, max_arena_bytes: int) 
         raise FileFormatError(path, f"planner must be a name: {_REMEDY}")
     if not isinstance(proven, bool):
         raise FileFormatError(path, f"proven_optimal must be true or false: {_REMEDY}")
-    if (
-        isinstance(elapsed_s, bool)
-        or not isinstance(elapsed_s, (int, float))
-        or not 0 <= elapsed_s < math.inf
-    ):
+    if isinstance(elapsed_s, bool) or not isinstance(elapsed_s, (int, float)) or not 0 <= elapsed_s < math.inf:
         raise FileFormatError(path, f"elapsed_s must be a number of seconds: {_REMEDY}")
 
     plan = Plan(

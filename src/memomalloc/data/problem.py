@@ -94,9 +94,7 @@ class Problem:
         if ids is not None and len(ids) != n:
             raise InvalidProblemError(f"ids has {len(ids)} entries for {n} buffers")
         _require_positive("alignment_bytes", alignment_bytes)
-        if capacity_bytes is not None and (
-            isinstance(capacity_bytes, bool) or not 0 <= capacity_bytes <= INT64_MAX
-        ):
+        if capacity_bytes is not None and (isinstance(capacity_bytes, bool) or not 0 <= capacity_bytes <= INT64_MAX):
             raise InvalidProblemError(f"capacity_bytes = {capacity_bytes} must be between 0 and 2**63 - 1")
         raw_sizes, starts_column, ends_column = columns
         _refuse("size", raw_sizes, raw_sizes < 0, "must not be negative", ids)
@@ -112,9 +110,7 @@ class Problem:
         alignment = np.int64(alignment_bytes) if per_buffer is None else per_buffer
         padding = -raw_sizes % np.int64(alignment_bytes)
         overflow = raw_sizes > INT64_MAX - padding
-        _refuse(
-            "size", raw_sizes, overflow, "does not fit into 64 bits when rounded up to the alignment", ids
-        )
+        _refuse("size", raw_sizes, overflow, "does not fit into 64 bits when rounded up to the alignment", ids)
         rounded = read_only(raw_sizes + padding)
         pins = _pin_column(pinned_offsets, alignment, rounded, n, ids)
 
@@ -123,9 +119,7 @@ class Problem:
         highest_pin = 0 if pins is None else max(0, int(np.max(pins, initial=0)))
         if exact_sum(rounded) + slack + highest_pin > MAX_TOTAL_BYTES:
             raise InvalidProblemError(f"the sizes sum to more than the {MAX_TOTAL_BYTES} bytes that can be planned")
-        problem = cls(
-            rounded, starts_column, ends_column, alignment_bytes, per_buffer, pins, capacity_bytes, ids
-        )
+        problem = cls(rounded, starts_column, ends_column, alignment_bytes, per_buffer, pins, capacity_bytes, ids)
         if pins is not None:
             problem._refuse_overlapping_pins()
         return problem
@@ -172,14 +166,10 @@ def _require_length(name: str, column: Int64Array, n: int) -> None:
 
 def _require_positive(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= MAX_ALIGNMENT:
-        raise InvalidProblemError(
-            f"{name} = {value!r:.60} must be a whole number between 1 and {MAX_ALIGNMENT}"
-        )
+        raise InvalidProblemError(f"{name} = {value!r:.60} must be a whole number between 1 and {MAX_ALIGNMENT}")
 
 
-def _refuse(
-    name: str, column: Int64Array, faulty: BoolArray, rule: str, ids: Sequence[Hashable] | None
-) -> None:
+def _refuse(name: str, column: Int64Array, faulty: BoolArray, rule: str, ids: Sequence[Hashable] | None) -> None:
     if faulty.any():
         index = first_index(faulty)
         raise InvalidProblemError(f"{_label(index, ids)}: {name} {column[index]} {rule}")
@@ -211,8 +201,6 @@ def _pin_column(
     pins = int64_column("pinned_offsets", pinned_offsets)
     _require_length("pinned_offsets", pins, n)
     _refuse("pinned offset", pins, pins < -1, "must be -1 (free) or not negative", ids)
-    _refuse(
-        "pinned offset", pins, (pins > 0) & (pins % alignment != 0), "is not a multiple of the alignment", ids
-    )
+    _refuse("pinned offset", pins, (pins > 0) & (pins % alignment != 0), "is not a multiple of the alignment", ids)
     _refuse("pinned offset", pins, pins > INT64_MAX - sizes, "leaves no room for the buffer in 64 bits", ids)
     return pins if (pins >= 0).any() else None

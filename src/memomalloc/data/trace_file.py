@@ -188,9 +188,7 @@ class _Reader:
 
     def _footer(self, footer: dict[str, Any], digest: str) -> None:
         if footer != {"buffers": len(self._columns[0]), "sha256": digest}:
-            self._fail(
-                "the checksum or the number of buffers does not match: the file is damaged; record again"
-            )
+            self._fail("the checksum or the number of buffers does not match: the file is damaged; record again")
 
     def _buffer(self, row: list[Any]) -> None:
         if len(row) != len(self._columns):

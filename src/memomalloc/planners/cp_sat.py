@@ -71,9 +71,7 @@ def solve(problem: Problem, request: Request) -> Solution:
         return Solution(None, 0, "cp_sat", False, False)
     arena = model_data.height(found)
     optimal = arena == model_data.lower_bound or (capacity is None and status == cp_model.OPTIMAL)
-    return Solution(
-        model_data.to_bytes(problem, found), arena * model_data.unit_bytes, "cp_sat", optimal, False
-    )
+    return Solution(model_data.to_bytes(problem, found), arena * model_data.unit_bytes, "cp_sat", optimal, False)
 
 
 def _callback(cp_model: Any, unit_bytes: int, poll: Poll | None) -> Any:
@@ -81,9 +79,11 @@ def _callback(cp_model: Any, unit_bytes: int, poll: Poll | None) -> Any:
     if poll is None:
         return None
 
+    tell = poll
+
     class Callback(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
         def on_solution_callback(self) -> None:
-            if not poll(int(self.objective_value) * unit_bytes):
+            if not tell(int(self.objective_value) * unit_bytes):
                 self.stop_search()
 
     return Callback()

@@ -53,15 +53,11 @@ def solve(problem: Problem, request: Request) -> Solution:
             if data.height(found) < best_height and _is_valid(data, pairs, found):
                 best, best_height = found, data.height(found)
     provable = data.known_height <= _MAX_HEIGHT_FOR_PROOF
-    optimal = best_height == data.lower_bound or (
-        provable and best_height - bound < 1 - _MIN_DISTANCE_FOR_PROOF
-    )
+    optimal = best_height == data.lower_bound or (provable and best_height - bound < 1 - _MIN_DISTANCE_FOR_PROOF)
     infeasible = capacity is not None and (
         capacity < data.lower_bound or (provable and bound > capacity + _MIN_DISTANCE_FOR_PROOF)
     )
-    return Solution(
-        data.to_bytes(problem, best), best_height * data.unit_bytes, "mip", optimal, infeasible
-    )
+    return Solution(data.to_bytes(problem, best), best_height * data.unit_bytes, "mip", optimal, infeasible)
 
 
 def _program(optimize: Any, data: SolverModel, pairs: list[tuple[int, int]]) -> dict[str, Any]:
@@ -113,6 +109,4 @@ def _program(optimize: Any, data: SolverModel, pairs: list[tuple[int, int]]) -> 
 
 def _is_valid(data: SolverModel, pairs: list[tuple[int, int]], offsets: Any) -> bool:
     """Whether no two neighbours overlap: pins can break an order that was rounded."""
-    return all(
-        offsets[i] + data.sizes[i] <= offsets[j] or offsets[j] + data.sizes[j] <= offsets[i] for i, j in pairs
-    )
+    return all(offsets[i] + data.sizes[i] <= offsets[j] or offsets[j] + data.sizes[j] <= offsets[i] for i, j in pairs)

@@ -1,0 +1,41 @@
+"""What planners are compared on: the files that are named, or else what this package ships and generates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+from memomalloc.bench.hard_instances import cut_rectangle
+from memomalloc.data.minimalloc_csv import read_minimalloc_csv
+from memomalloc.data.problem import Problem
+from memomalloc.data.trace import Trace
+
+#: Buffers, seed and share of dropped pieces of the generated instances.
+HARD = ((100, 1, 0.0), (150, 2, 0.05), (300, 3, 0.0), (400, 4, 0.05))
+SMOKE_HARD = ((30, 1, 0.0),)
+
+
+def read_instance(path: Path) -> Problem:
+    """A CSV file of MiniMalloc or a trace file.
+
+    Raises:
+        FileFormatError: it is neither.
+    """
+    return read_minimalloc_csv(path) if path.suffix == ".csv" else Trace.load(path).problem()
+
+
+def shipped_instances() -> Iterable[tuple[str, Problem]]:
+    """The traces that this project recorded."""
+    folder = resources.files("memomalloc.bench") / "instances"
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith((".csv", ".jsonl", ".gz")):
+            with resources.as_file(entry) as path:
+                yield entry.name, read_instance(path)
+
+
+def generated_instances(*, smoke: bool = False) -> Iterable[tuple[str, Problem]]:
+    """Rectangles cut at random; ``smoke``: one that is small."""
+    for num_buffers, seed, dropped in SMOKE_HARD if smoke else HARD:
+        name = f"cut-{num_buffers}" + (f"-drop-{dropped:.0%}" if dropped else "")
+        yield name, cut_rectangle(num_buffers, seed=seed, dropped=dropped)

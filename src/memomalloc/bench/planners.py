@@ -1,0 +1,159 @@
+"""Every planner on every instance, with omnimalloc beside them where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from memomalloc.bench.machine import describe_machine, describe_versions
+from memomalloc.data.checker import check
+from memomalloc.data.problem import Problem
+from memomalloc.errors import InvalidProblemError, MissingDependencyError
+from memomalloc.planners import available, plan
+
+OMNIMALLOC = "omnimalloc"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One planner on one instance.
+
+    Attributes:
+        instance: its name.
+        num_buffers: of the instance.
+        lower_bound_bytes: of the instance.
+        planner: its name.
+        arena_bytes: None where it made no plan.
+        elapsed_s: with preparation and check; for omnimalloc without the conversion of the input.
+        proven_optimal: as the planner says, or because the lower bound is reached.
+        note: why there is no plan; empty otherwise.
+    """
+
+    instance: str
+    num_buffers: int
+    lower_bound_bytes: int
+    planner: str
+    arena_bytes: int | None
+    elapsed_s: float
+    proven_optimal: bool
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Arena to lower bound; None where there is no plan."""
+        if self.arena_bytes is None:
+            return None
+        return self.arena_bytes / self.lower_bound_bytes if self.lower_bound_bytes else 1.0
+
+    def as_text(self) -> str:
+        """A cell of a table."""
+        if self.ratio is None:
+            return self.note
+        proof = "*" if self.proven_optimal else ""
+        return f"{self.ratio:.4f}{proof} {self.elapsed_s:.3f}"
+
+
+def planner_names() -> list[str]:
+    """Every planner that can run here, omnimalloc last where it is installed."""
+    names = [planner.name for planner in available()]
+    if importlib.util.find_spec("omnimalloc") is not None:
+        names.append(OMNIMALLOC)
+    return names
+
+
+def compare(
+    instances: Sequence[tuple[str, Problem]], planners: Sequence[str], *, time_limit_s: float, seed: int
+) -> Iterator[Measurement]:
+    """Measure each planner on each instance, one after the other, in this thread.
+
+    Args:
+        instances: names and problems.
+        planners: names; ``omnimalloc`` is one of them.
+        time_limit_s: for each planner that searches.
+        seed: of the random choices.
+    """
+    for name, problem in instances:
+        for planner in planners:
+            run = _run_omnimalloc if planner == OMNIMALLOC else _run_planner
+            yield _measure(name, problem, planner, partial(run, problem, planner, time_limit_s, seed))
+
+
+def as_document(measurements: Sequence[Measurement], *, time_limit_s: float, seed: int) -> dict[str, Any]:
+    """All of it for a JSON file, with what it was measured on."""
+    return {
+        "format": "memomalloc-planner-results",
+        "version": 1,
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "time_limit_s": time_limit_s,
+        "seed": seed,
+        "rows": [asdict(measurement) | {"ratio": measurement.ratio} for measurement in measurements],
+    }
+
+
+def as_markdown(measurements: Sequence[Measurement]) -> str:
+    """A table: instances down, planners across."""
+    planners = list(dict.fromkeys(measurement.planner for measurement in measurements))
+    lines = [
+        "| instance | buffers | lower bound | " + " | ".join(planners) + " |",
+        "|---|---:|---:|" + "---:|" * len(planners),
+    ]
+    for row in rows_of(measurements):
+        cells = " | ".join(measurement.as_text() for measurement in row)
+        lines.append(f"| {row[0].instance} | {row[0].num_buffers} | {row[0].lower_bound_bytes} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def rows_of(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
+    """The measurements by instance, in the order in which they were made."""
+    by_instance: dict[str, list[Measurement]] = {}
+    for measurement in measurements:
+        by_instance.setdefault(measurement.instance, []).append(measurement)
+    return list(by_instance.values())
+
+
+_Run = Callable[[], tuple[int, bool]]
+
+
+def _measure(instance: str, problem: Problem, planner: str, run: _Run) -> Measurement:
+    start_s = time.perf_counter()
+    arena_bytes: int | None = None
+    proven, note = False, ""
+    try:
+        arena_bytes, proven = run()
+    except InvalidProblemError:
+        note = "too large"
+    except MissingDependencyError:
+        note = "not installed"
+    elapsed_s = time.perf_counter() - start_s
+    return Measurement(instance, len(problem), problem.lower_bound_bytes, planner, arena_bytes, elapsed_s, proven, note)
+
+
+def _run_planner(problem: Problem, planner: str, time_limit_s: float, seed: int) -> tuple[int, bool]:
+    planned = plan(problem, planner=planner, time_limit_s=time_limit_s, seed=seed)
+    return planned.arena_bytes, planned.proven_optimal
+
+
+def _run_omnimalloc(problem: Problem, _: str, time_limit_s: float, seed: int) -> tuple[int, bool]:
+    omnimalloc: Any = importlib.import_module("omnimalloc")
+    supermalloc: Any = importlib.import_module("omnimalloc.allocators.supermalloc")
+    columns = (problem.sizes.tolist(), problem.starts.tolist(), problem.ends.tolist())
+    allocations = [
+        omnimalloc.Allocation(id=i, size=size, start=start, end=end)
+        for i, (size, start, end) in enumerate(zip(*columns, strict=True))
+        if size > 0
+    ]
+    placed = omnimalloc.allocate(allocations, supermalloc.SupermallocAllocator(timeout=time_limit_s, num_threads=1))
+    offsets = np.zeros(len(problem), dtype=np.int64)
+    for allocation in placed:
+        offsets[allocation.id] = allocation.offset
+    check(problem, offsets)
+    arena_bytes = int(np.max(offsets + problem.sizes, initial=0))
+    return arena_bytes, arena_bytes == problem.lower_bound_bytes

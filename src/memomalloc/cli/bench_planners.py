@@ -1,0 +1,129 @@
+"""Compare the planners: arena to lower bound (* where proven optimal) and seconds, for each on every instance.
+
+FILES are CSV files of MiniMalloc or trace files. Without any, the traces that this package ships and some generated
+instances with known optimum are taken.
+
+examples:
+  memomalloc bench planners
+  memomalloc bench planners A.csv B.csv --planners auto,skyline,greedy_by_size --time-limit 10
+  memomalloc bench planners --json results.json --markdown table.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memomalloc.extras import require
+
+if TYPE_CHECKING:
+    from memomalloc.bench.planners import Measurement
+    from memomalloc.data.problem import Problem
+
+HELP = "every planner on every instance"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILES", help="instances (default: our own)")
+    parser.add_argument("--planners", metavar="NAMES", help="separated by commas (default: all that are installed)")
+    parser.add_argument(
+        "--time-limit", type=float, default=1.0, metavar="S", help="seconds for each search (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random choices (default: 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to FILE")
+    parser.add_argument("--smoke", action="store_true", help="only see that it works, in seconds")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, show, write.
+
+    Returns:
+        0; whatever goes wrong is raised.
+    """
+    require("rich", extra="cli", feature="memomalloc bench")
+    from memomalloc.bench import planners
+    from memomalloc.data.atomic_file import atomic_file
+    from memomalloc.planners.registry import find
+
+    names = planners.planner_names() if args.planners is None else args.planners.split(",")
+    for name in names:
+        if name != planners.OMNIMALLOC:
+            find(name)
+    instances = _instances(args)
+    time_limit_s = 0.1 if args.smoke else args.time_limit
+    measurements: list[Measurement] = []
+    try:
+        _measure(measurements, instances, names, time_limit_s=time_limit_s, seed=args.seed)
+    finally:
+        # Interrupted or not: what was measured is shown and kept.
+        _show(measurements)
+        if args.json is not None:
+            document = planners.as_document(measurements, time_limit_s=time_limit_s, seed=args.seed)
+            with atomic_file(args.json) as file:
+                file.write(json.dumps(document, indent=1).encode() + b"\n")
+        if args.markdown is not None:
+            with atomic_file(args.markdown) as file:
+                file.write(planners.as_markdown(measurements).encode())
+    return 0
+
+
+def _instances(args: argparse.Namespace) -> list[tuple[str, Problem]]:
+    from memomalloc.bench.planner_instances import generated_instances, read_instance, shipped_instances
+
+    if args.files:
+        return [(path.name, read_instance(path)) for path in args.files]
+    shipped = [] if args.smoke else list(shipped_instances())
+    return shipped + list(generated_instances(smoke=args.smoke))
+
+
+def _measure(
+    measurements: list[Measurement],
+    instances: list[tuple[str, Problem]],
+    names: list[str],
+    *,
+    time_limit_s: float,
+    seed: int,
+) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from memomalloc.bench.planners import compare
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # No refreshing thread: it would take the processor from what is being measured.
+    with Progress(*columns, auto_refresh=False, transient=True) as progress:
+        task = progress.add_task("planning", total=len(instances) * len(names))
+        for measurement in compare(instances, names, time_limit_s=time_limit_s, seed=seed):
+            measurements.append(measurement)
+            progress.update(task, advance=1, description=measurement.instance)
+            progress.refresh()
+
+
+def _show(measurements: list[Measurement]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from memomalloc.bench.planners import rows_of
+
+    console = Console()
+    for row in rows_of(measurements):
+        title = f"{row[0].instance}: {row[0].num_buffers} buffers, lower bound {row[0].lower_bound_bytes} bytes"
+        table = Table("planner", title=title, title_justify="left")
+        for heading in ("arena / bound", "arena bytes", "seconds"):
+            table.add_column(heading, justify="right")
+        for measurement in row:
+            if measurement.ratio is None:
+                table.add_row(measurement.planner, measurement.note, "", "")
+                continue
+            proof = " *" if measurement.proven_optimal else "  "
+            table.add_row(
+                measurement.planner,
+                f"{measurement.ratio:.4f}{proof}",
+                str(measurement.arena_bytes),
+                f"{measurement.elapsed_s:.4f}",
+            )
+        console.print(table)
+    console.print("* proven optimal")
