@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from memomalloc.report.byte_text import byte_text, parse_bytes
+from memomalloc.data.byte_text import byte_text, parse_bytes
 
 HELP = "check a plan file and the size of its arena"
 

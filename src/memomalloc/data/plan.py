@@ -68,6 +68,12 @@ class Plan:
             self.sizes, starts, ends, alignment_bytes=self.alignment_bytes, alignments=self.alignments
         )
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from memomalloc.data.notebook import plan_html
+
+        return plan_html(self)
+
     def save(self, path: str | Path) -> None:
         """Write a plan file, atomically. See `plan_file`."""
         from memomalloc.data.plan_file import write_plan

@@ -107,9 +107,7 @@ class Trace:
             if len(column) != n:
                 raise InvalidProblemError(f"{name} has {len(column)} entries, sizes has {n}")
         if end_tick is None:
-            last = [
-                int(column.max()) for column in (start_column + 1, end_column[~escape_column]) if len(column)
-            ]
+            last = [int(column.max()) for column in (start_column + 1, end_column[~escape_column]) if len(column)]
             end_tick = max(last, default=0)
         ends_filled = np.where(escape_column, np.int64(end_tick), end_column)
         faults = [
@@ -164,6 +162,12 @@ class Trace:
         starts, ends = stretch_escapes(self.starts, self.ends, self.escapes)
         return Problem.from_arrays(self.sizes, starts, ends, alignment_bytes=alignment_bytes)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from memomalloc.data.notebook import trace_html
+
+        return trace_html(self)
+
     def save(self, path: str | Path) -> None:
         """Write a trace file, atomically; compressed when the name ends in ``.gz``. See `trace_file`."""
         from memomalloc.data.trace_file import write_trace
@@ -182,9 +186,7 @@ class Trace:
         return read_trace(path)
 
 
-def stretch_escapes(
-    starts: Int64Array, ends: Int64Array, escapes: BoolArray
-) -> tuple[Int64Array, Int64Array]:
+def stretch_escapes(starts: Int64Array, ends: Int64Array, escapes: BoolArray) -> tuple[Int64Array, Int64Array]:
     """Lifetimes in which every escape lives from the first tick to the last: it outlives its run."""
     if not escapes.any():
         return starts, ends

@@ -7,8 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from memomalloc.data.byte_text import byte_text
 from memomalloc.data.origin import Origin
-from memomalloc.report.byte_text import byte_text
 from memomalloc.report.groups import origin_name
 from memomalloc.report.placement import Placement
 

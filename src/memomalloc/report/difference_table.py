@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memomalloc.report.byte_text import byte_text
+from memomalloc.data.byte_text import byte_text
 from memomalloc.report.difference import Change, Difference
 
 

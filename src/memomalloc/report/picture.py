@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memomalloc.data.atomic_file import atomic_file
+from memomalloc.data.byte_text import byte_mark, byte_text
 from memomalloc.data.columns import Int64Array
 from memomalloc.extras import require
-from memomalloc.report.byte_text import byte_mark, byte_text
 from memomalloc.report.groups import SIZE_CLASSES, default_by, default_depth, group_names, groups
 from memomalloc.report.placement import Placement
 
