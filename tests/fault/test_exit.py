@@ -1,0 +1,95 @@
+"""The interpreter ends while tensors live, runs go on, or threads run: exit code 0, and nothing on stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+
+import memomalloc
+from child_process import in_child_process, run_python
+from models import Chain, chain_result, chain_values, conv_net, images
+from serving import learn, lies_in_an_arena
+
+_until_exit: list[Any] = []  # module state, cleared late by the interpreter
+
+
+class _Resurrected:
+    """Uses torch in its finalizer, when much of the interpreter is gone."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        self.output = output
+
+    def __del__(self) -> None:
+        self.output = self.output * 2
+
+
+@in_child_process()
+def test_outputs_live_at_exit() -> None:
+    with torch.inference_mode():
+        wrapper = memomalloc.optimize(conv_net())
+        learn(wrapper, images(0))
+        _until_exit.append(wrapper(images(1)))
+    assert lies_in_an_arena(_until_exit[0])
+
+
+@in_child_process()
+def test_outputs_live_at_exit_in_a_cycle_and_with_a_finalizer() -> None:
+    wrapper = memomalloc.optimize(Chain())
+    learn(wrapper, chain_values(0))
+    _until_exit.extend([wrapper, wrapper(chain_values(1)), _Resurrected(wrapper(chain_values(2))), _until_exit])
+
+
+@in_child_process()
+def test_outputs_held_by_torch_itself_live_at_exit() -> None:
+    wrapper = memomalloc.optimize(Chain())
+    learn(wrapper, chain_values(0))
+    torch.held_by_torch = wrapper(chain_values(1))
+    sys.held_by_sys = wrapper(chain_values(2))
+
+
+@in_child_process()
+def test_exit_inside_a_replay() -> None:
+    with memomalloc.record() as recording:
+        chain_result(chain_values(0))
+    _until_exit.append(memomalloc.replay(memomalloc.plan(recording.trace)).__enter__())
+    _until_exit.append(chain_result(chain_values(1)))
+    sys.exit(0)
+
+
+@in_child_process()
+def test_exit_inside_a_recording() -> None:
+    _until_exit.append(memomalloc.record().__enter__())
+    _until_exit.append(chain_result(chain_values(1)))
+
+
+@in_child_process()
+def test_exit_while_daemon_threads_are_in_the_middle_of_runs() -> None:
+    # Parked, since torch itself aborts the process when a daemon thread runs an operator at exit.
+    inside, never = threading.Barrier(4), threading.Event()
+
+    def visit(step: int, values: torch.Tensor) -> None:
+        if step == 3 and threading.current_thread() is not threading.main_thread():
+            inside.wait()
+            never.wait()
+
+    wrapper = memomalloc.optimize(Chain(visit=visit))
+    learn(wrapper, chain_values(0))
+    for _ in range(3):
+        threading.Thread(target=wrapper, args=(chain_values(1),), daemon=True).start()
+    inside.wait()
+    assert wrapper.stats().num_arenas_in_use == 3
+
+
+@pytest.mark.parametrize("how", ["sys.exit(3)", "os._exit(3)", "os.abort()"])
+def test_the_exit_code_is_the_programs(how: str) -> None:
+    child = run_python(f"""
+        import os, sys, memomalloc, models
+        wrapper = memomalloc.optimize(models.Chain(), example_inputs=models.chain_values(0))
+        output = wrapper(models.chain_values(1))
+        {how}
+    """)
+    assert child.returncode == (-6 if how == "os.abort()" else 3), child.stderr
