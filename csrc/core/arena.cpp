@@ -26,6 +26,12 @@ constexpr unsigned char kPoison = 0xEF;
 
 // MADV_POPULATE_WRITE, of Linux 5.14: older headers do not have it, older kernels refuse it.
 constexpr int kPopulateWrite = 23;
+// Where pages are larger, the system refuses what is no whole page, and keeps it.
+constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t round_up_to_page(uint64_t bytes) noexcept {
+  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+}
+
 
 // Makes every thread of the process pass a full memory barrier. Where the kernel cannot, a race may leave an
 // orphaned arena mapped until the next orphan() looks at all of them; nothing unsafe follows.
@@ -78,6 +84,7 @@ void Arena::start_run() noexcept {
   ++serial;
   block_what_survives();
 }
+  may_be_resident_ = true;
 
 void Arena::block_what_survives() noexcept {
   for (uint32_t place = 0; place < layout_->num_shared_places(); ++place) {
@@ -98,6 +105,7 @@ RunCounts Arena::finish_run() noexcept {
   counts_.served = cursor() - num_skipped_ - num_refused_;
   counts_.missing = num_slots_ - cursor() + num_skipped_;
   return counts_;
+  idle_since_ = std::chrono::steady_clock::now();
 }
 
 // --- The guard's slow path
@@ -268,9 +276,29 @@ void Arena::reap_locked() noexcept {
   blocked_in_run_ = {};
 }
 
-uint64_t Arena::release_pages() noexcept {
-  if (!is_idle()) return 0;
-  return madvise(base_, mapped_bytes(), MADV_DONTNEED) == 0 ? mapped_bytes() : 0;
+uint64_t Arena::release_pages(std::chrono::nanoseconds idle_for) {
+  if (running_ || !may_be_resident_ || std::chrono::steady_clock::now() - idle_since_ < idle_for) return 0;
+  // What lives now may be given back meanwhile; nothing can come to live, since only a run takes slots.
+  std::vector<std::pair<uint64_t, uint64_t>> live;  // begin and end
+  for (uint32_t place = 0; place < layout_->num_places(); ++place) {
+    // acquire: pairs with vacate(): its holder is done with the bytes before they go.
+    const uint32_t occupant = occupants_[place].load(std::memory_order_acquire);
+    if (occupant == 0) continue;
+    const uint64_t begin = layout_->place_offset(place);
+    live.emplace_back(begin, begin + slots_[occupant - 1].size);
+  }
+  may_be_resident_ = !live.empty();
+  live.emplace_back(round_up_to_page(mapped_bytes()), 0);
+  std::sort(live.begin(), live.end());
+  uint64_t released = 0;
+  uint64_t begin = 0;
+  for (const auto& [next, end] : live) {
+    const uint64_t gap_end = next / kPageBytes * kPageBytes;
+    if (begin < gap_end && madvise(base_ + begin, gap_end - begin, MADV_DONTNEED) == 0)
+      released += gap_end - begin;
+    begin = std::max(begin, round_up_to_page(end));
+  }
+  return released;
 }
 
 uint32_t Arena::num_live_blocks() const noexcept {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -124,9 +125,11 @@ class alignas(64) Arena {
   // now.
   void orphan() noexcept;
 
-  // Gives the pages of an arena that nothing uses back to the system; the next run faults them in again.
-  // Returns the bytes, 0 if the arena is in use.
-  uint64_t release_pages() noexcept;
+  // Gives the pages of an arena on which no run goes on back to the system, all but those on which a block
+  // lives; the next run faults them in again. Does nothing before the arena was idle for `idle_for`. Returns
+  // the bytes given back, resident or not; 0 where there are none since the last time. Throws
+  // std::bad_alloc.
+  uint64_t release_pages(std::chrono::nanoseconds idle_for);
   bool is_idle() const noexcept { return !running_ && num_live_blocks() == 0; }
 
   // Unmaps the arena if it is an orphan that nothing uses. Takes the registry lock; reachable from a deleter.
@@ -234,6 +237,7 @@ class alignas(64) Arena {
   bool poison_ = false;
   bool running_ = false;
 
+  bool may_be_resident_ = false;  // a run went on, or a block lived, since pages were last given back
   const Layout* layout_ = nullptr;
   const Slot* slots_ = nullptr;
   uint32_t num_slots_ = 0;
@@ -252,6 +256,7 @@ class alignas(64) Arena {
   RunCounts counts_;
   DeviatingRequests deviating_;
 
+  std::chrono::steady_clock::time_point idle_since_;
   std::shared_ptr<const Layout> layout_owner_;
   std::shared_ptr<ArenaBudget> budget_;
   uint32_t id_ = 0;

@@ -4,7 +4,6 @@
 #include <condition_variable>
 #include <mutex>
 #include <new>
-#include <numeric>
 #include <utility>
 
 #include "core/registry.hpp"
@@ -107,10 +106,14 @@ void Pool::drop(Arena* arena) noexcept {
   arena->orphan();
 }
 
-uint64_t Pool::release_pages() {
-  const RegistryGuard guard(g_registry_lock);
-  return std::accumulate(arenas_.begin(), arenas_.end(), uint64_t{0},
-                         [](uint64_t bytes, Arena* arena) { return bytes + arena->release_pages(); });
+uint64_t Pool::release_pages(std::chrono::nanoseconds idle_for) {
+  uint64_t released = 0;
+  for (std::size_t i = 0;; ++i) {
+    // Taken for one arena at a time: giving back takes milliseconds, and who begins a run waits for one only.
+    const RegistryGuard guard(g_registry_lock);
+    if (i >= arenas_.size()) return released;
+    released += arenas_[i]->release_pages(idle_for);
+  }
 }
 
 DeviatingRequests Pool::last_deviating_requests() const {

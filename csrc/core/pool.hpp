@@ -62,8 +62,9 @@ class Pool {
   // The first deviating requests of the last run that had any.
   DeviatingRequests last_deviating_requests() const;
 
-  // Gives the pages of all idle arenas back to the system; returns their bytes.
-  uint64_t release_pages();
+  // Gives the pages that no run and no block uses back to the system, of arenas that were idle for so long;
+  // returns the bytes. See Arena::release_pages().
+  uint64_t release_pages(std::chrono::nanoseconds idle_for = {});
 
   // --- For the budget; the caller holds the registry lock
 

@@ -163,7 +163,13 @@ NB_MODULE(_runtime, module) {
             return as_number(pool.begin(std::chrono::nanoseconds(static_cast<int64_t>(time_limit_s * 1e9))));
           },
           "time_limit_s"_a)
-      .def("release_pages", &Pool::release_pages, nb::call_guard<nb::gil_scoped_release>())
+      .def(
+          "release_pages",
+          [](Pool& pool, double idle_for_s) {
+            const nb::gil_scoped_release release;
+            return pool.release_pages(std::chrono::nanoseconds(static_cast<int64_t>(idle_for_s * 1e9)));
+          },
+          "idle_for_s"_a = 0.0)
       // A tuple for each of the first deviating requests: slot, reason, bytes.
       .def("last_deviating_requests",
            [](const Pool& pool) {
