@@ -24,14 +24,14 @@ constexpr uint32_t kMaxWindow = 1024;
 
 constexpr unsigned char kPoison = 0xEF;
 
-// MADV_POPULATE_WRITE, of Linux 5.14: older headers do not have it, older kernels refuse it.
-constexpr int kPopulateWrite = 23;
 // Where pages are larger, the system refuses what is no whole page, and keeps it.
 constexpr uint64_t kPageBytes = 4096;
 constexpr uint64_t round_up_to_page(uint64_t bytes) noexcept {
   return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
+// MADV_POPULATE_WRITE, of Linux 5.14: older headers do not have it, older kernels refuse it.
+constexpr int kPopulateWrite = 23;
 
 // Makes every thread of the process pass a full memory barrier. Where the kernel cannot, a race may leave an
 // orphaned arena mapped until the next orphan() looks at all of them; nothing unsafe follows.
@@ -81,10 +81,10 @@ void Arena::start_run() noexcept {
   is_watched_.store(reports_ || poison_, std::memory_order_relaxed);
   abandoned = false;
   running_ = true;
+  may_be_resident_ = true;
   ++serial;
   block_what_survives();
 }
-  may_be_resident_ = true;
 
 void Arena::block_what_survives() noexcept {
   for (uint32_t place = 0; place < layout_->num_shared_places(); ++place) {
@@ -102,10 +102,10 @@ void Arena::block_what_survives() noexcept {
 
 RunCounts Arena::finish_run() noexcept {
   running_ = false;
+  idle_since_ = std::chrono::steady_clock::now();
   counts_.served = cursor() - num_skipped_ - num_refused_;
   counts_.missing = num_slots_ - cursor() + num_skipped_;
   return counts_;
-  idle_since_ = std::chrono::steady_clock::now();
 }
 
 // --- The guard's slow path

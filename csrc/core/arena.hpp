@@ -236,8 +236,8 @@ class alignas(64) Arena {
   bool reports_ = false;
   bool poison_ = false;
   bool running_ = false;
-
   bool may_be_resident_ = false;  // a run went on, or a block lived, since pages were last given back
+
   const Layout* layout_ = nullptr;
   const Slot* slots_ = nullptr;
   uint32_t num_slots_ = 0;
@@ -255,8 +255,8 @@ class alignas(64) Arena {
   uint32_t num_refused_ = 0;
   RunCounts counts_;
   DeviatingRequests deviating_;
-
   std::chrono::steady_clock::time_point idle_since_;
+
   std::shared_ptr<const Layout> layout_owner_;
   std::shared_ptr<ArenaBudget> budget_;
   uint32_t id_ = 0;
