@@ -1,0 +1,385 @@
+"""The memory map in a real browser: it is opened from its file, without a network, and driven as people drive it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import memomalloc
+from memomalloc.data import Trace
+from memomalloc.report.html_page import write_page
+from memomalloc.report.placement import Placement
+from sample_traces import MIB, large_trace, small_trace
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("no Chromium here: apt-get install chromium", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="drives Chromium: pip install playwright")
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+#: On a busy machine; what is measured on a quiet one is in benchmarks/memory_map.py.
+MAX_OPEN_S = 10.0
+
+
+@dataclass
+class Visit:
+    """A page that is open, and what it should not have done."""
+
+    page: Any
+    open_s: float
+    faults: list[str] = field(default_factory=list)
+
+    def text(self, selector: str) -> str:
+        return str(self.page.inner_text(selector))
+
+    def chosen_buffer(self) -> str:
+        return self.text("#details h2")
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was asked for is drawn."""
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def point(self, tick_share: float, offset_share: float, pane: int = 0) -> tuple[float, float]:
+        """Pixels of a place in a map, by its share of the plot; (0, 0) is at the left and the bottom."""
+        box = self.page.locator(".map").nth(pane).bounding_box()
+        left, right, top, bottom = 68, 14, 6, 24  # MARGIN of curve.js
+        return (
+            box["x"] + left + tick_share * (box["width"] - left - right),
+            box["y"] + top + (1 - offset_share) * (box["height"] - top - bottom),
+        )
+
+    def hover(self, tick_share: float, offset_share: float, pane: int = 0) -> None:
+        self.page.mouse.move(*self.point(tick_share, offset_share, pane))
+        self.settle()
+
+    def tick_at(self, tick_share: float) -> int:
+        """The tick that is shown for a place of the map."""
+        self.hover(tick_share, 0.99)
+        return int(self.text(".now").partition("tick ")[2].partition(":")[0].replace(",", ""))
+
+    def pixel(self, x: float, y: float) -> list[int]:
+        colour: list[int] = self.page.evaluate(
+            """([x, y]) => {
+              const canvas = document.elementsFromPoint(x, y).find((at) => at.tagName === "CANVAS" && at.className === "")
+                ?? document.querySelector(".map canvas");
+              const box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;
+              return [...canvas.getContext("2d").getImageData((x - box.x) * scale, (y - box.y) * scale, 1, 1).data];
+            }""",
+            [x, y],
+        )
+        return colour[:3]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
+    """Opens placements; in the end no page may have logged, failed, or asked the network for anything."""
+    visits: list[Visit] = []
+
+    def open_page(*placements: Placement, width: int = 1280, **options: Any) -> Visit:
+        path = tmp_path / f"map{len(visits)}.html"
+        write_page(placements, path, title="a model")
+        context = browser.new_context(viewport={"width": width, "height": 800}, offline=True, **options)
+        page = context.new_page()
+        visit = Visit(page, 0.0)
+        page.on("console", lambda message: visit.faults.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: visit.faults.append(f"error: {error}"))
+        page.on(
+            "request", lambda request: request.url == path.as_uri() or visit.faults.append(f"request: {request.url}")
+        )
+        began = time.perf_counter()
+        page.goto(path.as_uri())
+        visit.settle()
+        visit.open_s = time.perf_counter() - began
+        visits.append(visit)
+        return visit
+
+    yield open_page
+    for number, visit in enumerate(visits):
+        visit.page.screenshot(path=tmp_path / f"map{number}.png")
+        assert visit.faults == []
+        visit.page.context.close()
+
+
+def placed(trace: Trace, planner: str = "auto", title: str | None = None) -> Placement:
+    return Placement.of_plan(memomalloc.plan(trace, planner=planner), trace=trace, title=title)
+
+
+def colour_of(css: str) -> list[int]:
+    return [int(part) for part in css.removeprefix("rgb(").removesuffix(")").split(",")]
+
+
+def test_what_is_where(visit: Callable[..., Visit]) -> None:
+    placement = placed(small_trace())
+    here = visit(placement)
+    assert "buffers 5 · arena 7.00 MiB" in here.text(".facts")
+    assert "peak, tick 3: 5.00 MiB alive" in here.text(".now")
+    # The middle of buffer 1, ticks [1, 5) of 12, has the colour of its group in the list.
+    height = placement.extent_bytes * 1.02
+    x, y = here.point(2.5 / 12, (placement.offsets[1] + placement.sizes[1] * 0.4) / height)
+    swatch = here.page.evaluate(
+        "getComputedStyle([...document.querySelectorAll('#groups button')]"
+        ".find((button) => button.textContent === 'stem.conv').querySelector('.swatch')).backgroundColor"
+    )
+    assert here.pixel(x, y) == colour_of(swatch)
+    here.page.mouse.move(x, y)
+    here.settle()
+    assert here.chosen_buffer() == "scratch · 3.00 MiB"
+    details = here.text("#details")
+    for text in ("ticks [1, 5), 4 long", "stem.conv", "aten::outer › aten::scratch", "net.py:10 in forward"):
+        assert text in details
+    assert "scratch 3.00 MiB" in here.text(".tip")
+
+
+def test_the_groups_are_a_summary(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(small_trace()))
+    here.page.select_option("#by", "operator")
+    rows = here.page.locator("#groups tbody tr")
+    assert rows.nth(0).inner_text().split("\t") == ["aten::scratch", "1", "3.00 MiB", "3.00 MiB"]
+    assert rows.count() == 4
+    here.page.select_option("#by", "module")
+    here.page.select_option("#depth", "1")
+    assert {name.strip() for name in here.page.locator("#groups tbody button").all_inner_texts()} == {
+        "stem", "body", "head",
+    }  # fmt: skip
+
+
+def test_search_highlights_and_steps_through_what_it_finds(visit: Callable[..., Visit]) -> None:
+    placement = placed(small_trace())
+    here = visit(placement)
+    x, y = here.point(2.5 / 12, (placement.offsets[1] + placement.sizes[1] * 0.4) / (placement.extent_bytes * 1.02))
+    before = here.pixel(x, y)
+    here.press("/")
+    here.page.keyboard.type("conv2d body")
+    here.settle()
+    assert here.text("#matches") == "1 found, 64.0 KiB"
+    dimmed = here.pixel(x, y)
+    assert sum(dimmed) > sum(before)  # closer to white
+    here.press("Enter")
+    assert here.chosen_buffer() == "conv2d · 64.0 KiB"
+    here.press("Escape")
+    assert here.text("#matches") == ""
+    assert here.pixel(x, y) == before
+
+
+def test_a_group_can_be_chosen(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(small_trace()))
+    here.page.click("#groups button:has-text('head')")
+    assert here.text("#matches") == "1 found, 2.00 MiB"
+    assert here.page.get_attribute("#groups tr.chosen button", "aria-pressed") == "true"
+
+
+def test_the_wheel_zooms_where_the_pointer_is(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(large_trace(2000), planner="skyline"))
+    left, middle, right = (here.tick_at(share) for share in (0.0, 0.5, 1 - 1e-3))
+    here.hover(0.5, 0.5)
+    for _ in range(5):
+        here.page.mouse.wheel(0, -300)
+    here.settle()
+    assert abs(here.tick_at(0.5) - middle) <= 0.01 * (right - left)
+    zoomed = here.tick_at(1 - 1e-3) - here.tick_at(0.0)
+    assert 0 < zoomed < (right - left) / 5
+    here.press("0")
+    assert (here.tick_at(0.0), here.tick_at(1 - 1e-3)) == (left, right)
+
+
+def test_the_keyboard_does_it_all(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(large_trace(2000), planner="skyline"))
+    right = here.tick_at(1 - 1e-3)
+    here.press("+", "+", "+")
+    assert here.tick_at(1 - 1e-3) < right
+    left = here.tick_at(0.0)
+    here.press("ArrowRight")
+    assert here.tick_at(0.0) > left
+    here.press("ArrowLeft", "-", "-", "-")
+    assert here.tick_at(1 - 1e-3) == pytest.approx(right, abs=2)
+    here.press("0")
+    here.page.mouse.move(5, 5)
+    here.press("n", "n", "p")
+    assert "ticks [0," in here.text("#details")
+    here.page.focus(".map")
+    here.press("Enter")
+    assert here.tick_at(1 - 1e-3) < right / 2
+    here.page.mouse.move(5, 5)
+    here.press("Escape")
+    assert here.chosen_buffer() == "Point at a buffer"
+    here.press("g")
+    assert here.page.get_attribute("#tab-alive", "aria-selected") == "true"
+    here.press("?")
+    assert here.page.evaluate("document.getElementById('keys').open")
+    here.press("Escape")
+    assert not here.page.evaluate("document.getElementById('keys').open")
+
+
+def test_drag_moves_and_shift_drag_frames(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(large_trace(2000), planner="skyline"))
+    right = here.tick_at(1 - 1e-3)
+    here.page.keyboard.down("Shift")
+    here.page.mouse.move(*here.point(0.25, 0.25))
+    here.page.mouse.down()
+    here.page.mouse.move(*here.point(0.75, 0.75), steps=4)
+    here.page.mouse.up()
+    here.page.keyboard.up("Shift")
+    here.settle()
+    framed = here.tick_at(0.0), here.tick_at(1 - 1e-3)
+    assert framed == (pytest.approx(right / 4, abs=right / 100), pytest.approx(right * 3 / 4, abs=right / 100))
+    here.page.mouse.move(*here.point(0.5, 0.5))
+    here.page.mouse.down()
+    here.page.mouse.move(*here.point(0.4, 0.5), steps=4)
+    here.page.mouse.up()
+    assert here.tick_at(0.0) == pytest.approx(framed[0] + (framed[1] - framed[0]) / 10, rel=0.1)
+
+
+def test_who_is_alive_at_the_peak(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(small_trace()))
+    here.page.click("#tab-alive")
+    assert "3 buffers, 5.00 MiB alive at the peak (tick 3)" in here.text("#alive caption")
+    here.page.focus("#alive tbody tr:nth-child(2) button")
+    here.press("Enter")
+    assert here.chosen_buffer() == "conv2d · 1.00 MiB"
+    assert here.page.evaluate("document.activeElement.closest('#alive') !== null")
+    here.page.focus("#tab-alive")
+    here.press("ArrowLeft")
+    assert here.page.is_visible("#groups")
+
+
+def test_two_plans_of_one_trace_side_by_side(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(small_trace(), "skyline"), placed(small_trace(), "bump"))
+    assert here.page.locator(".pane").count() == 2
+    here.press("n", "n")
+    details = here.text("#details")
+    assert "in skyline" in details
+    assert "in bump" in details
+
+
+def test_addresses_of_an_allocator_beside_the_plan(visit: Callable[..., Visit]) -> None:
+    addresses = [0x7F0000000000, 0x7F0000400000, 0x5500001000, 0x5500001000, 0x7F0000000000]
+    here = visit(placed(small_trace(), title="plan"), Placement.of_addresses(small_trace(), addresses, title="glibc"))
+    facts = here.page.locator(".facts").all_inner_texts()
+    assert "arena 7.00 MiB" in facts[0]
+    assert "extent" in facts[1]
+    assert "lower bound" not in facts[1]
+
+
+def test_two_traces_side_by_side(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(small_trace(), title="before"), placed(small_trace(scale=2), title="after"))
+    heads = here.page.locator("#groups th").all_inner_texts()
+    assert heads == ["group", "peak of before", "peak of after"]
+    assert here.page.locator("#groups tbody tr").nth(0).inner_text().split("\t") == [
+        "stem.conv",
+        "4.00 MiB",
+        "8.00 MiB",
+    ]
+
+
+def test_a_plan_alone_is_coloured_by_size(visit: Callable[..., Visit]) -> None:
+    here = visit(Placement.of_plan(memomalloc.plan(small_trace())))
+    assert here.page.locator("#by option").all_inner_texts() == ["size"]
+    assert here.page.is_disabled("#search")
+    assert here.page.locator("#groups tbody button").all_inner_texts() == [
+        "16 to 64 KiB", "256 KiB to 1 MiB", "1 to 4 MiB",
+    ]  # fmt: skip
+
+
+def test_light_and_dark(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(small_trace()), color_scheme="dark")
+    assert sum(here.pixel(*here.point(0.99, 0.99))) < 150
+    here.press("t")
+    assert sum(here.pixel(*here.point(0.99, 0.99))) == 3 * 255
+    here = visit(placed(small_trace()), color_scheme="light")
+    assert sum(here.pixel(*here.point(0.99, 0.99))) == 3 * 255
+
+
+def test_everything_has_a_name_for_assistive_technology(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(small_trace()))
+    nameless = here.page.evaluate(
+        """[...document.querySelectorAll("button, input, select, [role]")].filter((at) =>
+          !at.ariaLabel && !at.textContent.trim() && !at.labels?.length && !at.getAttribute("aria-labelledby"))
+          .map((at) => at.outerHTML)"""
+    )
+    assert nameless == []
+    assert "5 buffers" in here.page.get_attribute(".map", "aria-label")
+
+
+def test_a_narrow_screen_has_it_all_below_each_other(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(small_trace()), width=420)
+    assert here.page.evaluate("document.documentElement.scrollWidth") <= 420
+
+
+def test_nothing_is_shown_as_nothing(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(Trace.from_arrays([], [], [])))
+    here.press("n", "g", "+", "0", "Escape")
+    assert "without reuse 0 B" in here.text(".facts")
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_buffers_open_and_stay_fluid(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(large_trace(100_000), planner="skyline"))
+    assert here.open_s < MAX_OPEN_S
+    began = time.perf_counter()
+    for _ in range(10):
+        here.press("+")
+        here.hover(0.5, 0.5)
+    assert (time.perf_counter() - began) / 10 < 1.0
+    here.page.screenshot()
+
+
+@pytest.mark.slow
+def test_the_map_of_resnet50_is_small_and_opens_at_once(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.ResNetModel(transformers.ResNetConfig()).eval()
+    images = torch.zeros(1, 3, 224, 224)
+    with torch.no_grad():
+        model(images)
+        with memomalloc.record() as recording:
+            outputs = model(images)
+    here = visit(placed(recording.trace))
+    assert (tmp_path / "map0.html").stat().st_size < MIB
+    assert here.open_s < MAX_OPEN_S
+    here.page.select_option("#by", "operator")
+    assert "aten::mkldnn_convolution" in here.text("#groups")
+    del outputs
+
+
+def test_a_program_is_recorded_and_shown(
+    visit: Callable[..., Visit], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    from memomalloc.cli import main
+
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import sys, torch\n"
+        "print('hello from the program')\n"
+        "net = torch.nn.Sequential(torch.nn.Linear(64, int(sys.argv[1])), torch.nn.ReLU())\n"
+        "for _ in range(3):\n"
+        "    net(torch.ones(1000, 64))\n"
+    )
+    assert main(["show", "--json", str(script), "--", "512"]) == 0
+    captured = capsys.readouterr()
+    (found,) = json.loads(captured.out)["placements"]
+    assert "hello from the program" in captured.err
+    assert {"aten::addmm", "aten::clamp_min"} <= {group["name"] for group in found["by_operator"]}
+    script.write_text("raise SystemExit(3)")
+    assert main(["show", str(script)]) == 2
+    assert "ended with status 3" in capsys.readouterr().err
