@@ -24,8 +24,8 @@ _PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 def plan_html(plan: Plan) -> str:
     """Offset against time: a rectangle for each buffer, the largest for plans of many."""
     caption = (
-        f"<b>Plan</b> of {len(plan):,} buffers in {byte_text(plan.arena_bytes)} by {html.escape(plan.planner)}; lower bound "
-        f"{byte_text(plan.lower_bound_bytes)}, gap {plan.gap:.2%}{', proven optimal' if plan.proven_optimal else ''}"
+        f"<b>Plan</b> of {len(plan):,} buffers in {byte_text(plan.arena_bytes)} by {html.escape(plan.planner)}; "
+        f"lower bound {byte_text(plan.lower_bound_bytes)}, gap {plan.gap:.2%}{', proven optimal' if plan.proven_optimal else ''}"
     )
     largest = np.argsort(-(plan.sizes * (plan.ends - plan.starts)), kind="stable")[:_MAX_RECTANGLES]
     if len(largest) < len(plan):

@@ -69,7 +69,8 @@ class Pane {
   draw() {
     const dpr = devicePixelRatio, { plot, view } = this;
     const width = Math.max(1, Math.round(plot.width * dpr)), height = Math.max(1, Math.round(plot.height * dpr));
-    const context = this.canvas.getContext("2d");
+    // The processor makes the pixels, so they stay where it is.
+    const context = this.canvas.getContext("2d", { willReadFrequently: true });
     if (this.image?.width !== width || this.image.height !== height) this.image = context.createImageData(width, height);
     const offsets = byteMarks(view.o0, view.o1, Math.max(2, plot.height / 48));
     const paper = rgb(cssColour("--paper"));
