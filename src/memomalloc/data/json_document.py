@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ def parse_json(text: str | bytes, path: str | Path, *, what: str, line: int | No
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise FileFormatError(path, f"not UTF-8 text, so not a {what}: {error}", line=line) from error
     except RecursionError:
@@ -51,6 +52,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise _RefusedError(f"{name} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _RefusedError(f"{text[:60]} is too large a number")
+    return value
 
 
 def read_bounded(path: str | Path, max_bytes: int, *, what: str) -> bytes:

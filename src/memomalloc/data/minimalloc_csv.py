@@ -106,12 +106,11 @@ def _read_header(path: str | Path, line: bytes) -> list[str]:
     columns = [name.strip().lower() for name in next(csv.reader([header.strip()]), [])]
     expected = f"the first line must name the columns {', '.join(REQUIRED)}, and may name {' and '.join(OPTIONAL)}"
     for name in columns:
-        if columns.count(name) > 1:
-            raise FileFormatError(path, f"there are two columns of this name: {expected}", line=1, column=name[:60])
         if name not in REQUIRED + OPTIONAL:
-            raise FileFormatError(
-                path, f"unknown column: {expected}; remove or rename the column", line=1, column=name[:60]
-            )
+            message = f"unknown column: {expected}; remove or rename the column"
+            raise FileFormatError(path, message, line=1, column=name[:60])
+        if columns.count(name) > 1:
+            raise FileFormatError(path, f"there are two columns of this name: {expected}", line=1, column=name)
     for name in REQUIRED:
         if name not in columns:
             raise FileFormatError(path, f"the column is missing: {expected}", line=1, column=name)

@@ -119,7 +119,8 @@ class Problem:
         highest_pin = 0 if pins is None else max(0, int(np.max(pins, initial=0)))
         if exact_sum(rounded) + slack + highest_pin > MAX_TOTAL_BYTES:
             raise InvalidProblemError(f"the sizes sum to more than the {MAX_TOTAL_BYTES} bytes that can be planned")
-        problem = cls(rounded, starts_column, ends_column, alignment_bytes, per_buffer, pins, capacity_bytes, ids)
+        names = None if ids is None else tuple(ids)
+        problem = cls(rounded, starts_column, ends_column, alignment_bytes, per_buffer, pins, capacity_bytes, names)
         if pins is not None:
             problem._refuse_overlapping_pins()
         return problem
