@@ -16,7 +16,7 @@ from typing import NoReturn
 from memomalloc.errors import CapacityError, MemomallocError
 
 #: Commands in the order in which ``--help`` lists them; the name of the module is that of the command.
-COMMANDS = ("plan", "planners", "bench", "demo", "show", "diff", "check", "export")
+COMMANDS = ("plan", "planners", "bench", "demo", "show", "diff", "check", "export", "completion")
 
 WRONG_INPUT = 2
 NO_PLAN = 3
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 not done, 2 wrong usage or input, 3 no plan within the capacity, 130 interrupted.
         The reason is on stderr.
     """
-    args = _parser().parse_args(arguments)
+    args = make_parser().parse_args(arguments)
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -61,7 +61,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
     parser = argparse.ArgumentParser(prog="memomalloc", description="Memorize the memory of an inference.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")

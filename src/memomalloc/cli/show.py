@@ -32,12 +32,8 @@ BY_CHOICES = ("module", "operator", "source", "role", "size")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="one or two of: trace, plan, .csv; or a .py program, followed by its arguments",
-    )
+    parser.add_argument("input", type=Path, metavar="INPUT", help="a trace, a plan, a .csv or a .py program")
+    parser.add_argument("more", nargs="*", metavar="...", help="another INPUT beside it, or the program's arguments")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the memory map: one file, works offline")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture (also .svg, .pdf; needs matplotlib)")
     parser.add_argument("--table", action="store_true", help="print tables (needs rich)")
@@ -65,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.png is not None:
         require("matplotlib", extra="plot", feature="memomalloc show --png")
     placements = _placements(args)
-    title = " and ".join(Path(name).name for name in _files(args))
+    title = " and ".join(path.name for path in _files(args))
     if args.html is not None:
         from memomalloc.report.html_page import write_page
 
@@ -86,9 +82,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _files(args: argparse.Namespace) -> list[str]:
-    files: list[str] = args.inputs
-    return files[:1] if files[0].endswith(".py") else files
+def _files(args: argparse.Namespace) -> list[Path]:
+    return [args.input] if args.input.suffix == ".py" else [args.input, *map(Path, args.more)]
 
 
 def _placements(args: argparse.Namespace) -> list[Placement]:
@@ -100,14 +95,14 @@ def _placements(args: argparse.Namespace) -> list[Placement]:
         raise InvalidPlanError(f"{len(files)} inputs cannot be shown side by side: name one or two")
     return [
         placement
-        for name in files
+        for path in files
         for placement in placements_of(
-            Path(name),
-            script_arguments=args.inputs[1:],
+            path,
+            script_arguments=args.more,
             trace_path=args.trace,
             planners=args.planner or ["auto"],
             time_limit_s=args.time_limit,
-            title=Path(name).name if len(files) > 1 else None,
+            title=path.name if len(files) > 1 else None,
         )
     ]
 
