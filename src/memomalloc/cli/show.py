@@ -33,7 +33,7 @@ BY_CHOICES = ("module", "operator", "source", "role", "size")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("input", type=Path, metavar="INPUT", help="a trace, a plan, a .csv or a .py program")
-    parser.add_argument("more", nargs="*", metavar="...", help="another INPUT beside it, or the program's arguments")
+    parser.add_argument("more", nargs="*", metavar="MORE", help="another INPUT beside it, or the program's arguments")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the memory map: one file, works offline")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture (also .svg, .pdf; needs matplotlib)")
     parser.add_argument("--table", action="store_true", help="print tables (needs rich)")

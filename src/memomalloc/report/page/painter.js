@@ -4,47 +4,53 @@
 class Painter {
   constructor(buffers, offsets, reservesEscapes) {
     this.buffers = buffers;
-    this.offsets = offsets;
+    this.lows = Float64Array.from(offsets);
+    this.highs = this.lows.map((low, i) => low + buffers.sizes[i]);
     this.reservesEscapes = reservesEscapes;
   }
 
-  // Pixels [x0, x1) by [y0, y1) of a buffer, at least one each way; y grows downwards. null: out of view.
-  box(i, view, width, height) {
-    const start = this.buffers.starts[i], end = this.buffers.ends[i];
-    const low = this.offsets[i], high = low + this.buffers.sizes[i];
-    if (end <= view.t0 || start >= view.t1 || high <= view.o0 || low >= view.o1) return null;
-    const perTick = width / (view.t1 - view.t0), perByte = height / (view.o1 - view.o0);
-    let x0 = Math.floor((start - view.t0) * perTick), x1 = Math.floor((end - view.t0) * perTick);
-    let y0 = height - Math.floor((high - view.o0) * perByte), y1 = height - Math.floor((low - view.o0) * perByte);
-    if (x1 <= x0) x1 = x0 + 1;
-    if (y1 <= y0) y0 = y1 - 1;
-    x0 = Math.max(x0, 0); y0 = Math.max(y0, 0); x1 = Math.min(x1, width); y1 = Math.min(y1, height);
-    return x0 < x1 && y0 < y1 ? { x0, x1, y0, y1 } : null;
+  // Calls visit(i, x0, x1, y0, y1) for each buffer in view until it gives true: pixels [x0, x1) by [y0, y1), at least
+  // one each way, y downwards. The largest come first, or last. No objects: there are 100,000 buffers in a frame.
+  forEachInView(view, width, height, largestFirst, visit) {
+    const { starts, ends, drawOrder } = this.buffers, { lows, highs } = this, { t0, t1, o0, o1 } = view;
+    const perTick = width / (t1 - t0), perByte = height / (o1 - o0), count = drawOrder.length;
+    for (let k = 0; k < count; k++) {
+      const i = drawOrder[largestFirst ? k : count - 1 - k];
+      if (ends[i] <= t0 || starts[i] >= t1 || highs[i] <= o0 || lows[i] >= o1) continue;
+      let x0 = Math.floor((starts[i] - t0) * perTick), x1 = Math.floor((ends[i] - t0) * perTick);
+      let y0 = height - Math.floor((highs[i] - o0) * perByte), y1 = height - Math.floor((lows[i] - o0) * perByte);
+      if (x1 <= x0) x1 = x0 + 1;
+      if (y1 <= y0) y0 = y1 - 1;
+      if (x0 < 0) x0 = 0;
+      if (y0 < 0) y0 = 0;
+      if (x1 > width) x1 = width;
+      if (y1 > height) y1 = height;
+      if (x0 < x1 && y0 < y1 && visit(i, x0, x1, y0, y1)) return;
+    }
   }
 
   // Draws all buffers in view; returns the boxes that a label fits into, the largest buffers first.
   paint(image, view, { groupOf, colours, mask, paper, grid, labelWidth, labelHeight }) {
     const { width, height } = image;
     const pixels = new Uint32Array(image.data.buffer);
-    const paperPixel = pixel(paper);
-    const full = colours.map((colour) => pixel(rgb(colour)));
-    const dimmed = colours.map((colour) => pixel(mix(rgb(colour), paper, 0.86)));
-    pixels.fill(paperPixel);
+    const full = Uint32Array.from(colours, (colour) => pixel(rgb(colour)));
+    const dimmed = Uint32Array.from(colours, (colour) => pixel(mix(rgb(colour), paper, 0.86)));
+    pixels.fill(pixel(paper));
     this.paintGrid(pixels, view, width, height, grid);
     if (this.reservesEscapes) this.paintReserved(pixels, view, width, height, { groupOf, colours, mask, paper });
     const labelled = [];
-    const { drawOrder } = this.buffers;
-    for (let k = 0; k < drawOrder.length; k++) {
-      const i = drawOrder[k];
-      const box = this.box(i, view, width, height);
-      if (!box) continue;
-      const { x0, x1, y0, y1 } = box;
-      const colour = (mask && !mask[i] ? dimmed : full)[groupOf[i]];
+    this.forEachInView(view, width, height, true, (i, x0, x1, y0, y1) => {
+      const colour = (mask !== null && mask[i] === 0 ? dimmed : full)[groupOf[i]];
       // A line of paper at the right and the top tells neighbours of one colour apart.
       const bordered = x1 - x0 >= 3 && y1 - y0 >= 3 ? 1 : 0;
-      for (let y = y0 + bordered; y < y1; y++) pixels.fill(colour, y * width + x0, y * width + x1 - bordered);
-      if (x1 - x0 >= labelWidth && y1 - y0 >= labelHeight && labelled.length < 300) labelled.push({ i, ...box });
-    }
+      for (let y = y0 + bordered; y < y1; y++) {
+        // fill() is slow to start.
+        if (x1 - x0 > 16) pixels.fill(colour, y * width + x0, y * width + x1 - bordered);
+        else for (let at = y * width + x0; at < y * width + x1 - bordered; at++) pixels[at] = colour;
+      }
+      if (x1 - x0 >= labelWidth && y1 - y0 >= labelHeight && labelled.length < 300) labelled.push({ i, x0, x1, y0, y1 });
+      return false;
+    });
     return labelled;
   }
 
@@ -73,18 +79,19 @@ class Painter {
 
   rowsOf(i, view, height) {
     const perByte = height / (view.o1 - view.o0);
-    const high = this.offsets[i] + this.buffers.sizes[i];
+    const high = this.highs[i];
     const y0 = Math.max(0, height - Math.floor((high - view.o0) * perByte));
-    return [y0, Math.min(height, height - Math.floor((this.offsets[i] - view.o0) * perByte))];
+    return [y0, Math.min(height, height - Math.floor((this.lows[i] - view.o0) * perByte))];
   }
 
   // The topmost buffer at a pixel, or -1.
   at(x, y, view, width, height) {
-    const { drawOrder } = this.buffers;
-    for (let k = drawOrder.length - 1; k >= 0; k--) {
-      const box = this.box(drawOrder[k], view, width, height);
-      if (box && box.x0 <= x && x < box.x1 && box.y0 <= y && y < box.y1) return drawOrder[k];
-    }
-    return -1;
+    let found = -1;
+    this.forEachInView(view, width, height, false, (i, x0, x1, y0, y1) => {
+      if (x < x0 || x >= x1 || y < y0 || y >= y1) return false;
+      found = i;
+      return true;
+    });
+    return found;
   }
 }
