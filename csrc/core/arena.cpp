@@ -81,7 +81,7 @@ void Arena::start_run() noexcept {
   is_watched_.store(reports_ || poison_, std::memory_order_relaxed);
   abandoned = false;
   running_ = true;
-  may_be_resident_ = true;
+  ran_since_release_ = true;
   ++serial;
   block_what_survives();
 }
@@ -277,7 +277,7 @@ void Arena::reap_locked() noexcept {
 }
 
 uint64_t Arena::release_pages(std::chrono::nanoseconds idle_for) {
-  if (running_ || !may_be_resident_ || std::chrono::steady_clock::now() - idle_since_ < idle_for) return 0;
+  if (running_ || std::chrono::steady_clock::now() - idle_since_ < idle_for) return 0;
   // What lives now may be given back meanwhile; nothing can come to live, since only a run takes slots.
   std::vector<std::pair<uint64_t, uint64_t>> live;  // begin and end
   for (uint32_t place = 0; place < layout_->num_places(); ++place) {
@@ -287,7 +287,9 @@ uint64_t Arena::release_pages(std::chrono::nanoseconds idle_for) {
     const uint64_t begin = layout_->place_offset(place);
     live.emplace_back(begin, begin + slots_[occupant - 1].size);
   }
-  may_be_resident_ = !live.empty();
+  if (!ran_since_release_ && live.size() == num_live_at_release_) return 0;
+  ran_since_release_ = false;
+  num_live_at_release_ = live.size();
   live.emplace_back(round_up_to_page(mapped_bytes()), 0);
   std::sort(live.begin(), live.end());
   uint64_t released = 0;

@@ -236,7 +236,7 @@ class alignas(64) Arena {
   bool reports_ = false;
   bool poison_ = false;
   bool running_ = false;
-  bool may_be_resident_ = false;  // a run went on, or a block lived, since pages were last given back
+  bool ran_since_release_ = false;
 
   const Layout* layout_ = nullptr;
   const Slot* slots_ = nullptr;
@@ -256,6 +256,7 @@ class alignas(64) Arena {
   RunCounts counts_;
   DeviatingRequests deviating_;
   std::chrono::steady_clock::time_point idle_since_;
+  std::size_t num_live_at_release_ = 0;
 
   std::shared_ptr<const Layout> layout_owner_;
   std::shared_ptr<ArenaBudget> budget_;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -18,6 +19,7 @@ from memomalloc.errors import ArenaError
 from memomalloc.runtime import extension
 from memomalloc.runtime.deviations import Deviation, deviations_of
 from memomalloc.runtime.fork_safety import LockHolder
+from memomalloc.runtime.idle_release import idle_release
 from memomalloc.runtime.statistics import CallCounts, Replayed, Stats
 
 #: Set to 1, memory is overwritten as it is freed: a tool to find programs that read freed tensors.
@@ -42,6 +44,8 @@ class ArenaSettings:
             next are made.
         prefault: make the pages of an arena resident when it is mapped, not at the first run.
         huge_pages: ask the system for huge pages.
+        release_after_s: arenas that were idle for so long give their pages back to the system, which takes one
+            background thread a process. None: they keep them, until :func:`release`.
     """
 
     max_arenas: int = 256
@@ -49,6 +53,11 @@ class ArenaSettings:
     spare_places: int = 1
     prefault: bool = False
     huge_pages: bool = False
+    release_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.release_after_s is not None and not 0 < self.release_after_s < threading.TIMEOUT_MAX:
+            raise ValueError(f"release_after_s must be None or a number of seconds above 0, not {self.release_after_s!r}")
 
 
 class ArmedPlan:
@@ -122,6 +131,9 @@ class ArmedPlan:
         )
         #: Ends a run: how many of its requests went upstream, and how many slots no request came for.
         self.end: Callable[[int], tuple[int, int]] = native.end
+        if settings.release_after_s is not None:
+            self.begin = functools.partial(_begin_watched, self.begin)
+            idle_release.watch(self, settings.release_after_s)
         with _registry.lock:
             _alive.add(self)
         weakref.finalize(self, _retire, self._pool, self.num_slots).atexit = False
@@ -130,14 +142,24 @@ class ArmedPlan:
         """The first requests that deviated, of the last run in which some did."""
         return deviations_of(self._pool.last_deviating_requests(), self._sizes, self._origins)
 
-    def release(self) -> int:
-        """Give the pages of all idle arenas back to the system; how many bytes that were, at most."""
-        released: int = self._pool.release_pages()
+    def release(self, idle_for_s: float = 0.0) -> int:
+        """Give pages back to the system: of arenas that were idle for so long, but where a tensor lives.
+
+        Returns:
+            How many bytes that were, at most: pages that were never used count, too.
+        """
+        released: int = self._pool.release_pages(idle_for_s)
         return released
 
     def replayed(self) -> Replayed:
         """What was replayed so far, and the memory it uses."""
         return Replayed.of_pool(self._pool.stats(), self.num_slots)
+
+
+def _begin_watched(begin: Callable[[], int]) -> int:
+    if not idle_release.is_running:  # in a forked child
+        idle_release.resume()
+    return begin()
 
 
 def _begin_waiting(pool: Any, wait_s: float) -> int:
@@ -183,12 +205,12 @@ def stats() -> Stats:
 
 
 def release() -> int:
-    """Give the pages of all arenas that nothing uses back to the operating system.
+    """Give pages of arenas back to the operating system: of those in which no run goes on, but where a tensor lives.
 
     The plans stay armed; the next run of each faults its pages in again.
 
     Returns:
-        The size of the arenas that were released, in bytes; those of their pages that were resident are free now.
+        How many bytes were given back, since the last time; those of their pages that were resident are free now.
     """
     with _registry.lock:
         armed = list(_alive)
