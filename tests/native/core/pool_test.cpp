@@ -251,15 +251,33 @@ TEST_F(PoolTest, TwoHundredOutputsThatAreAllKeptStayIntact) {
 // --- Stamps
 
 TEST_F(PoolTest, StampsOfRunsMayWrapAround) {
-  Pool pool(three_in_a_row(), 1);
-  const BeginResult begun = pool.begin();
+  // Two pairs of slots, each at an address of its own. The second of a pair is refused where the first is
+  // late.
+  Pool pool(
+      make_layout({{0, 64, 64, false}, {0, 128, 128, false}, {128, 192, 192, false}, {128, 256, 256, false}}),
+      1);
+  const auto run_with_late = [&pool](std::size_t late_bytes) {
+    const BeginResult begun = pool.begin();
+    void* late = nullptr;
+    for (const std::size_t bytes : {64, 128, 192, 256}) {
+      void* block = allocate(bytes);
+      if (bytes == late_bytes) {
+        late = block;
+      } else {
+        release(block);
+      }
+    }
+    release(late);
+    return Pool::end(begun.token);
+  };
+  const BeginResult first = pool.begin();
   Arena* arena = t_state.running;
-  void* late = allocate(64);
-  release(allocate(128));  // refused: blocked in a run with stamp 1
-  release(late);
-  Pool::end(begun.token);
+  Pool::end(first.token);
+  expect(run_with_late(192), 3, 0, 0, 0, /*occupied=*/1);  // marks the fourth slot with stamp 2
   arena->*member(RunStamp()) = UINT32_MAX - 1;
-  for (int i = 0; i < 4; ++i) expect(run(pool, {64, 128, 192}), 3, 0);  // stamps 2**32 - 1, 1, 2, 3
+  expect(run(pool, {64, 128, 192, 256}), 4, 0);           // 2**32 - 1
+  expect(run(pool, {64, 128, 192, 256}), 4, 0);           // 1
+  expect(run_with_late(64), 3, 0, 0, 0, /*occupied=*/1);  // 2 again: the fourth slot's old mark means nothing
 }
 
 // --- Beginning and ending
