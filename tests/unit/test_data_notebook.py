@@ -34,3 +34,10 @@ def test_the_curve_of_a_trace_reaches_the_top_exactly_where_the_peak_is() -> Non
 @pytest.mark.parametrize("subject", [Trace.from_arrays([], [], []), memomalloc.plan(Trace.from_arrays([], [], []))])
 def test_nothing_can_be_shown(subject: Trace | memomalloc.Plan) -> None:
     assert "0 buffers" in "".join(ElementTree.fromstring(subject._repr_html_()).itertext())
+
+
+def test_what_a_session_prints_is_one_line() -> None:
+    assert repr(small_trace()) == "Trace(num_buffers=5, num_escapes=1, end_tick=12, peak_live_bytes=5242880)"
+    assert repr(memomalloc.plan(small_trace(), planner="skyline")) == (
+        "Plan(num_buffers=5, arena_bytes=7340032, lower_bound_bytes=7340032, planner='skyline', proven_optimal=True)"
+    )

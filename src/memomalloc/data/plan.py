@@ -68,6 +68,14 @@ class Plan:
             self.sizes, starts, ends, alignment_bytes=self.alignment_bytes, alignments=self.alignments
         )
 
+    def __repr__(self) -> str:
+        # Not all columns: a session or a log would drown in them.
+        return (
+            f"Plan(num_buffers={len(self)}, arena_bytes={self.arena_bytes}, "
+            f"lower_bound_bytes={self.lower_bound_bytes}, planner={self.planner!r}, "
+            f"proven_optimal={self.proven_optimal})"
+        )
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         from memomalloc.data.notebook import plan_html

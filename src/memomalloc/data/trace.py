@@ -162,6 +162,13 @@ class Trace:
         starts, ends = stretch_escapes(self.starts, self.ends, self.escapes)
         return Problem.from_arrays(self.sizes, starts, ends, alignment_bytes=alignment_bytes)
 
+    def __repr__(self) -> str:
+        # Not all columns: a session or a log would drown in them.
+        return (
+            f"Trace(num_buffers={len(self)}, num_escapes={int(self.escapes.sum())}, end_tick={self.end_tick}, "
+            f"peak_live_bytes={self.peak_live_bytes})"
+        )
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         from memomalloc.data.notebook import trace_html

@@ -17,8 +17,8 @@ const byteMark = (bytes) => byteText(bytes).replace(/\.0+ /, " ").replace(/(\.\d
 
 function marks(low, high, step) {
   const found = [];
-  // Zooming leaves 1e-10 where 0 was.
-  for (let at = Math.ceil(low / step - 1e-6) * step; at <= high; at += step) found.push(at);
+  // Zooming leaves 1e-10 where 0 was; + 0 turns -0 into 0.
+  for (let at = Math.ceil(low / step - 1e-6) * step + 0; at <= high; at += step) found.push(at);
   return found;
 }
 

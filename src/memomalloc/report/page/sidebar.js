@@ -9,7 +9,7 @@ function element(name, attributes, ...children) {
 
 // Paths may be broken behind their separators.
 function breakable(text) {
-  return element("span", { title: text }, ...text.split(/(?<=[._/:])/).flatMap((part) => [part, element("wbr", {})]));
+  return element("span", { title: text }, ...text.split(/(?<=[./])/).flatMap((part) => [part, element("wbr", {})]));
 }
 
 // The end of a path says more than its beginning.
