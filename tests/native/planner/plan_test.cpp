@@ -1,0 +1,190 @@
+#include "planner/plan.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "planner/checker.hpp"
+#include "random_problem.hpp"
+
+namespace memomalloc::planner {
+namespace {
+
+void expect_valid(const Problem& problem, const Result& result) {
+  ASSERT_EQ(result.offsets.size(), problem.sizes.size());
+  const auto overlap =
+      checker::find_overlap(problem.sizes.size(), problem.sizes.data(), problem.starts.data(),
+                            problem.ends.data(), result.offsets.data());
+  EXPECT_EQ(overlap.first, -1);
+  int64_t arena = 0;
+  for (size_t i = 0; i < result.offsets.size(); ++i) {
+    EXPECT_GE(result.offsets[i], 0);
+    if (!problem.alignments.empty()) {
+      EXPECT_EQ(result.offsets[i] % problem.alignments[i], 0);
+    }
+    if (!problem.pins.empty() && problem.pins[i] != kFree) {
+      EXPECT_EQ(result.offsets[i], problem.pins[i]);
+    }
+    arena = std::max(arena, result.offsets[i] + problem.sizes[i]);
+  }
+  EXPECT_EQ(result.arena, arena);
+}
+
+// The contract of every planner.
+class EveryPlanner : public testing::TestWithParam<std::string> {
+ protected:
+  Request request() const {
+    Request request;
+    request.planner = GetParam();
+    request.time_limit_s = 0.002;
+    return request;
+  }
+};
+
+TEST_P(EveryPlanner, PlansRandomProblemsOfAllFeatures) {
+  std::mt19937 random(1);
+  for (int k = 0; k < 120; ++k) {
+    const Problem problem = random_problem(random, 1 + below(random, 30), k % 4);
+    expect_valid(problem, plan(problem, request()));
+  }
+}
+
+TEST_P(EveryPlanner, PlansNothing) {
+  const Result result = plan({}, request());
+  EXPECT_EQ(result.arena, 0);
+  EXPECT_TRUE(result.proven_optimal);
+}
+
+TEST_P(EveryPlanner, PlansEmptyBuffers) {
+  const Problem problem{{0, 0}, {0, 1}, {5, 2}, {}, {}};
+  expect_valid(problem, plan(problem, request()));
+}
+
+TEST_P(EveryPlanner, NeverFindsLessThanTheBest) {
+  std::mt19937 random(2);
+  for (int k = 0; k < 60; ++k) {
+    const Problem problem = random_problem(random, 1 + below(random, 5), k % 4);
+    EXPECT_GE(plan(problem, request()).arena, smallest_arena(problem));
+  }
+}
+
+TEST_P(EveryPlanner, ProvesThatLessThanTheLowerBoundIsImpossible) {
+  Request bounded = request();
+  bounded.capacity = 15;
+  const Problem problem{{8, 8}, {0, 0}, {1, 1}, {}, {}};
+  const Result result = plan(problem, bounded);
+  EXPECT_TRUE(result.proven_infeasible);
+  EXPECT_TRUE(result.offsets.empty());
+}
+
+TEST_P(EveryPlanner, TakesHugeSizes) {
+  const int64_t size = int64_t{1} << 59;
+  const Problem problem{{size, size, size + 64}, {0, 1, 2}, {2, 3, 4}, {}, {}};
+  expect_valid(problem, plan(problem, request()));
+}
+
+TEST_P(EveryPlanner, RunsInSeveralThreadsAtOnce) {
+  std::vector<std::thread> threads;
+  std::atomic<int> num_failed{0};
+  for (unsigned seed = 0; seed < 4; ++seed) {
+    threads.emplace_back([&, seed] {
+      std::mt19937 random(seed);
+      const Problem problem = random_problem(random, 20);
+      const Result result = plan(problem, request());
+      // relaxed: a count, read after the threads are joined
+      if (result.offsets.empty()) num_failed.fetch_add(1, std::memory_order_relaxed);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(num_failed.load(std::memory_order_relaxed), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Planners, EveryPlanner, testing::ValuesIn(planner_names()),
+                         [](const auto& info) { return info.param; });
+
+// Rectangles that fill a larger one: the lower bound can be reached, and no quick planner does.
+Problem hard_problem() {
+  std::mt19937 random(3);
+  struct Piece {
+    int start, end, bottom, top;
+  };
+  std::vector<Piece> pieces = {{0, 512, 0, 512}};
+  while (pieces.size() < 200) {
+    const auto index = static_cast<size_t>(below(random, static_cast<int>(pieces.size())));
+    const Piece piece = pieces[index];
+    if (random() % 2 == 0 && piece.end - piece.start > 16) {
+      const int cut = piece.start + 1 + below(random, piece.end - piece.start - 1);
+      pieces[index].end = cut;
+      pieces.push_back({cut, piece.end, piece.bottom, piece.top});
+    } else if (piece.top - piece.bottom > 16) {
+      const int cut = piece.bottom + 1 + below(random, piece.top - piece.bottom - 1);
+      pieces[index].top = cut;
+      pieces.push_back({piece.start, piece.end, cut, piece.top});
+    }
+  }
+  Problem problem;
+  for (const Piece& piece : pieces) {
+    problem.starts.push_back(piece.start);
+    problem.ends.push_back(piece.end);
+    problem.sizes.push_back(piece.top - piece.bottom);
+  }
+  // One buffer too many for the rectangle, so that no search can end at the lower bound at once.
+  problem.starts.push_back(0);
+  problem.ends.push_back(1);
+  problem.sizes.push_back(1);
+  return problem;
+}
+
+TEST(Plan, IsCancelledByThePoll) {
+  for (const char* name : {"auto", "branch_and_bound", "skyline_restarts"}) {
+    int num_polls = 0;
+    Request request;
+    request.planner = name;
+    request.time_limit_s = 60;
+    request.poll = [&](int64_t best) {
+      EXPECT_GT(best, 0);
+      return ++num_polls < 3;
+    };
+    const Problem problem = hard_problem();
+    const Result result = plan(problem, request);
+    if (result.proven_optimal) continue;  // it was quicker than the third poll
+    EXPECT_TRUE(result.cancelled) << name;
+    EXPECT_EQ(num_polls, 3) << name;
+    expect_valid(problem, result);
+  }
+}
+
+TEST(Plan, EndsAtTheTimeLimit) {
+  for (const std::string& name : planner_names()) {
+    Request request;
+    request.planner = name;
+    request.time_limit_s = 0.05;
+    const auto start = std::chrono::steady_clock::now();
+    const Problem problem = hard_problem();
+    expect_valid(problem, plan(problem, request));
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    EXPECT_LT(elapsed.count(), 5) << name;  // a sanitizer makes the last step slow
+  }
+}
+
+TEST(Plan, IsNeverWorseThanGreedyBySize) {
+  std::mt19937 random(4);
+  for (int k = 0; k < 200; ++k) {
+    const Problem problem = random_problem(random, 30, k % 4);
+    Request request;
+    request.time_limit_s = 0;
+    const int64_t arena = plan(problem, request).arena;
+    request.planner = "greedy_by_size";
+    EXPECT_LE(arena, plan(problem, request).arena);
+  }
+}
+
+TEST(Plan, RefusesUnknownPlanners) {
+  Request request;
+  request.planner = "magic";
+  EXPECT_THROW(plan({}, request), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace memomalloc::planner

@@ -1,0 +1,84 @@
+// Small random problems, and the best placement of them by trying everything.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "planner/problem.hpp"
+
+namespace memomalloc::planner {
+
+enum Features { kPlain = 0, kAligned = 1, kPinned = 2 };
+
+inline int below(std::mt19937& random, int n) {
+  return static_cast<int>(random() % static_cast<unsigned>(n));
+}
+
+// Sizes from 1 to 9, lifetimes within about a dozen ticks.
+inline Problem random_problem(std::mt19937& random, int num_buffers, int features = kPlain) {
+  Problem problem;
+  for (int i = 0; i < num_buffers; ++i) {
+    problem.starts.push_back(below(random, 8));
+    problem.ends.push_back(problem.starts.back() + 1 + below(random, 5));
+    problem.sizes.push_back(1 + below(random, 9));
+    if (features & kAligned) problem.alignments.push_back(1 + below(random, 4));
+  }
+  if (features & kPinned) {
+    problem.pins.assign(problem.sizes.size(), kFree);
+    const auto buffer = static_cast<size_t>(below(random, num_buffers));
+    problem.pins[buffer] = 12 * below(random, 3);  // a multiple of every alignment
+  }
+  return problem;
+}
+
+// The smallest arena, by stacking the buffers in every order: in a placement in which nothing can be moved
+// down, each is at the first place above what is below it. With pins: around the pinned ones. For up to about
+// seven buffers.
+inline int64_t smallest_arena(const Problem& problem) {
+  const size_t n = problem.sizes.size();
+  std::vector<size_t> order;
+  std::vector<int64_t> offsets(n, 0);
+  int64_t pinned_height = 0;
+  for (size_t i = 0; i < n; ++i) {
+    if (problem.pins.empty() || problem.pins[i] == kFree) {
+      order.push_back(i);
+    } else {
+      offsets[i] = problem.pins[i];
+      pinned_height = std::max(pinned_height, offsets[i] + problem.sizes[i]);
+    }
+  }
+  int64_t best = std::numeric_limits<int64_t>::max();
+  do {
+    int64_t height = pinned_height;
+    std::vector<size_t> placed;
+    for (size_t i = 0; i < n; ++i) {
+      if (!problem.pins.empty() && problem.pins[i] != kFree) placed.push_back(i);
+    }
+    for (size_t i : order) {
+      // The first offset at which nothing placed is in the way.
+      int64_t offset = 0;
+      for (bool moved = true; moved;) {
+        moved = false;
+        for (size_t j : placed) {
+          const bool alive = problem.starts[j] < problem.ends[i] && problem.starts[i] < problem.ends[j];
+          if (alive && offset < offsets[j] + problem.sizes[j] && offsets[j] < offset + problem.sizes[i]) {
+            offset = align_up(offsets[j] + problem.sizes[j],
+                              problem.alignments.empty() ? 1 : problem.alignments[i]);
+            moved = true;
+          }
+        }
+      }
+      offsets[i] = offset;
+      placed.push_back(i);
+      height = std::max(height, offset + problem.sizes[i]);
+    }
+    best = std::min(best, height);
+  } while (std::next_permutation(order.begin(), order.end()));
+  return best;
+}
+
+}  // namespace memomalloc::planner

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from memomalloc.bench.hard_instances import cut_rectangle
+from memomalloc.data import Problem, Trace
+from memomalloc.errors import CapacityError, InvalidProblemError, UnknownPlannerError
+from memomalloc.planners import Progress, available, plan
+
+
+@pytest.fixture(scope="module")
+def open_problem() -> Problem:
+    """A problem that keeps every search busy for longer than a test takes."""
+    random = np.random.default_rng(1)
+    starts = random.integers(0, 2000, 1500)
+    return Problem.from_arrays(
+        random.integers(1, 10**9, 1500), starts, starts + random.integers(1, 400, 1500), alignment_bytes=1
+    )
+
+
+def test_unknown_planner_lists_those_there_are() -> None:
+    with pytest.raises(UnknownPlannerError, match="there is no planner 'magic'; there are: auto, skyline"):
+        plan(Problem.from_arrays([], [], []), planner="magic")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"time_limit_s": -1}, "time_limit_s"),
+        ({"time_limit_s": float("nan")}, "time_limit_s"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"capacity_bytes": -1}, "capacity_bytes"),
+        ({"capacity_bytes": 2**63}, "capacity_bytes"),
+    ],
+)
+def test_arguments_out_of_range(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(InvalidProblemError, match=message):
+        plan(Problem.from_arrays([1], [0], [1]), **arguments)  # type: ignore[arg-type]
+
+
+def test_more_buffers_than_a_planner_takes() -> None:
+    n = 1501
+    problem = Problem.from_arrays(np.ones(n, dtype=int), np.arange(n), np.arange(n) + 1)
+    with pytest.raises(InvalidProblemError, match="min_cost_flow takes at most 1500 buffers, the problem has 1501"):
+        plan(problem, planner="min_cost_flow")
+
+
+def test_the_time_limit_holds(open_problem: Problem) -> None:
+    for planner in ("auto", "branch_and_bound", "skyline_restarts"):
+        start_s = time.perf_counter()
+        plan(open_problem, planner=planner, time_limit_s=0.2)
+        assert time.perf_counter() - start_s < 2
+
+
+def test_no_time_is_enough_for_a_plan(open_problem: Problem) -> None:
+    assert plan(open_problem, time_limit_s=0).arena_bytes >= open_problem.lower_bound_bytes
+
+
+def test_progress_is_told_and_can_end_the_search(open_problem: Problem) -> None:
+    told: list[Progress] = []
+
+    def progress(state: Progress) -> bool:
+        told.append(state)
+        return len(told) < 3
+
+    start_s = time.perf_counter()
+    planned = plan(open_problem, time_limit_s=60, progress=progress)
+    assert time.perf_counter() - start_s < 30
+    assert len(told) == 3
+    assert told[-1].best_arena_bytes is not None
+    assert told[-1].best_arena_bytes >= planned.lower_bound_bytes == told[0].lower_bound_bytes
+    assert 0 < told[0].elapsed_s < told[2].elapsed_s
+
+
+def test_progress_without_a_result_goes_on(open_problem: Problem) -> None:
+    plan(open_problem, time_limit_s=0.2, progress=lambda state: None)
+
+
+def test_an_exception_in_progress_is_raised(open_problem: Problem) -> None:
+    def progress(_: Progress) -> None:
+        raise ValueError("from the callback")
+
+    with pytest.raises(ValueError, match="from the callback"):
+        plan(open_problem, time_limit_s=60, progress=progress)
+
+
+def test_an_unproven_lack_of_a_plan_says_so(open_problem: Problem) -> None:
+    with pytest.raises(CapacityError, match="no plan was found in time") as caught:
+        plan(open_problem, planner="bump", capacity_bytes=open_problem.lower_bound_bytes)
+    assert not caught.value.proven
+
+
+def test_searches_reach_the_known_optimum() -> None:
+    problem = cut_rectangle(150, seed=4)
+    assert plan(problem, time_limit_s=20).arena_bytes == problem.lower_bound_bytes == 1024 * 1024
+
+
+def test_adding_a_buffer_never_lowers_the_bound_or_the_optimum() -> None:
+    problem = cut_rectangle(12, seed=2, capacity=16, num_ticks=16)
+    last = 0
+    for count in range(1, 13):
+        part = Problem.from_arrays(
+            problem.sizes[:count], problem.starts[:count], problem.ends[:count], alignment_bytes=1
+        )
+        planned = plan(part, time_limit_s=20)
+        assert planned.proven_optimal
+        assert planned.arena_bytes >= last
+        last = planned.arena_bytes
+
+
+def test_a_trace_is_planned_with_the_alignment_of_torch() -> None:
+    planned = plan(Trace.from_arrays([1, 100], [0, 1], [9, 9]))
+    assert planned.alignment_bytes == 64
+    assert planned.sizes.tolist() == [64, 128]
+
+
+def test_the_registry_and_the_extension_know_the_same_planners() -> None:
+    from memomalloc import _planner
+
+    native = {entry.name for entry in available()} - {"mip", "cp_sat"}
+    assert native == set(_planner.planner_names())
+    for entry in available():
+        assert entry.description.endswith(".")
+        assert entry.complexity
+        assert entry.source
+
+
+def test_planning_does_not_import_torch() -> None:
+    program = "import memomalloc, sys; memomalloc.plan(memomalloc.Problem.from_arrays([1], [0], [1])); "
+    program += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+CTRL_C_PROGRAM = """
+import signal, sys, threading, time, warnings
+import numpy as np
+from memomalloc.data import Problem
+from memomalloc.planners import plan
+
+random = np.random.default_rng(1)
+starts = random.integers(0, 2000, 1500)
+problem = Problem.from_arrays(
+    random.integers(1, 10**9, 1500), starts, starts + random.integers(1, 400, 1500), alignment_bytes=1
+)
+threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT)).start()
+start = time.perf_counter()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    planned = plan(problem, time_limit_s=60)
+assert time.perf_counter() - start < 30
+print(planned.arena_bytes >= problem.lower_bound_bytes, [str(w.message) for w in caught])
+"""
+
+
+def test_ctrl_c_returns_the_best_plan_so_far() -> None:
+    child = subprocess.run([sys.executable, "-c", CTRL_C_PROGRAM], check=True, capture_output=True, text=True)
+    assert child.stdout.startswith("True ['planning was interrupted; this is the best plan so far']")
