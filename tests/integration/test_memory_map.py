@@ -334,6 +334,14 @@ def test_nothing_is_shown_as_nothing(visit: Callable[..., Visit]) -> None:
     assert "without reuse 0 B" in here.text(".facts")
 
 
+def test_time_may_begin_anywhere(visit: Callable[..., Visit]) -> None:
+    problem = memomalloc.Problem.from_arrays([MIB, MIB], [-500, -450], [-400, -401])
+    here = visit(Placement.of_plan(memomalloc.plan(problem)))
+    assert "tick -450: 2.00 MiB alive" in here.text(".now")
+    assert here.tick_at(0.0) == -500
+    assert here.tick_at(1 - 1e-3) == -401
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_buffers_open_and_stay_fluid(visit: Callable[..., Visit]) -> None:
     here = visit(placed(large_trace(100_000), planner="skyline"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,16 @@ def test_a_chrome_trace_has_a_counter_and_a_slice_for_each_buffer(tmp_path: Path
     assert begins[1]["name"] == "aten::scratch"
     assert begins[1]["args"]["origin"]["module_path"] == "stem.conv"
     assert (begins[1]["ts"], ends[1]["ts"]) == (1, 5)
+
+
+def test_the_viewer_in_the_browser_knows_every_opcode(tmp_path: Path) -> None:
+    # Those that the unpickler of PyTorch's MemoryViz.js implements.
+    known = {
+        "APPEND", "APPENDS", "BINFLOAT", "BINGET", "BININT", "BININT1", "BININT2", "BINPUT", "BINUNICODE", "EMPTY_DICT",
+        "EMPTY_LIST", "EMPTY_TUPLE", "FRAME", "LONG1", "LONG_BINGET", "LONG_BINPUT", "MARK", "MEMOIZE", "NEWFALSE",
+        "NEWTRUE", "NONE", "PROTO", "SETITEM", "SETITEMS", "SHORT_BINUNICODE", "STOP", "TUPLE", "TUPLE1", "TUPLE2",
+        "TUPLE3",
+    }  # fmt: skip
+    write_snapshot(placed(large_trace(3000)), tmp_path / "snapshot.pickle")
+    used = {opcode.name for opcode, _, _ in pickletools.genops((tmp_path / "snapshot.pickle").read_bytes())}
+    assert used <= known

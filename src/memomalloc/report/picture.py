@@ -73,7 +73,7 @@ def draw(
     for (curve, memory_map), placement in zip(axes.T, placements, strict=True):
         _draw_curve(curve, placement)
         _draw_map(memory_map, placement, colours, by, depth or default_depth(placement))
-        memory_map.set_xlim(0, int(placement.ends.max(initial=1)))
+        memory_map.set_xlim(placement.first_tick, int(placement.ends.max(initial=placement.first_tick + 1)))
         memory_map.set_xlabel("tick")
         _style(curve, highest, num_marks=3)
         _style(memory_map, highest, num_marks=8)
@@ -137,7 +137,9 @@ def _draw_map(axes: Axes, placement: Placement, colours: dict[str, str], by: str
     polygons = require("matplotlib.collections", extra="plot", feature="a picture of memory").PolyCollection
     if placement.lower_bound_bytes is not None:
         # In a plan the place of an escape is nobody else's, even before it is alive.
-        reserved = _rectangles(placement, np.zeros_like(placement.starts), placement.starts)[placement.escapes]
+        reserved = _rectangles(placement, np.full_like(placement.starts, placement.first_tick), placement.starts)[
+            placement.escapes
+        ]
         axes.add_collection(polygons(reserved, facecolors="none", edgecolors="0.7", linewidths=0, hatch="////"))
     faces = [colours[name] for name in group_names(placement, by, depth)]
     boxes = _rectangles(placement, placement.starts, placement.ends)

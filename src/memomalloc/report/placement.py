@@ -123,6 +123,11 @@ class Placement:
         """Whether it is known who asked for any of the buffers."""
         return any(origin is not None for origin in self.origins)
 
+    @property
+    def first_tick(self) -> int:
+        """The first tick at which anything is alive; 0 if nothing ever is."""
+        return int(self.starts.min()) if len(self) else 0
+
     @cached_property
     def live_bytes(self) -> LiveBytes:
         """How many bytes are alive when."""

@@ -32,7 +32,8 @@ class Buffers {
     this.moduleDepth = table.moduleDepth;
     this.peakTick = table.peakTick;
     this.peakLiveBytes = table.peakLiveBytes;
-    this.endTick = this.ends.reduce((most, end) => Math.max(most, end), 1);
+    this.firstTick = this.starts.reduce((least, start) => Math.min(least, start), this.length ? Infinity : 0);
+    this.endTick = this.ends.reduce((most, end) => Math.max(most, end), this.firstTick + 1);
     // Large ones first, so that small ones are drawn above them.
     this.drawOrder = Uint32Array.from(this.sizes.keys()).sort((a, b) => this.sizes[b] - this.sizes[a]);
     this.aliveAtPeak = [...this.drawOrder].filter((i) => this.isAliveAt(i, this.peakTick));
@@ -86,7 +87,7 @@ class Buffers {
     if (this._curve) return this._curve;
     const byStart = Uint32Array.from(this.starts.keys()).sort((a, b) => this.starts[a] - this.starts[b]);
     const byEnd = Uint32Array.from(this.ends.keys()).sort((a, b) => this.ends[a] - this.ends[b]);
-    const ticks = [0], live = [0];
+    const ticks = [this.firstTick], live = [0];
     let bytes = 0, begun = 0, ended = 0;
     while (ended < this.length) {
       const tick = Math.min(begun < this.length ? this.starts[byStart[begun]] : Infinity, this.ends[byEnd[ended]]);

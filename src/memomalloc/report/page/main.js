@@ -52,7 +52,8 @@ class State {
     document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
     this.tables = data.tables.map((table) => new Buffers(table, data.texts));
     this.view = new View(
-      Math.max(...this.tables.map((buffers) => buffers.endTick)), Math.max(...data.layouts.map((layout) => layout.extentBytes)));
+      Math.min(...this.tables.map((buffers) => buffers.firstTick)), Math.max(...this.tables.map((buffers) => buffers.endTick)),
+      Math.max(...data.layouts.map((layout) => layout.extentBytes)));
     Object.assign(this, { tick: null, hovered: null, chosen: null, group: null, query: "", masks: new Map() });
     this.hasOrigins = this.tables.some((buffers) => buffers.hasOrigins);
     this.by = data.by;

@@ -15,6 +15,9 @@ function breakable(text) {
 // The end of a path says more than its beginning.
 const shortPath = (path) => path.split("/").length > 5 ? `…/${path.split("/").slice(-3).join("/")}` : path;
 
+// More rows than that help nobody, and would take seconds.
+const MAX_ROWS = 500;
+
 class Sidebar {
   constructor(state) {
     this.state = state;
@@ -80,7 +83,7 @@ class Sidebar {
     const { state } = this;
     const several = state.tables.length > 1;
     const heads = several ? ["group", ...state.panes.map((pane) => `peak of ${pane.layout.title}`)] : ["group", "buffers", "total", "at peak"];
-    const rows = state.grouping.rows.map((row) => {
+    const rows = state.grouping.rows.slice(0, MAX_ROWS).map((row) => {
       const values = several
         ? state.panes.map((pane) => byteText(row.peakBytes[state.tables.indexOf(pane.buffers)]))
         : [count(row.buffers), byteText(row.totalBytes), byteText(row.peakBytes[0])];
@@ -88,13 +91,13 @@ class Sidebar {
       button.setAttribute("aria-pressed", state.group === row.name);
       return this.row([button, ...values], state.group === row.name);
     });
-    this.lists.groups.replaceChildren(this.table(`By ${state.grouping.by}; choose one to see where it is`, heads, rows));
+    this.lists.groups.replaceChildren(this.table(`By ${state.grouping.by}; choose one to see where it is`, heads, rows, state.grouping.rows.length));
   }
 
   showAlive() {
     const { state } = this;
     const tables = state.panes.filter((pane, i) => state.panes.findIndex((other) => other.buffers === pane.buffers) === i).map(({ buffers, layout }) => {
-      const rows = buffers.aliveAtPeak.slice(0, 500).map((i) => {
+      const rows = buffers.aliveAtPeak.slice(0, MAX_ROWS).map((i) => {
         const asker = buffers.askerOf(i);
         const chosen = state.chosen?.buffers === buffers && state.chosen.i === i;
         const button = element("button", { type: "button", onclick: () => state.choose(buffers, i, true) },
@@ -104,15 +107,16 @@ class Sidebar {
       });
       const of = state.tables.length > 1 ? ` of ${layout.title}` : "";
       return this.table(`${count(buffers.aliveAtPeak.length)} buffers, ${byteText(buffers.peakLiveBytes)} alive at the peak${of} ` +
-        `(tick ${count(buffers.peakTick)})`, ["buffer", "size"], rows);
+        `(tick ${count(buffers.peakTick)})`, ["buffer", "size"], rows, buffers.aliveAtPeak.length);
     });
     this.lists.alive.replaceChildren(...tables);
   }
 
-  table(caption, heads, rows) {
+  table(caption, heads, rows, numRows) {
+    const more = numRows > rows.length ? [this.row([`and ${count(numRows - rows.length)} more`])] : [];
     return element("table", {}, element("caption", {}, caption),
       element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
-      element("tbody", {}, ...rows));
+      element("tbody", {}, ...rows, ...more));
   }
 
   row(cells, chosen) {

@@ -1,8 +1,8 @@
 // The part of time and offsets that all panes show.
 
 class View {
-  constructor(endTick, extentBytes) {
-    this.limits = { t0: 0, t1: endTick, o0: 0, o1: extentBytes * 1.02 || 1 };
+  constructor(firstTick, endTick, extentBytes) {
+    this.limits = { t0: firstTick, t1: endTick, o0: 0, o1: extentBytes * 1.02 || 1 };
     this.listeners = [];
     this.fit();
   }
