@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 import memomalloc
@@ -25,7 +24,7 @@ from memomalloc.bench import process
 from memomalloc.bench.case import Case
 from memomalloc.bench.forked import ProcessDiedError, Send, run_forked
 from memomalloc.bench.paired import Call, Side, Workers, take_pairs
-from memomalloc.bench.row import Row
+from memomalloc.bench.row import Row, latency_figures, pooled
 from memomalloc.bench.workload import Workload, same_bits, tensors_in
 from memomalloc.data.plan import Plan
 from memomalloc.errors import MissingDependencyError, RuntimeNotAvailableError
@@ -45,7 +44,8 @@ class Effort:
     """How long one case may take.
 
     Attributes:
-        budget_s: wall-clock time for the pairs.
+        num_processes: a row is measured in so many fresh processes, and their pairs are pooled.
+        budget_s: wall-clock time for the pairs of one process.
         whole_row_s: where building and warming up leave less than ``budget_s`` of this, the pairs get what is left.
         min_pairs: at least so many pairs, whatever they take.
         max_pairs: at most so many.
@@ -53,6 +53,7 @@ class Effort:
         time_limit_s: a row that takes longer, with building and compiling, is given up.
     """
 
+    num_processes: int = 1
     budget_s: float = 10.0
     min_pairs: int = 5
     max_pairs: int = 400
@@ -103,20 +104,20 @@ def measure(
     if isinstance(learned, str):
         return Row.of_case(case, status="unplanned", error=learned, elapsed_s=time.perf_counter() - began)
     plan = learned
+    upstream_memory = run_forked(lambda send: _memory_of(case, workload.caller(model), plan, replayed=False))
+    planned_memory = run_forked(lambda send: _memory_of(case, workload.caller(model), plan, replayed=True))
 
     with _modes(case), Workers(case.workers, lambda: _modes(case)) as workers:
         upstream = workload.caller(model)
         planned = functools.partial(_replay, plan, upstream)
-        memomalloc.replay(plan)  # arms it
+        memomalloc.replay(plan)  # arms it, before the heap is used
         on_progress("warming up", 0.0)
         for _ in range(WARM_UP_CALLS - 1):
             upstream()
         reference = [tensor.clone() for tensor in tensors_in(upstream())]
-        upstream_memory = _memory_of(workers, upstream)
-        planned_memory = _memory_of(workers, planned)
         equal = same_bits(reference, planned())
-        # Upstream had to give back its memory for the plan's to be measured; let it have it again.
         workers.run(upstream, 1, Side())
+        workers.run(planned, 1, Side())
 
         before = memomalloc.stats()
         pairs = take_pairs(
@@ -134,17 +135,11 @@ def measure(
         repeatable = same_bits(reference, upstream())
     replayed = _Replayed.between(before, after)
     status, error = _judge(replayed, pairs.planned.num_calls, equal, repeatable)
-    low, high = pairs.ratio_interval
     return Row.of_case(
         case,
         status=status,
         error=error,
-        ratio_median=float(np.median(pairs.ratios)),
-        ratio_p10=float(np.percentile(pairs.ratios, 10)),
-        ratio_p90=float(np.percentile(pairs.ratios, 90)),
-        ratio_low=low,
-        ratio_high=high,
-        num_pairs=pairs.num_pairs,
+        **latency_figures(pairs.upstream.latencies_ms, pairs.planned.latencies_ms),
         **_of_side("upstream", pairs.upstream, upstream_memory),
         **_of_side("planned", pairs.planned, planned_memory),
         arena_bytes=plan.arena_bytes,
@@ -157,9 +152,11 @@ def measure(
         planner=plan.planner,
         plan_s=plan.elapsed_s,
         elapsed_s=time.perf_counter() - began,
+        num_processes=1,
         samples={
             "upstream_ms": [round(sample, 4) for sample in pairs.upstream.latencies_ms],
             "planned_ms": [round(sample, 4) for sample in pairs.planned.latencies_ms],
+            "pairs_of_process": [pairs.num_pairs],
         },
     )
 
@@ -172,13 +169,31 @@ def attempt(
     seed: int = 0,
     on_progress: Progress = lambda stage, share: None,
 ) -> Row:
-    """Like :func:`measure`, but in a fresh copy of this process, and a model that fails gives a row that says so.
+    """Like :func:`measure`, but in fresh copies of this process, and a model that fails gives a row that says so.
 
-    Each row begins with the heap that this process has now, whatever the rows before it did.
+    Each copy begins with the heap that this process has now, whatever the rows before did. How much an allocator
+    costs depends on what happens to lie where in the heap, so the pairs of several processes say more than those
+    of one.
 
     Raises:
         MemomallocError: nothing can be measured here, for no case: a package is missing, or the runtime.
     """
+    rows: list[Row] = []
+    for number in range(effort.num_processes):
+
+        def tell(stage: str, share: float, number: int = number) -> None:
+            name = stage if effort.num_processes == 1 else f"{stage}, process {number + 1} of {effort.num_processes}"
+            on_progress(name, (number + share) / effort.num_processes)
+
+        rows.append(_attempt_once(case, build, effort, seed=seed, on_progress=tell))
+        if rows[-1].ratio_median is None:
+            return rows[-1]
+    return pooled(rows)
+
+
+def _attempt_once(
+    case: Case, build: Callable[[], Workload], effort: Effort, *, seed: int, on_progress: Progress
+) -> Row:
     began = time.perf_counter()
 
     def work(send: Send) -> Row:
@@ -233,17 +248,26 @@ class _Memory:
     steady_bytes: int
 
 
-def _memory_of(workers: Workers, call: Call) -> _Memory:
-    """By how much physical memory grows while the workers call, and by how much when they have."""
-    gc.collect()
-    extension.load().release_upstream_memory()
-    process.reset_peak_resident()
-    before = process.resident_bytes()
-    workers.run(call, CALLS_AT_PEAK, Side())
-    return _Memory(
-        peak_bytes=max(process.peak_resident_bytes() - before, 0),
-        steady_bytes=max(process.resident_bytes() - before, 0),
-    )
+def _memory_of(case: Case, call: Call, plan: Plan, *, replayed: bool) -> _Memory:
+    """By how much physical memory grows while the workers call, and by how much when they have.
+
+    Called in a process of its own, whose first calls are replayed: they leave what the model keeps besides tensors
+    (oneDNN's primitives), but no tensor has gone through upstream, so it cannot retain the memory of any.
+    """
+    planned = functools.partial(_replay, plan, call)
+    with _modes(case), Workers(case.workers, lambda: _modes(case)) as workers:
+        workers.run(planned, CALLS_AT_PEAK, Side())
+        gc.collect()
+        memomalloc.release()
+        # What building the model has left would serve tensors as well.
+        extension.load().release_upstream_memory()
+        process.reset_peak_resident()
+        before = process.resident_bytes()
+        workers.run(planned if replayed else call, CALLS_AT_PEAK, Side())
+        return _Memory(
+            peak_bytes=max(process.peak_resident_bytes() - before, 0),
+            steady_bytes=max(process.resident_bytes() - before, 0),
+        )
 
 
 def _learn(case: Case, workload: Workload, model: Callable[..., Any]) -> Plan | str:
@@ -310,9 +334,6 @@ def _judge(replayed: _Replayed, num_calls: int, equal: bool, repeatable: bool) -
 
 def _of_side(name: str, side: Side, memory: _Memory) -> dict[str, Any]:
     figures = {
-        "p50_ms": side.percentile_ms(50),
-        "p90_ms": side.percentile_ms(90),
-        "p99_ms": side.percentile_ms(99),
         "calls_per_s": side.num_calls / side.wall_s,
         "cpu_ms": side.per_call(side.usage.cpu_s) * 1e3,
         "kernel_ms": side.per_call(side.usage.kernel_s) * 1e3,

@@ -10,15 +10,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from memomalloc.bench.process import Usage
 
 Call = Callable[[], Any]
-
-#: With this probability the interval that :attr:`Pairs.ratio_interval` gives contains the true median.
-CONFIDENCE = 0.95
 
 
 @dataclass
@@ -33,10 +27,6 @@ class Side:
     def num_calls(self) -> int:
         """How many calls were timed."""
         return len(self.latencies_ms)
-
-    def percentile_ms(self, percent: float) -> float:
-        """A percentile of the latency; of few samples, p99 is nearly their largest."""
-        return float(np.percentile(self.latencies_ms, percent))
 
     def per_call(self, total: float) -> float:
         """A counter of :attr:`usage`, per call."""
@@ -54,26 +44,6 @@ class Pairs:
     def num_pairs(self) -> int:
         """How many pairs there are."""
         return self.planned.num_calls
-
-    @property
-    def ratios(self) -> NDArray[np.float64]:
-        """Upstream's latency over the planned one, pair by pair: above 1 the plan is faster."""
-        num = self.num_pairs
-        upstream = np.asarray(self.upstream.latencies_ms[:num], dtype=np.float64)
-        return upstream / np.asarray(self.planned.latencies_ms[:num], dtype=np.float64)
-
-    @property
-    def ratio_interval(self) -> tuple[float, float]:
-        """Between these two lies the true median ratio, with 95 % confidence.
-
-        From order statistics, so it assumes no distribution (D'Agostino and Stephens, Goodness-of-Fit
-        Techniques, 1986): ranks n/2 -+ 0.98 sqrt(n), at worst the smallest and the largest ratio.
-        """
-        ratios = np.sort(self.ratios)
-        half_width = 0.98 * np.sqrt(len(ratios))
-        low = max(int(np.floor(len(ratios) / 2 - half_width)), 0)
-        high = min(int(np.ceil(len(ratios) / 2 + half_width)), len(ratios) - 1)
-        return float(ratios[low]), float(ratios[high])
 
 
 class Workers:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from memomalloc.bench.case import Case
 
@@ -39,8 +42,8 @@ class Row:
         upstream_cpu_ms: processor time of one call, the kernel's included.
         upstream_kernel_ms: the kernel's part of it.
         upstream_futex_calls: system calls that wait for or wake a thread; counted in a run of its own.
-        upstream_peak_bytes: growth of the process's physical memory at the fullest moment of some calls, from a
-            start at which upstream had given back what it retains.
+        upstream_peak_bytes: growth of the process's physical memory at the fullest moment of some calls, in a process
+            in which upstream has not served a tensor before.
         upstream_steady_bytes: what of it was still there after these calls.
         planned_peak_bytes: the same, replayed, arenas included.
         planned_steady_bytes: the same, replayed, arenas included.
@@ -53,8 +56,10 @@ class Row:
         results_equal: outputs with and without the plan were equal bit for bit.
         planner: who planned.
         plan_s: how long planning took.
+        num_processes: in so many processes the pairs were taken.
         elapsed_s: how long the whole row took, with building and compiling the model.
-        samples: the latencies in milliseconds, ``upstream_ms`` and ``planned_ms``, in the order of the pairs.
+        samples: the latencies in milliseconds, ``upstream_ms`` and ``planned_ms``, in the order of the pairs, process
+            by process; ``pairs_of_process`` has their numbers.
     """
 
     suite: str
@@ -104,6 +109,7 @@ class Row:
     results_equal: bool | None = None
     planner: str = ""
     plan_s: float | None = None
+    num_processes: int = 0
     elapsed_s: float | None = None
     samples: Mapping[str, list[float]] = field(default_factory=dict)
 
@@ -143,3 +149,87 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, for JSON."""
         return dataclasses.asdict(self)
+
+
+#: Figures of pooled rows: the middle one for memory (an amount is never a mean), the sum, else the mean over pairs.
+_MEDIANS = tuple(f"{side}_{what}_bytes" for side in ("upstream", "planned") for what in ("peak", "steady"))
+_SUMS = ("num_processes", "elapsed_s")
+_MEANS = (
+    *(
+        f"{side}_{what}"
+        for side in ("upstream", "planned")
+        for what in ("calls_per_s", "cpu_ms", "kernel_ms", "minor_faults", "voluntary_switches", "futex_calls")
+    ),
+    "requests_served_share",
+)
+
+
+def latency_figures(upstream_ms: Sequence[float], planned_ms: Sequence[float]) -> dict[str, Any]:
+    """What a row says about paired latencies: sample ``i`` of one side belongs to sample ``i`` of the other."""
+    ratios = np.asarray(upstream_ms, dtype=np.float64) / np.asarray(planned_ms, dtype=np.float64)
+    low, high = median_interval(ratios)
+    figures: dict[str, Any] = {
+        "num_pairs": len(ratios),
+        "ratio_median": float(np.median(ratios)),
+        "ratio_p10": float(np.percentile(ratios, 10)),
+        "ratio_p90": float(np.percentile(ratios, 90)),
+        "ratio_low": low,
+        "ratio_high": high,
+    }
+    for side, samples in (("upstream", upstream_ms), ("planned", planned_ms)):
+        for percent in (50, 90, 99):
+            figures[f"{side}_p{percent}_ms"] = float(np.percentile(samples, percent))
+    return figures
+
+
+def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Between these two lies the true median, with 95 % confidence.
+
+    From order statistics, so it assumes no distribution: ranks n/2 -+ 0.98 sqrt(n) (Conover, Practical Nonparametric
+    Statistics, 1999, section 3.2), at worst the smallest and the largest value.
+    """
+    ordered = np.sort(values)
+    half_width = 0.98 * np.sqrt(len(ordered))
+    low = max(int(np.floor(len(ordered) / 2 - half_width)), 0)
+    high = min(int(np.ceil(len(ordered) / 2 + half_width)), len(ordered) - 1)
+    return float(ordered[low]), float(ordered[high])
+
+
+def pooled(rows: Sequence[Row]) -> Row:
+    """One row of several that measured the same case, each in a process of its own.
+
+    The status is that of the first that is not "ok".
+    """
+    if len(rows) == 1:
+        return rows[0]
+    verdict = next((row for row in rows if row.status != "ok"), rows[0])
+    samples: dict[str, list[float]] = {
+        name: [sample for row in rows for sample in row.samples[name]] for name in rows[0].samples
+    }
+    weights = [row.num_pairs for row in rows]
+    figures: dict[str, Any] = {}
+    for name in (*_MEDIANS, *_MEANS, *_SUMS):
+        values = [getattr(row, name) for row in rows]
+        if any(value is None for value in values):
+            figures[name] = None
+        elif name in _MEDIANS:
+            figures[name] = int(np.median(values))
+        elif name in _SUMS:
+            figures[name] = sum(values)
+        else:
+            figures[name] = float(np.average(values, weights=weights))
+    reasons = {
+        reason: sum(row.requests_upstream.get(reason, 0) for row in rows) for reason in rows[0].requests_upstream
+    }
+    return dataclasses.replace(
+        rows[0],
+        status=verdict.status,
+        error=verdict.error,
+        results_equal=None
+        if any(row.results_equal is None for row in rows)
+        else all(row.results_equal for row in rows),
+        requests_upstream=reasons,
+        samples=samples,
+        **figures,
+        **latency_figures(samples["upstream_ms"], samples["planned_ms"]),
+    )

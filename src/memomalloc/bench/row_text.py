@@ -44,9 +44,21 @@ def served(row: Row) -> str:
     return f"{int(row.requests_served_share * 1000) / 10:.1f} % of {row.requests_per_call}"
 
 
+def situation(row: Row) -> str:
+    """What else is unusual about a row's case, to follow its batch; mostly empty."""
+    parts = []
+    if row.workers > 1:
+        parts.append(f"{row.workers} workers")
+    if row.intra_op_threads > 1:
+        parts.append(f"{row.intra_op_threads} intra-op threads")
+    if row.mode != "eager":
+        parts.append(row.mode)
+    return "".join(f", {part}" for part in parts)
+
+
 def conclusion(row: Row) -> str:
     """What a row says about memomalloc, in one sentence; the bad news included."""
-    name = f"{row.model} at batch {row.batch}"
+    name = f"{row.model} at batch {row.batch}{situation(row)}"
     if row.ratio_median is None:
         return f"{name} was not measured ({row.status.replace('_', ' ')}): {row.error or 'no reason is known'}"
     if row.status == "different_results":

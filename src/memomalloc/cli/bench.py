@@ -1,7 +1,8 @@
 """Compare memomalloc with what else there is.
 
 examples:
-  memomalloc bench planners
+  memomalloc bench models --suite demo --upstream glibc,jemalloc --output results.json
+  memomalloc bench report results.json
   memomalloc bench planners buffers.csv --time-limit 10 --markdown table.md
 """
 
@@ -13,7 +14,7 @@ import importlib
 HELP = "compare with what else there is"
 
 #: Names of sub-commands; each is a module of this folder, ``bench_`` before its name.
-SUBJECTS = ("planners",)
+SUBJECTS = ("models", "planners", "report")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

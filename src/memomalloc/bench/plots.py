@@ -1,0 +1,79 @@
+"""Pictures of results, as PNG and SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from memomalloc.bench.results import Results
+from memomalloc.bench.row import Row
+from memomalloc.bench.row_text import situation
+from memomalloc.extras import require
+
+_UPSTREAM_COLOR = "#b0b7c3"
+_PLANNED_COLOR = "#1f6feb"
+
+
+def draw(results: Results) -> dict[str, dict[str, bytes]]:
+    """All pictures: for each title the bytes of the image by file suffix, ``png`` and ``svg``.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    matplotlib = require("matplotlib", extra="bench", feature="memomalloc bench report")
+    matplotlib.use("Agg")
+    # Text stays text, and equal results give equal files.
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "memomalloc"})
+    plt = require("matplotlib.pyplot", extra="bench", feature="memomalloc bench report")
+    pictures = {}
+    upstreams = list(dict.fromkeys(row.upstream for row in results.rows))
+    for upstream in upstreams:
+        rows = [row for row in results.rows if row.upstream == upstream and row.ratio_median is not None]
+        if rows:
+            pictures[f"Latency ratio over {upstream}"] = _ratios(plt, upstream, rows)
+            pictures[f"Peak memory over {upstream}"] = _memory(plt, upstream, rows)
+    return pictures
+
+
+def _label(row: Row) -> str:
+    return f"{row.model}, b{row.batch}, {row.input_size}{situation(row)}"
+
+
+def _ratios(plt: Any, upstream: str, rows: Sequence[Row]) -> dict[str, bytes]:
+    rows = sorted(rows, key=lambda row: row.ratio_median or 0)
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.24 * len(rows)))
+    places = range(len(rows))
+    axes.hlines(places, [row.ratio_p10 for row in rows], [row.ratio_p90 for row in rows], color=_UPSTREAM_COLOR, lw=5)
+    axes.plot([row.ratio_median for row in rows], places, "o", color=_PLANNED_COLOR, ms=5)
+    axes.axvline(1.0, color="black", lw=0.8)
+    axes.set_yticks(places, [_label(row) for row in rows], fontsize=7)
+    axes.set_xlabel(f"latency of {upstream} over planned: median, and p10 to p90 of the pairs (right of 1: faster)")
+    return _rendered(plt, figure)
+
+
+def _memory(plt: Any, upstream: str, rows: Sequence[Row]) -> dict[str, bytes]:
+    rows = sorted(rows, key=lambda row: row.upstream_peak_bytes or 0)
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.24 * len(rows)))
+    places = list(range(len(rows)))
+    mib = 1 << 20
+    axes.barh(
+        places, [(row.upstream_peak_bytes or 0) / mib for row in rows], 0.8, color=_UPSTREAM_COLOR, label=upstream
+    )
+    axes.barh(places, [(row.planned_peak_bytes or 0) / mib for row in rows], 0.4, color=_PLANNED_COLOR, label="planned")
+    axes.set_yticks(places, [_label(row) for row in rows], fontsize=7)
+    axes.set_xlabel("growth of physical memory at the peak, MiB")
+    axes.legend(loc="lower right")
+    return _rendered(plt, figure)
+
+
+def _rendered(plt: Any, figure: Any) -> dict[str, bytes]:
+    images = {}
+    for suffix in ("png", "svg"):
+        buffer = io.BytesIO()
+        # No date inside, so that equal results give equal files.
+        metadata = {"Date": None} if suffix == "svg" else {}
+        figure.savefig(buffer, format=suffix, bbox_inches="tight", dpi=130, metadata=metadata)
+        images[suffix] = buffer.getvalue()
+    plt.close(figure)
+    return images

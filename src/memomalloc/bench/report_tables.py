@@ -1,0 +1,187 @@
+"""What a report says: tables of text, made from results once and shown as Markdown and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from memomalloc.bench import row_text as text
+from memomalloc.bench.results import Results
+from memomalloc.bench.row import LOSS_RATIO, Row
+from memomalloc.bench.upstream import UPSTREAMS
+from memomalloc.bench.workload import MODES
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table with its heading.
+
+    Attributes:
+        title: the heading.
+        note: what its columns mean; may be empty.
+        columns: heads.
+        rows: cells, one text for each column.
+    """
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def report_tables(results: Results) -> list[ReportTable]:
+    """All tables of a report, in order."""
+    rows = sorted(results.rows, key=_order)
+    tables = [_conditions(results), _summary(rows)]
+    for (suite, upstream), group in groupby(rows, key=lambda row: (row.suite, row.upstream)):
+        measured = [row for row in group if row.ratio_median is not None]
+        if measured:
+            tables += [_latencies(suite, upstream, measured), _costs(suite, upstream, measured)]
+    return tables
+
+
+def report_conclusions(results: Results) -> list[str]:
+    """Every row without a gain, and what is known about why."""
+    rows = sorted(results.rows, key=_order)
+    return [f"{row.upstream}: {text.conclusion(row)}" for row in rows if row.verdict != "gain"]
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """The mean of ratios."""
+    return float(np.exp(np.mean(np.log(list(values)))))
+
+
+def _order(row: Row) -> tuple[object, ...]:
+    upstream = list(UPSTREAMS).index(row.upstream) if row.upstream in UPSTREAMS else len(UPSTREAMS)
+    mode = MODES.index(row.mode) if row.mode in MODES else len(MODES)
+    return row.suite, upstream, mode, row.model, row.input_size, row.workers, row.intra_op_threads, row.batch
+
+
+def _conditions(results: Results) -> ReportTable:
+    repetitions = ", ".join(f"{name} {value}" for name, value in results.repetitions.items())
+    entries = {
+        **{name.replace("_", " "): str(value) for name, value in results.machine.items()},
+        **results.versions,
+        "seed": str(results.seed),
+        "repetitions": repetitions,
+    }
+    for upstream, variables in results.environment.items():
+        if variables:
+            entries[upstream] = " ".join(f"{name}={value}" for name, value in variables.items())
+    return ReportTable("Measured on", "", ("what", "value"), tuple(entries.items()))
+
+
+def _summary(rows: Sequence[Row]) -> ReportTable:
+    lines = []
+    for (suite, upstream), group in groupby(rows, key=lambda row: (row.suite, row.upstream)):
+        every = list(group)
+        measured = [row for row in every if row.ratio_median is not None]
+        ratios = [row.ratio_median for row in measured if row.ratio_median is not None]
+        memory = [
+            row.upstream_peak_bytes / row.planned_peak_bytes
+            for row in measured
+            if row.upstream_peak_bytes and row.planned_peak_bytes
+        ]
+        lines.append(
+            (
+                suite,
+                upstream,
+                f"{len(measured)} of {len(every)}",
+                f"{geometric_mean(ratios):.2f}" if ratios else text.UNKNOWN,
+                f"{max(ratios):.2f}" if ratios else text.UNKNOWN,
+                f"{min(ratios):.2f}" if ratios else text.UNKNOWN,
+                str(sum(ratio < LOSS_RATIO for ratio in ratios)),
+                f"{geometric_mean(memory):.2f}" if memory else text.UNKNOWN,
+                str(sum(ratio < 1 for ratio in memory)),
+                f"{sum(row.status == 'ok' for row in every)} of {len(every)}",
+            )
+        )
+    return ReportTable(
+        "Summary",
+        "Latency ratio: upstream over planned, above 1 the plan is faster; the mean is geometric. Memory ratio: growth "
+        "of physical memory at the peak, upstream over planned. In order: every request served from the plan, and "
+        "results equal bit for bit.",
+        (
+            "suite",
+            "upstream",
+            "rows measured",
+            "mean ratio",
+            "best",
+            "worst",
+            f"below {LOSS_RATIO}",
+            "mean memory ratio",
+            "more memory than upstream",
+            "in order",
+        ),
+        tuple(lines),
+    )
+
+
+_CASE_COLUMNS = ("model", "batch", "size", "workers", "threads", "mode")
+
+
+def _case_cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.model,
+        str(row.batch),
+        str(row.input_size),
+        str(row.workers),
+        str(row.intra_op_threads),
+        row.mode,
+    )
+
+
+def _latencies(suite: str, upstream: str, rows: Sequence[Row]) -> ReportTable:
+    ms = text.milliseconds
+    return ReportTable(
+        f"{suite} over {upstream}: latency and memory",
+        "Milliseconds of one call, upstream > planned. Memory in MiB: growth at the peak, upstream > planned; the "
+        "arena; the lower bound of any arena.",
+        (*_CASE_COLUMNS, "ratio", "p10 to p90", "pairs", "p50", "p99", "peak", "arena", "bound", "served", "verdict"),
+        tuple(
+            (
+                *_case_cells(row),
+                text.ratio(row.ratio_median),
+                f"{text.ratio(row.ratio_p10)} to {text.ratio(row.ratio_p90)}",
+                str(row.num_pairs),
+                f"{ms(row.upstream_p50_ms)} > {ms(row.planned_p50_ms)}",
+                f"{ms(row.upstream_p99_ms)} > {ms(row.planned_p99_ms)}",
+                f"{text.mebibytes(row.upstream_peak_bytes)} > {text.mebibytes(row.planned_peak_bytes)}",
+                text.mebibytes(row.arena_bytes),
+                text.mebibytes(row.lower_bound_bytes),
+                text.served(row),
+                row.verdict.replace("_", " ") if row.status == "ok" else row.status.replace("_", " "),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _costs(suite: str, upstream: str, rows: Sequence[Row]) -> ReportTable:
+    return ReportTable(
+        f"{suite} over {upstream}: what a call costs",
+        "Per call, upstream > planned. CPU and kernel time in milliseconds, of all threads; idle: MiB still resident "
+        "after the calls; -: not measured.",
+        (*_CASE_COLUMNS, "calls/s", "CPU", "kernel", "page faults", "switches", "futex calls", "idle"),
+        tuple(
+            (
+                *_case_cells(row),
+                *(
+                    f"{show(getattr(row, f'upstream_{what}'))} > {show(getattr(row, f'planned_{what}'))}"
+                    for what, show in (
+                        ("calls_per_s", text.milliseconds),
+                        ("cpu_ms", text.milliseconds),
+                        ("kernel_ms", text.milliseconds),
+                        ("minor_faults", text.count),
+                        ("voluntary_switches", text.count),
+                        ("futex_calls", text.count),
+                        ("steady_bytes", text.mebibytes),
+                    )
+                ),
+            )
+            for row in rows
+        ),
+    )

@@ -1,0 +1,209 @@
+"""Measure models with and without a plan, over every allocator underneath.
+
+Each row is one model in one situation. Calls with and without the plan alternate in one process, and the ratio of
+their latencies, pair by pair, is the result; every allocator has processes of its own. The results are written to OUT
+after each row: an interrupted session goes on with --resume. Options that take several values take all combinations.
+
+examples:
+  memomalloc bench models --suite demo --upstream glibc,jemalloc,tcmalloc,mimalloc --output results.json
+  memomalloc bench models --suite user --model my_module:build --batch 1,4 --output results.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memomalloc.extras import require
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from memomalloc.bench.results import Results
+    from memomalloc.bench.row import Row
+    from memomalloc.bench.session import Progress
+    from memomalloc.bench.upstream_process import Request
+
+HELP = "measure models with and without a plan, over every allocator"
+
+# Written out, not imported: the help must not import torch. A test compares them.
+_SUITES = ("demo", "transformers", "paper", "user")
+_MODES = ("eager", "torchscript", "compile", "compile-memory-planning")
+_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "tcmalloc", "mimalloc")
+
+_WIDTH = 140
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    numbers = _list_of(_positive)
+    add = parser.add_argument
+    add("--suite", choices=_SUITES, default="demo", help="which models (default: %(default)s)")
+    add("--model", metavar="NAMES", type=_list_of(str), default=(), help="only these; for `user`, module:function")
+    add("--batch", metavar="N", type=numbers, default=(1, 8), help="samples of one call (default: 1,8)")
+    add("--input-size", metavar="N", type=numbers, default=(), help="pixels, tokens or frames (default: the model's)")
+    add("--workers", metavar="N", type=numbers, default=(1,), help="threads that call at once (default: 1)")
+    add("--intra-op-threads", metavar="N", type=numbers, default=(1,), help="threads in one operator (default: 1)")
+    add("--mode", metavar="NAMES", type=_choices(_MODES), default=("eager",), help=f"of {', '.join(_MODES)}")
+    add(
+        "--upstream", metavar="NAMES", type=_choices(_UPSTREAMS), default=("glibc",), help=f"of {', '.join(_UPSTREAMS)}"
+    )
+    add("--output", "-o", metavar="OUT", type=Path, required=True, help="the results file (JSON)")
+    add("--resume", action="store_true", help="keep the rows that OUT has, and measure the others")
+    add("--budget", metavar="S", type=float, default=6.0, help="seconds for the pairs of a process (default: 6)")
+    add("--processes", metavar="N", type=_positive, default=3, help="processes for each row (default: 3)")
+    add("--min-pairs", metavar="N", type=_positive, default=5, help="pairs of a process at least (default: 5)")
+    add(
+        "--time-limit",
+        metavar="S",
+        type=float,
+        default=900.0,
+        help="seconds after which a row is given up (default: 900)",
+    )
+    add("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
+    add("--smoke", action="store_true", help="only see that it works: small inputs, a few pairs, in one process")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure.
+
+    Returns:
+        0 if every row was measured, served from its plan and equal; else 1.
+    """
+    require("rich", extra="demo", feature="memomalloc bench models")
+    require("torch", extra="demo", feature="memomalloc bench models")
+    from rich.console import Console
+
+    from memomalloc.bench.results import Results
+    from memomalloc.bench.row_text import conclusion
+    from memomalloc.bench.session import run_session
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    request = _request(args)
+    if args.output.exists() and not args.resume:
+        console.print(f"{args.output} exists: go on with it with --resume, or name another file")
+        return 2
+    repetitions = dataclasses.asdict(request.effort)
+    results = Results.here(seed=args.seed, repetitions=repetitions)
+    if args.resume and args.output.exists():
+        results = _resumed(Results.load(args.output), results)
+
+    def on_row(row: Row) -> None:
+        console.print(
+            f"{row.upstream}: {conclusion(row)}", style=None if row.status == "ok" else "red", highlight=False
+        )
+
+    with _ProgressLine(console) as line:
+        run_session(request, results, path=args.output, on_progress=line.show, on_row=on_row)
+    console.print(f"{len(results.rows)} rows are in {args.output}; memomalloc bench report {args.output} shows them")
+    return 0 if all(row.status == "ok" for row in results.rows) else 1
+
+
+def _request(args: argparse.Namespace) -> Request:
+    from memomalloc.bench.measurement import Effort
+    from memomalloc.bench.suite import USER_SUITE, Dimensions, models_of
+    from memomalloc.bench.upstream_process import Request
+
+    is_user = args.suite == USER_SUITE
+    user_reference = args.model[0] if is_user and args.model else ""
+    models = models_of(args.suite, user_reference)
+    effort = Effort(
+        num_processes=args.processes,
+        budget_s=args.budget,
+        min_pairs=args.min_pairs,
+        time_limit_s=args.time_limit,
+    )
+    sizes = args.input_size
+    if args.smoke:
+        effort = dataclasses.replace(effort, num_processes=1, budget_s=0.1, min_pairs=2, max_pairs=5)
+        sizes = sizes or (32,)
+    dimensions = Dimensions(
+        models=() if is_user else args.model,
+        batches=args.batch,
+        input_sizes=sizes,
+        workers=args.workers,
+        intra_op_threads=args.intra_op_threads,
+        modes=args.mode,
+        upstreams=args.upstream,
+    )
+    return Request(args.suite, user_reference, args.seed, effort, tuple(dimensions.cases(args.suite, models)))
+
+
+def _resumed(old: Results, new: Results) -> Results:
+    """The old results, if what is measured now may stand beside them."""
+    from memomalloc.bench.session import SessionError
+
+    for name in ("versions", "seed", "repetitions"):
+        if getattr(old, name) != getattr(new, name):
+            raise SessionError(
+                f"the results were measured with other {name}: {getattr(old, name)}, now {getattr(new, name)}"
+            )
+    return old
+
+
+class _ProgressLine:
+    """One line below the rows: what is being measured, and how long the rest takes."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        # No refreshing thread: it would take the processor from what is being measured.
+        self._bar = Bar(
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=1.0)
+
+    def __enter__(self) -> _ProgressLine:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
+
+    def show(self, progress: Progress) -> None:
+        """Show how far the session is."""
+        left = "" if progress.left_s is None else f", {time.strftime('%H:%M:%S', time.gmtime(progress.left_s))} left"
+        self._bar.update(
+            self._task,
+            completed=(progress.num_done + progress.share) / progress.num_cases,
+            description=f"{progress.num_done + 1} of {progress.num_cases}: {progress.case}: {progress.stage}{left}",
+            refresh=True,
+        )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(kind(item) for item in text.split(",") if item)
+
+    parse.__name__ = f"list of {kind.__name__}"
+    return parse
+
+
+def _choices(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(text.split(","))
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return chosen
+
+    return parse

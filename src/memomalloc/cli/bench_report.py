@@ -1,0 +1,54 @@
+"""Write what was measured as Markdown, pictures and one page of HTML.
+
+memomalloc bench report results.json --output report
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+HELP = "write results as Markdown, pictures and an HTML page"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("results", metavar="RESULTS", type=Path, help="a file of `memomalloc bench models`")
+    parser.add_argument(
+        "--output", "-o", metavar="DIR", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--markdown", metavar="FILE", type=Path, help="where the Markdown goes (default: DIR/report.md)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the files."""
+    from memomalloc.bench.plots import draw
+    from memomalloc.bench.report_markdown import markdown
+    from memomalloc.bench.report_page import page
+    from memomalloc.bench.results import Results
+    from memomalloc.data.atomic_file import atomic_file
+
+    results = Results.load(args.results)
+    drawn = draw(results)
+    command = f"memomalloc bench report {args.results}"
+    args.output.mkdir(parents=True, exist_ok=True)
+    text_path = args.markdown or args.output / "report.md"
+    files: dict[Path, bytes] = {}
+    pictures = {}
+    for title, images in drawn.items():
+        for suffix, image in images.items():
+            path = args.output / f"{title.lower().replace(' ', '_')}.{suffix}"
+            files[path] = image
+        pictures[title] = os.path.relpath(path.with_suffix(".svg"), text_path.parent)
+    files[args.output / "report.html"] = page(
+        results, command=command, pictures={title: images["svg"].decode() for title, images in drawn.items()}
+    ).encode()
+    files[text_path] = markdown(results, command=command, pictures=pictures).encode()
+    for path, content in files.items():
+        with atomic_file(path) as file:
+            file.write(content)
+        print(path)
+    return 0
