@@ -145,6 +145,10 @@ def test_what_is_where(visit: Callable[..., Visit]) -> None:
         ".find((button) => button.textContent === 'stem.conv').querySelector('.swatch')).backgroundColor"
     )
     assert here.pixel(x, y) == colour_of(swatch)
+    swatches = here.page.evaluate(
+        "[...document.querySelectorAll('#groups .swatch')].map((at) => getComputedStyle(at).backgroundColor)"
+    )
+    assert len(set(swatches)) == 4
     here.page.mouse.move(x, y)
     here.settle()
     assert here.chosen_buffer() == "scratch · 3.00 MiB"
