@@ -64,6 +64,10 @@ class RuntimeNotAvailableError(MemomallocError, ImportError):
     """The runtime cannot run here: built without torch, for another torch, or with an unsupported torch."""
 
 
+class StalePlansError(MemomallocError, ValueError):
+    """Saved plans were learned with another model, torch or processor."""
+
+
 class RecordingError(MemomallocError, RuntimeError):
     """A recording was used in a way that it cannot be: read before its end, ended on another thread."""
 

@@ -57,7 +57,7 @@ class ArenaSettings:
 
     def __post_init__(self) -> None:
         if self.release_after_s is not None and not 0 < self.release_after_s < threading.TIMEOUT_MAX:
-            raise ValueError(f"release_after_s must be None or a number of seconds above 0, not {self.release_after_s!r}")
+            raise ValueError(f"release_after_s must be None or a number of seconds, not {self.release_after_s!r}")
 
 
 class ArmedPlan:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
+from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
 from memomalloc.planners import plan as make_plan
 from memomalloc.planners.merging import merge
 from memomalloc.runtime import extension
 from memomalloc.runtime.armed_plan import ArenaSettings, ArmedPlan
+from memomalloc.runtime.events import report
 from memomalloc.runtime.fork_safety import LockHolder
+from memomalloc.runtime.learned_calls import LearnedCalls
 from memomalloc.runtime.shape_policy import ROOM_TO_GROW, Envelope
-
-log = logging.getLogger("memomalloc")
 
 #: Recordings of equal calls that are merged if no two in a row agreed.
 MAX_RECORDINGS = 5
@@ -86,6 +87,16 @@ class CallGroup(LockHolder):
         self._num_deviating = 0  # since the last recording
         self._num_deviating_in_row = 0
         self._num_restarts = 0
+        self._learned: LearnedCalls | None = None
+
+    @property
+    def learned(self) -> LearnedCalls | None:
+        """What another process needs to start armed; None before this group is armed."""
+        learned = self._learned
+        if learned is None or self.armed is None:
+            return None
+        lowest, highest = self.envelope.bounds
+        return dataclasses.replace(learned, lowest=lowest, highest=highest)
 
     @property
     def trace(self) -> Trace | None:
@@ -106,6 +117,14 @@ class CallGroup(LockHolder):
             self.envelope.add(call)
         self._trace = merge(traces)
         self._arm(0)
+
+    def adopt(self, learned: LearnedCalls) -> None:
+        """Start armed, with what another process has learned."""
+        self._warm_up_left = 0
+        self.envelope.add(learned.lowest)
+        self.envelope.add(learned.highest)
+        self._trace = learned.trace
+        self._arm(learned.upstream_peak_bytes, learned.plan)
 
     # --- Learning --------------------------------------------------------------------------------------------------
 
@@ -138,11 +157,12 @@ class CallGroup(LockHolder):
         self._trace = merged
         self._arm(self.armed.upstream_peak_bytes if self.armed is not None else 0)
 
-    def _arm(self, upstream_peak_bytes: int) -> None:
+    def _arm(self, upstream_peak_bytes: int, plan: Plan | None = None) -> None:
         assert self._trace is not None
         trace = _with_room(self._trace) if self._shapes_vary else self._trace
         try:
-            plan = make_plan(trace, planner=self._settings.planner, time_limit_s=self._settings.time_limit_s)
+            if plan is None:
+                plan = make_plan(trace, planner=self._settings.planner, time_limit_s=self._settings.time_limit_s)
             self.armed = ArmedPlan(
                 plan,
                 origins=trace.origins,
@@ -153,18 +173,25 @@ class CallGroup(LockHolder):
         except MemomallocError as error:
             self.unplannable = "unplannable"
             self.armed = None
-            log.warning("calls of %s cannot be planned and run unplanned: %s", self._name, error)
+            text = f"calls of {self._name} cannot be planned and run unplanned: {error}"
+            report("unplannable", self._name, text, reason=str(error))
             return
         if self._num_growths == 0:
             extension.install().release_upstream_memory()
-        log.info(
-            "%s a plan for %s: %d buffers, %d bytes, lower bound %d bytes, by %s",
-            "grew" if self._num_growths else "armed",
+        self._learned = LearnedCalls(
+            plan, self._trace, upstream_peak_bytes=upstream_peak_bytes, num_threads=torch.get_num_threads()
+        )
+        event = "grew" if self._num_growths else "armed"
+        report(
+            event,
             self._name,
-            plan.num_buffers,
-            plan.arena_bytes,
-            plan.lower_bound_bytes,
-            plan.planner,
+            f"{event} a plan for {self._name}: {plan.num_buffers} buffers, {plan.arena_bytes} bytes, lower bound "
+            f"{plan.lower_bound_bytes} bytes, by {plan.planner}",
+            num_buffers=plan.num_buffers,
+            arena_bytes=plan.arena_bytes,
+            lower_bound_bytes=plan.lower_bound_bytes,
+            planner=plan.planner,
+            elapsed_s=plan.elapsed_s,
         )
 
     # --- Runs ------------------------------------------------------------------------------------------------------
@@ -188,7 +215,8 @@ class CallGroup(LockHolder):
 
     def restart(self) -> None:
         """Learn from nothing. The caller has taken care of ``armed``."""
-        log.info("%s deviated %d times in a row: learning anew", self._name, self._num_deviating_in_row)
+        text = f"{self._name} deviated {self._num_deviating_in_row} times in a row: learning anew"
+        report("restarted", self._name, text, num_runs=self._num_deviating_in_row)
         self.armed = None
         self._trace = None
         self._traces = []

@@ -40,7 +40,7 @@ class IdleRelease:
         return self._thread is not None
 
     def watch(self, plan: Releasing, release_after_s: float) -> None:
-        """Let a plan's arenas give pages back once they were idle for so long. It is watched for as long as it lives."""
+        """Let a plan's arenas give pages back once they were idle for so long; it is watched while it lives."""
         with self._lock:
             self._watched[plan] = release_after_s
         self.resume()

@@ -13,9 +13,12 @@ from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.runtime import extension
 from memomalloc.runtime.armed_plan import ArmedPlan, process_calls, stats_of
+from memomalloc.runtime.call_digest import UnnamedCallError, digest_of
 from memomalloc.runtime.call_group import MAX_RECORDINGS, CallGroup, PlanSettings
 from memomalloc.runtime.deviations import Deviation
+from memomalloc.runtime.events import report
 from memomalloc.runtime.fork_safety import LockHolder
+from memomalloc.runtime.learned_calls import LearnedCalls
 from memomalloc.runtime.origins import call_of_the_program
 from memomalloc.runtime.recorder import Recording
 from memomalloc.runtime.shape_policy import family_of
@@ -65,6 +68,7 @@ class PlannedFunction(LockHolder):
         self._groups: dict[Signature, CallGroup] = {}
         self._exact_of_family: dict[Signature, dict[Signature, list[int]]] = {}
         self._calls = CallCounts(process_calls)
+        self._shipped: Mapping[str, LearnedCalls] = {}  # by digest of the call
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> Any:
         """Call the function with ``args`` and ``kwargs``.
@@ -111,8 +115,18 @@ class PlannedFunction(LockHolder):
         with self.lock:
             groups, self._groups, self._routes = self._groups, {}, {}
             self._exact_of_family = {}
+            self._shipped = {}
         for group in groups.values():
             self._retire(group)
+
+    def learned(self) -> dict[Signature, LearnedCalls]:
+        """What was learned of each kind of call whose plan is armed."""
+        return {key: learned for key, group in list(self._groups.items()) if (learned := group.learned) is not None}
+
+    def adopt(self, learned: Mapping[str, LearnedCalls]) -> None:
+        """Drop all plans; calls of the kinds in ``learned``, by their digests, are replayed from the first one on."""
+        self.forget()
+        self._shipped = learned
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -187,7 +201,7 @@ class PlannedFunction(LockHolder):
             family, sizes = family_of(self.shapes, args, kwargs)
             family_key = (variant, self.shapes, *family)
             group = self._groups.get(family_key)
-            if group is None and self.shapes == "auto":
+            if group is None and self.shapes == "auto" and self._shipped_for(family_key) is None:
                 alike = self._exact_of_family.setdefault(family_key, {})
                 alike[key] = sizes
                 if len(alike) <= MAX_EXACT_OF_FAMILY:
@@ -219,13 +233,25 @@ class PlannedFunction(LockHolder):
     ) -> CallGroup:
         while len(self._groups) >= self.max_plans:
             self._drop(min(self._groups, key=lambda known: self._groups[known].last_use))
+            text = f"evicted the plan of {self.name} that was not used for longest"
+            report("evicted", self.name, text, num_plans=len(self._groups))
         if self._budget is None:
             self._budget = extension.install().ArenaBudget(self.max_bytes or default_max_bytes())
         group = CallGroup(self.name, self.settings, self._budget, shapes_vary=shapes_vary)
         if not only_on_cpu(args, kwargs):
             group.unplannable = "device"
+        elif (shipped := self._shipped_for(key)) is not None:
+            group.adopt(shipped)
         self._groups[key] = group
         return group
+
+    def _shipped_for(self, key: Signature) -> LearnedCalls | None:
+        if not self._shipped:
+            return None
+        try:
+            return self._shipped.get(digest_of(key))
+        except UnnamedCallError:
+            return None
 
     def _drop(self, key: Signature) -> None:
         group = self._groups.pop(key)

@@ -40,6 +40,11 @@ class Envelope:
         self._lowest: list[int] | None = None
         self._highest: list[int] = []
 
+    @property
+    def bounds(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The smallest and the largest sizes of the calls that were recorded."""
+        return tuple(self._lowest or ()), tuple(self._highest)
+
     def covers(self, sizes: Sequence[int]) -> bool:
         """Whether a call of these sizes needs no more than what was recorded."""
         if self._lowest is None:

@@ -16,6 +16,7 @@ from memomalloc.runtime import armed_plan, extension
 from memomalloc.runtime.armed_plan import ArenaSettings
 from memomalloc.runtime.call_group import PlanSettings
 from memomalloc.runtime.deviations import Deviation
+from memomalloc.runtime.plan_shipping import PlansFile, load_plans, save_plans
 from memomalloc.runtime.planned_function import PlannedFunction
 from memomalloc.runtime.shape_policy import POLICIES
 from memomalloc.runtime.statistics import Stats
@@ -64,6 +65,37 @@ class _Planned:
     def deviations(self) -> tuple[Deviation, ...]:
         """The requests that deviated in the last run that did, with who was expected to ask; at most 16 a plan."""
         return self._planned.deviations()
+
+    def save_plans(self, file: PlansFile) -> int:
+        """Save the plans that are armed, to be shipped with the model, for :func:`optimize` or :meth:`load_plans`.
+
+        Args:
+            file: a path, which is replaced atomically, or a binary file to write to.
+
+        Returns:
+            How many plans were saved.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        return save_plans(self._planned, file)
+
+    def load_plans(self, file: PlansFile, *, strict: bool = False) -> int:
+        """Replay from plans that were saved, from the first call on, in place of the plans there are.
+
+        Args:
+            file: a path, or a binary file to read from. Nothing in it is trusted: it is checked before it is used.
+            strict: raise an error for plans that cannot be used. Otherwise the reason is logged, and the wrapper
+                learns as if there were none.
+
+        Returns:
+            How many plans were loaded; 0 if they were refused.
+
+        Raises:
+            FileFormatError: strict, and it is not a whole, undamaged file of valid plans.
+            StalePlansError: strict, and the plans were learned with another model, torch or processor.
+        """
+        return load_plans(self._planned, file, strict=strict)
 
     def forget(self) -> None:
         """Drop all plans, for a model that was changed under the wrapper."""
@@ -237,6 +269,7 @@ class Options(TypedDict, total=False):
     """The keyword arguments of :func:`optimize`."""
 
     example_inputs: Any
+    plans: PlansFile | None
     shapes: str
     inplace: bool
     planner: str
@@ -256,6 +289,7 @@ def optimize(
     model: Any,
     *,
     example_inputs: Any = None,
+    plans: PlansFile | None = None,
     shapes: str = "exact",
     inplace: bool = False,
     planner: str = "auto",
@@ -285,6 +319,9 @@ def optimize(
         model: a module (eager, compiled by ``torch.compile``, TorchScript), an ``ExportedProgram``, or any callable.
         example_inputs: a tensor, a tuple of positional or a mapping of keyword arguments. With them the model is
             called here until its plan is ready, under the modes (``torch.inference_mode`` and so on) in force here.
+        plans: what ``save_plans`` of a wrapper of the same model wrote, to replay from the first call on. Plans that
+            are damaged, or were learned with another model, torch or processor, are refused with a warning in the log,
+            and calls are learned as if there were none.
         shapes: which calls share a plan. ``exact``: those that are alike in everything. ``bucketed``: also those whose
             sizes are in the same buckets, 1.5 times apart at most. ``merged``: also those that differ in sizes only;
             the plan grows as larger ones appear. ``auto``: exact, and merged where there are more than four of a kind.
@@ -342,6 +379,8 @@ def optimize(
     else:
         optimized = _wrap(model, options)
         planned = optimized._planned
+    if switch.on and plans is not None:
+        load_plans(planned, plans, strict=False)
     if switch.on and example_inputs is not None:
         args, kwargs = _as_call(example_inputs)
         planned.learn(args, kwargs, variant=_variant(model) if is_module else None)

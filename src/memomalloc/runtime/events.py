@@ -1,0 +1,34 @@
+"""What happens to plans, for the log.
+
+Each record of the logger ``memomalloc`` has, besides its text, a field ``memomalloc``: a dictionary with ``event``,
+``model`` (the function's name) and what the table says. A formatter that writes JSON can take it as it is.
+
+=================== ======= ===========================================================================================
+event               level   more fields
+=================== ======= ===========================================================================================
+``armed``           INFO    ``num_buffers``, ``arena_bytes``, ``lower_bound_bytes``, ``planner``, ``elapsed_s``
+``grew``            INFO    the same, of the new plan
+``deviated``        INFO    ``num_upstream`` (requests of this run), ``num_runs`` (that deviated so far), ``first`` (the
+                            first such request, in words); for the 1st, 2nd, 4th, 8th ... run that deviates
+``restarted``       INFO    ``num_runs`` (that deviated in a row)
+``evicted``         INFO    ``num_plans`` (that remain)
+``unplannable``     WARNING ``reason``
+``plans_loaded``    INFO    ``num_plans``
+``plans_refused``   WARNING
+``plan_not_saved``  WARNING
+=================== ======= ===========================================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+
+log = logging.getLogger("memomalloc")
+
+_WARNINGS = frozenset(("unplannable", "plans_refused", "plan_not_saved"))
+
+
+def report(event: str, model: str, text: str, **fields: object) -> None:
+    """Log an event."""
+    level = logging.WARNING if event in _WARNINGS else logging.INFO
+    log.log(level, text, extra={"memomalloc": {"event": event, "model": model, **fields}}, stacklevel=2)

@@ -1,0 +1,75 @@
+"""Save what a function has learned, and start another process with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+from memomalloc.data.atomic_file import atomic_file
+from memomalloc.data.json_document import read_bounded
+from memomalloc.errors import FileFormatError, MemomallocError, StalePlansError
+from memomalloc.runtime.call_digest import UnnamedCallError, digest_of
+from memomalloc.runtime.events import report
+from memomalloc.runtime.fingerprint import fingerprint
+from memomalloc.runtime.learned_calls import LearnedCalls
+from memomalloc.runtime.plan_archive import PlanArchive
+from memomalloc.runtime.planned_function import PlannedFunction
+
+MAX_ARCHIVE_BYTES = 2**28
+
+PlansFile = str | Path | IO[bytes]
+
+
+def save_plans(planned: PlannedFunction, file: PlansFile) -> int:
+    """Write all plans that are armed; to a path atomically. How many those were."""
+    learned: dict[str, LearnedCalls] = {}
+    for key, calls in planned.learned().items():
+        try:
+            learned[digest_of(key)] = calls
+        except UnnamedCallError as error:
+            report("plan_not_saved", planned.name, f"a plan for {planned.name} cannot be saved: {error}")
+    content = PlanArchive(fingerprint(planned.function), learned).to_bytes()
+    if isinstance(file, (str, Path)):
+        with atomic_file(file) as opened:
+            opened.write(content)
+    else:
+        file.write(content)
+    return len(learned)
+
+
+def load_plans(planned: PlannedFunction, file: PlansFile, *, strict: bool) -> int:
+    """Let calls be replayed from plans that were saved; how many plans there are, 0 if they were refused.
+
+    Raises:
+        FileFormatError: strict, and it is not a whole, undamaged file of valid plans.
+        StalePlansError: strict, and they were learned with something else.
+    """
+    try:
+        learned = _read(planned, file)
+    except MemomallocError as error:
+        if strict:
+            raise
+        report("plans_refused", planned.name, f"saved plans are refused, {planned.name} learns anew: {error}")
+        return 0
+    planned.adopt(learned)
+    report("plans_loaded", planned.name, f"{len(learned)} saved plans for {planned.name}", num_plans=len(learned))
+    return len(learned)
+
+
+def _read(planned: PlannedFunction, file: PlansFile) -> dict[str, LearnedCalls]:
+    if isinstance(file, (str, Path)):
+        name, content = str(file), read_bounded(file, MAX_ARCHIVE_BYTES, what="file of saved plans")
+    else:
+        name, content = str(getattr(file, "name", "saved plans")), file.read(MAX_ARCHIVE_BYTES + 1)
+        if len(content) > MAX_ARCHIVE_BYTES:
+            raise FileFormatError(name, f"larger than the {MAX_ARCHIVE_BYTES} bytes that saved plans may have")
+    archive = PlanArchive.from_bytes(content, name)
+    here = fingerprint(planned.function)
+    for part in sorted({*here, *archive.fingerprint}):
+        theirs, ours = archive.fingerprint.get(part), here.get(part)
+        if theirs != ours:
+            raise StalePlansError(
+                f"{name}: the plans were learned with another {part} ({theirs!s:.20}, this is {ours!s:.20}); "
+                "call the model here and save its plans again"
+            )
+    return dict(archive.learned)
