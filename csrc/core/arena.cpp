@@ -12,6 +12,7 @@
 
 #include "core/arena_budget.hpp"
 #include "core/registry.hpp"
+#include "core/thread_state.hpp"
 
 namespace memomalloc {
 namespace {
@@ -20,6 +21,7 @@ namespace {
 // must not throw the cursor far ahead; further with each miss in a row, since a branch that was not taken
 // leaves many behind.
 constexpr uint32_t kFirstWindow = 4;
+constexpr uint32_t kFirstWindowByAsker = 16;  // it is mistaken less often
 constexpr uint32_t kMaxWindow = 1024;
 
 constexpr unsigned char kPoison = 0xEF;
@@ -52,6 +54,7 @@ std::vector<Arena*>& arenas() noexcept {
 RunCounts& RunCounts::operator+=(const RunCounts& other) noexcept {
   served += other.served;
   missing += other.missing;
+  upstream_bytes += other.upstream_bytes;
   for (std::size_t i = 0; i < kNumDeviations; ++i) upstream[i] += other.upstream[i];
   return *this;
 }
@@ -76,7 +79,7 @@ void Arena::start_run() noexcept {
   counts_ = {};
   deviating_.count = 0;
   reports_ = g_upstream.profiling();
-  is_careful_ = reports_;
+  is_careful_ = reports_ || layout_->askers() != nullptr;
   // relaxed: see give_back().
   is_watched_.store(reports_ || poison_, std::memory_order_relaxed);
   abandoned = false;
@@ -126,9 +129,12 @@ void* Arena::take_unreported(std::size_t bytes) noexcept {
   if (missed_at_ != next_) num_misses_ = 0;
   const uint32_t match = find_match(round_up_to_alignment(bytes));
   if (match == num_slots_) {
+    const uint32_t asked = find_asker();
+    const bool by_its_asker = asked != num_slots_;
+    const uint32_t slot = by_its_asker ? asked : cursor();
     ++num_misses_;
     missed_at_ = next_;
-    return count_upstream(Deviation::kSize, cursor(), bytes);
+    return count_upstream(Deviation::kSize, slot, bytes, by_its_asker);
   }
   // Slots passed over are looked at as they are passed: their successors see through them only if they were
   // clear.
@@ -142,11 +148,28 @@ void* Arena::take_unreported(std::size_t bytes) noexcept {
   return refuse(match, bytes);
 }
 
+// The end of the slots that a request may look at.
+uint32_t Arena::window() const noexcept {
+  const uint32_t first = layout_->askers() != nullptr ? kFirstWindowByAsker : kFirstWindow;
+  const uint32_t size = std::min(kMaxWindow, first << std::min(num_misses_, 16u));
+  return static_cast<uint32_t>(std::min<uint64_t>(num_slots_, uint64_t{cursor()} + size));
+}
+
+// The next slot of who asks now, whatever its size; the number of slots if there is none near.
+uint32_t Arena::find_asker() const noexcept {
+  const uint32_t* askers = layout_->askers();
+  if (askers == nullptr) return num_slots_;
+  const uint32_t* end = askers + window();
+  const uint32_t* found = std::find(askers + cursor(), end, t_state.asker);
+  return found != end ? static_cast<uint32_t>(found - askers) : num_slots_;
+}
+
 uint32_t Arena::find_match(uint64_t wanted) const noexcept {
-  const uint32_t window = std::min(kMaxWindow, kFirstWindow << std::min(num_misses_, 16u));
-  const uint32_t end = static_cast<uint32_t>(std::min<uint64_t>(num_slots_, uint64_t{cursor()} + window));
+  const uint32_t* askers = layout_->askers();
+  const uint32_t asker = t_state.asker;
+  const uint32_t end = window();
   for (uint32_t k = cursor(); k < end; ++k) {
-    if (accepts(slots_[k], wanted)) return k;
+    if (accepts(slots_[k], wanted) && (askers == nullptr || askers[k] == asker)) return k;
   }
   return num_slots_;
 }
@@ -177,9 +200,11 @@ void* Arena::refuse(uint32_t k, std::size_t bytes) noexcept {
   return count_upstream(why, k, bytes);
 }
 
-void* Arena::count_upstream(Deviation why, uint32_t slot, std::size_t bytes) noexcept {
-  if (deviating_.count < deviating_.first.size()) deviating_.first[deviating_.count++] = {slot, why, bytes};
+void* Arena::count_upstream(Deviation why, uint32_t slot, std::size_t bytes, bool by_its_asker) noexcept {
+  if (deviating_.count < deviating_.first.size())
+    deviating_.first[deviating_.count++] = {slot, why, bytes, by_its_asker};
   ++counts_.upstream[static_cast<std::size_t>(why)];
+  counts_.upstream_bytes += bytes;
   return nullptr;
 }
 

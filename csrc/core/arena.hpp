@@ -33,6 +33,7 @@ struct RunCounts {
   uint64_t served = 0;
   uint64_t missing = 0;  // slots that no request came for
   std::array<uint64_t, kNumDeviations> upstream{};
+  uint64_t upstream_bytes = 0;  // of those requests
 
   RunCounts& operator+=(const RunCounts& other) noexcept;
   uint64_t num_upstream() const noexcept;
@@ -42,7 +43,8 @@ struct RunCounts {
 struct DeviatingRequest {
   uint32_t slot = 0;  // the one it was compared with; the number of slots for an extra one
   Deviation why = Deviation::kSize;
-  uint64_t bytes = 0;  // asked for
+  uint64_t bytes = 0;         // asked for
+  bool by_its_asker = false;  // the slot's own asker asked, for another size than was planned
 };
 
 // The first deviating requests of a run: enough to tell what has changed.
@@ -220,8 +222,10 @@ class alignas(64) Arena {
   void* serve(uint32_t slot, uint32_t place, uint64_t offset) noexcept;
   void* serve_from_spare_place(uint32_t slot, std::size_t bytes) noexcept;
   void* refuse(uint32_t slot, std::size_t bytes) noexcept;
-  void* count_upstream(Deviation why, uint32_t slot, std::size_t bytes) noexcept;
+  void* count_upstream(Deviation why, uint32_t slot, std::size_t bytes, bool by_its_asker = false) noexcept;
   uint32_t find_match(uint64_t wanted) const noexcept;
+  uint32_t find_asker() const noexcept;
+  uint32_t window() const noexcept;
   void block_what_survives() noexcept;
 
   // What the fast path reads, together.
@@ -231,7 +235,7 @@ class alignas(64) Arena {
   PlaceTable place_table_;
   std::atomic<bool> is_watched_{false};  // a block that is given back is reported or poisoned
   std::atomic<bool> orphaned_{false};
-  bool is_careful_ = false;  // the run reports to the profiler, or has blocked slots
+  bool is_careful_ = false;  // the run reports to the profiler, matches by asker, or has blocked slots
   bool any_blocked_ = false;
   bool reports_ = false;
   bool poison_ = false;

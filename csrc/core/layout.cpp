@@ -37,7 +37,8 @@ void validate(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, u
 
 }  // namespace
 
-Layout::Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places)
+Layout::Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places,
+               bool match_askers)
     : arena_bytes_(arena_bytes) {
   validate(buffers, arena_bytes, spare_places);
   slots_.resize(buffers.size() + 1);
@@ -46,6 +47,9 @@ Layout::Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, 
     slots_[k].size = buffers[k].size;
     slots_[k].smallest_size = buffers[k].smallest_size;
     slots_[k].occupant = k + 1;
+  }
+  if (match_askers) {
+    for (const PlannedBuffer& buffer : buffers) askers_.push_back(buffer.asker);
   }
   assign_places(buffers, spare_places);
   find_predecessors();

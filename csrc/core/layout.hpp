@@ -12,6 +12,7 @@ struct PlannedBuffer {
   uint64_t size = 0;
   uint64_t smallest_size = 0;  // the smallest request (rounded up) that the slot may serve
   bool escapes = false;        // outlives the run: worth spare places
+  uint32_t asker = 0;          // a tag of who asks for it, see ThreadState
 };
 
 // The slot that last used some of a slot's bytes, in the order of the run.
@@ -79,9 +80,10 @@ class Layout {
  public:
   // Compiles `buffers`, which are in the order of the run. Each escaping buffer that shares no byte with
   // another gets `spare_places` more places behind the arena, for programs that keep the last outputs while
-  // they ask for new ones. Throws std::invalid_argument for offsets and sizes that are no multiples of the
-  // alignment or out of range.
-  Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places);
+  // they ask for new ones. Where `match_askers`, a slot serves requests of its own asker only. Throws
+  // std::invalid_argument for offsets and sizes that are no multiples of the alignment or out of range.
+  Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places,
+         bool match_askers = false);
   Layout(const Layout&) = delete;
   Layout& operator=(const Layout&) = delete;
 
@@ -97,6 +99,9 @@ class Layout {
   const Slot* slots() const noexcept { return slots_.data(); }
   uint64_t place_offset(uint32_t place) const noexcept { return place_offsets_[place]; }
 
+  // By slot: who asks for it; null where requests are matched by their sizes alone.
+  const uint32_t* askers() const noexcept { return askers_.empty() ? nullptr : askers_.data(); }
+
   // Places by their offset from the arena's base.
   const PlaceTable& place_table() const noexcept { return place_table_; }
 
@@ -109,6 +114,7 @@ class Layout {
   std::vector<Slot> slots_;
   std::vector<Predecessor> predecessors_;
   std::vector<uint64_t> place_offsets_;
+  std::vector<uint32_t> askers_;
   std::vector<PlaceTable::Entry> place_entries_;  // at most a quarter full
   PlaceTable place_table_;
   uint32_t num_shared_places_ = 0;

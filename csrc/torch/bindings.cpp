@@ -14,6 +14,7 @@
 #include "core/registry.hpp"
 #include "core/upstream_memory.hpp"
 #include "torch/allocator.hpp"
+#include "torch/asker.hpp"
 #include "torch/origin_capture.hpp"
 
 namespace nb = nanobind;
@@ -35,19 +36,22 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> to_numpy(std::vector<T> values) {
 
 std::shared_ptr<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> sizes,
                                              Column<int64_t> smallest_sizes, Column<bool> escapes,
-                                             uint64_t arena_bytes, uint32_t spare_places) {
+                                             Column<uint32_t> askers, uint64_t arena_bytes,
+                                             uint32_t spare_places) {
   const std::size_t n = offsets.shape(0);
   if (sizes.shape(0) != n || smallest_sizes.shape(0) != n || escapes.shape(0) != n) {
     throw std::invalid_argument("offsets, sizes, smallest_sizes and escapes differ in length");
   }
+  const bool match_askers = askers.shape(0) != 0;
+  if (match_askers && askers.shape(0) != n) throw std::invalid_argument("askers and sizes differ in length");
   std::vector<PlannedBuffer> buffers(n);
   for (std::size_t i = 0; i < n; ++i) {
     // A negative number becomes a huge one, which the layout refuses.
     buffers[i] = {static_cast<uint64_t>(offsets(i)), static_cast<uint64_t>(sizes(i)),
-                  static_cast<uint64_t>(smallest_sizes(i)), escapes(i)};
+                  static_cast<uint64_t>(smallest_sizes(i)), escapes(i), match_askers ? askers(i) : 0};
   }
   const nb::gil_scoped_release release;
-  return std::make_shared<const Layout>(buffers, arena_bytes, spare_places);
+  return std::make_shared<const Layout>(buffers, arena_bytes, spare_places, match_askers);
 }
 
 // A token where a run was started; 0: nested in another run of this thread; -1: no arena.
@@ -74,6 +78,7 @@ nb::dict as_dict(const RunCounts& counts) {
   result["served"] = counts.served;
   result["missing"] = counts.missing;
   result["upstream"] = upstream;
+  result["upstream_bytes"] = counts.upstream_bytes;
   return result;
 }
 
@@ -132,9 +137,13 @@ NB_MODULE(_runtime, module) {
   module.def("is_running", [] { return t_state.running != nullptr; });
   module.def("is_recording", [] { return t_state.recording != nullptr; });
 
+  module.def("asker_of", &asker_of, "operators"_a);
+  module.def("follow_askers", &follow_askers);
+  module.def("stop_following_askers", &stop_following_askers);
+
   nb::class_<Layout>(module, "Layout")
       .def_static("compile", &compile_layout, "offsets"_a, "sizes"_a, "smallest_sizes"_a, "escapes"_a,
-                  "arena_bytes"_a, "spare_places"_a)
+                  "askers"_a, "arena_bytes"_a, "spare_places"_a)
       .def_prop_ro("num_slots", &Layout::num_slots)
       .def_prop_ro("arena_bytes", &Layout::arena_bytes)
       .def_prop_ro("mapped_bytes", &Layout::mapped_bytes);
@@ -170,15 +179,17 @@ NB_MODULE(_runtime, module) {
             return pool.release_pages(std::chrono::nanoseconds(static_cast<int64_t>(idle_for_s * 1e9)));
           },
           "idle_for_s"_a = 0.0)
-      // A tuple for each of the first deviating requests: slot, reason, bytes.
+      // A tuple for each of the first deviating requests: slot, reason, bytes, whether the slot's own asker
+      // asked.
       .def("last_deviating_requests",
            [](const Pool& pool) {
              const DeviatingRequests deviating = pool.last_deviating_requests();
              nb::list result;
              for (uint32_t i = 0; i < deviating.count; ++i) {
                const DeviatingRequest& request = deviating.first[i];
-               result.append(nb::make_tuple(
-                   request.slot, kDeviationNames[static_cast<std::size_t>(request.why)], request.bytes));
+               result.append(nb::make_tuple(request.slot,
+                                            kDeviationNames[static_cast<std::size_t>(request.why)],
+                                            request.bytes, request.by_its_asker));
              }
              return result;
            })
@@ -191,10 +202,12 @@ NB_MODULE(_runtime, module) {
         result["mapped_bytes"] = stats.mapped_bytes;
         return result;
       });
-  // How many requests of the run went upstream, and how many slots no request came for.
+  // How many requests of the run went upstream, how many slots no request came for, and how many of those
+  // requests only met what an earlier run, or an earlier refusal, left behind.
   module.def("end", [](int64_t token) {
     const RunCounts counts = Pool::end(static_cast<RunToken>(token));
-    return nb::make_tuple(counts.num_upstream(), counts.missing);
+    return nb::make_tuple(counts.num_upstream(), counts.missing,
+                          counts.upstream[static_cast<std::size_t>(Deviation::kBlocked)]);
   });
 
   nb::class_<RecordingWithOrigins>(module, "Recording")

@@ -5,9 +5,10 @@
 #include <torch/csrc/jit/runtime/interpreter.h>
 
 #include <algorithm>
-#include <string_view>
 #include <thread>
 #include <utility>
+
+#include "torch/operators.hpp"
 
 namespace memomalloc {
 namespace {
@@ -19,6 +20,14 @@ struct ThreadCapture {
   at::CallbackHandle callback = at::INVALID_CALLBACK_HANDLE;
 };
 thread_local ThreadCapture t_capture;
+
+bool is_finalizing() noexcept {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
 
 // Holds the interpreter's lock, whether or not the thread held it before.
 class Gil {
@@ -46,18 +55,6 @@ class GarbageCollectionPause {
  private:
   const bool was_on_;
 };
-
-// Operators that do nothing but make or resize a tensor: whoever called them is the one that asked.
-bool makes_tensors_only(std::string_view name) {
-  static constexpr std::string_view kNames[] = {
-      "aten::empty",          "aten::empty_strided",     "aten::empty_like",
-      "aten::new_empty",      "aten::new_empty_strided", "aten::empty_permuted",
-      "aten::resize_",        "aten::resize_as_",        "aten::set_",
-      "aten::_resize_output_"};
-  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
-}
-
-constexpr std::string_view kCompiledRegion = "Torch-Compiled Region";
 
 std::string to_string(PyObject* text) {
   Py_ssize_t length = 0;
@@ -88,9 +85,7 @@ std::shared_ptr<OriginCapture> OriginCapture::of_this_thread(const LibraryFrames
           [](const at::RecordFunction& function, at::ObserverContext*) {
             if (const auto listening = t_capture.capture.lock()) listening->end_operator(function);
           })
-          // Not the methods of TorchScript: its module path says what they are.
-          .scopes({at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION,
-                   at::RecordScope::KERNEL_FUNCTION_DTYPE}));
+          .scopes(operator_scopes()));
   return capture;
 }
 
@@ -108,7 +103,8 @@ OriginCapture::OriginCapture(const LibraryFrames& frames)
 
 OriginCapture::~OriginCapture() {
   if (is_on_its_thread()) stop_listening();
-  if (!Py_IsInitialized()) return;
+  // While the interpreter ends its lock cannot be had on another thread; what it holds goes with it.
+  if (!Py_IsInitialized() || is_finalizing()) return;
   const Gil gil;
   for (const auto& [code, kind] : frame_kinds_) Py_DECREF(code);
   for (const Key* key : contexts_) {
@@ -120,8 +116,7 @@ OriginCapture::~OriginCapture() {
 
 void OriginCapture::start_operator(const at::RecordFunction& function) {
   const std::string name = function.name();
-  // What torch calls the whole of a compiled graph is no operator of the program.
-  if (name.compare(0, kCompiledRegion.size(), kCompiledRegion) == 0) return;
+  if (!is_of_the_program(name)) return;
   running_.push_back({&function, intern(name), ++num_calls_, makes_tensors_only(name)});
 }
 

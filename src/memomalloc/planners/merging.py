@@ -53,6 +53,11 @@ def merge(traces: Sequence[Trace]) -> Trace:
     return _union(merged, traces)
 
 
+def in_slots(trace: Trace) -> Trace:
+    """The same trace as :func:`merge` gives it: its ticks count its allocations."""
+    return _union([_Aligned(None, {0: buffer}) for buffer in range(trace.num_buffers)], [trace])
+
+
 def _tokens(trace: Trace, with_source: bool) -> list[Hashable]:
     return [_token(origin, with_source) for origin in trace.origins]
 

@@ -20,6 +20,7 @@ from memomalloc.runtime import extension
 from memomalloc.runtime.deviations import Deviation, deviations_of
 from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.idle_release import idle_release
+from memomalloc.runtime.origins import is_from_compiled_code
 from memomalloc.runtime.statistics import CallCounts, Replayed, Stats
 
 #: Set to 1, memory is overwritten as it is freed: a tool to find programs that read freed tensors.
@@ -80,6 +81,7 @@ class ArmedPlan:
         upstream_peak_bytes: int = 0,
         settings: ArenaSettings | None = None,
         budget: Any = None,
+        by_origin: bool = False,
     ) -> None:
         """Compile a plan.
 
@@ -89,6 +91,7 @@ class ArmedPlan:
             upstream_peak_bytes: what the same run took from upstream, for the statistics; 0: not known.
             settings: how its arenas are kept.
             budget: a native budget of bytes that it shares with other plans; None: no limit.
+            by_origin: match requests by the operators that ask, not by their sizes alone; needs ``origins``.
 
         Raises:
             ArenaError: the plan's arena is larger than what can be mapped here.
@@ -104,6 +107,7 @@ class ArmedPlan:
             np.ascontiguousarray(plan.sizes[order]),
             np.ascontiguousarray(plan.smallest_sizes[order]),
             np.ascontiguousarray(plan.escapes[order]),
+            np.array([_asker_of(origins[index]) for index in order] if by_origin else [], dtype=np.uint32),
             plan.arena_bytes,
             settings.spare_places,
         )
@@ -115,6 +119,7 @@ class ArmedPlan:
         self.plan = plan
         self.upstream_peak_bytes = upstream_peak_bytes
         self.num_slots: int = layout.num_slots
+        self._order = order
         self._sizes = plan.sizes[order]
         self._origins = [origins[index] for index in order] if origins else []
         self._pool = native.Pool(
@@ -129,18 +134,47 @@ class ArmedPlan:
         self.begin: Callable[[], int] = (
             functools.partial(_begin_waiting, self._pool, settings.wait_s) if settings.wait_s > 0 else self._pool.begin
         )
-        #: Ends a run: how many of its requests went upstream, and how many slots no request came for.
-        self.end: Callable[[int], tuple[int, int]] = native.end
+        #: Ends a run: how many of its requests went upstream, how many slots no request came for, and how many of the
+        #: former were refused only for what an earlier run, or an earlier refusal, had left behind.
+        self.end: Callable[[int], tuple[int, int, int]] = native.end
+        if by_origin:
+            self.begin = functools.partial(_begin_following, self.begin, native.follow_askers)
+            self.end = functools.partial(_end_following, native.end, native.stop_following_askers)
+        self._renew = functools.partial(
+            ArmedPlan,
+            plan,
+            origins=origins,
+            upstream_peak_bytes=upstream_peak_bytes,
+            settings=settings,
+            budget=budget,
+            by_origin=by_origin,
+        )
+        with _registry.lock:
+            _alive.add(self)
         if settings.release_after_s is not None:
             self.begin = functools.partial(_begin_watched, self.begin)
             idle_release.watch(self, settings.release_after_s)
-        with _registry.lock:
-            _alive.add(self)
         weakref.finalize(self, _retire, self._pool, self.num_slots).atexit = False
+
+    def renewed(self) -> ArmedPlan:
+        """The same plan with arenas of its own."""
+        return self._renew()
 
     def deviations(self) -> tuple[Deviation, ...]:
         """The first requests that deviated, of the last run in which some did."""
-        return deviations_of(self._pool.last_deviating_requests(), self._sizes, self._origins)
+        requests = [request[:3] for request in self._pool.last_deviating_requests()]
+        return deviations_of(requests, self._sizes, self._origins)
+
+    def misfits(self) -> list[tuple[int, int]]:
+        """Buffers of the plan whose own operators asked for another size, and that size, in the last run that deviated.
+
+        Known only where requests are matched by origin.
+        """
+        return [
+            (int(self._order[slot]), asked_bytes)
+            for slot, _, asked_bytes, by_its_asker in self._pool.last_deviating_requests()
+            if by_its_asker
+        ]
 
     def release(self, idle_for_s: float = 0.0) -> int:
         """Give pages back to the system: of arenas that were idle for so long, but where a tensor lives.
@@ -150,6 +184,12 @@ class ArmedPlan:
         """
         released: int = self._pool.release_pages(idle_for_s)
         return released
+
+    def served_share(self) -> float:
+        """How much of what was asked in its runs so far was served."""
+        replayed = self.replayed()
+        asked = replayed.requests_served + sum(replayed.requests_upstream.values())
+        return replayed.requests_served / asked if asked else 1.0
 
     def replayed(self) -> Replayed:
         """What was replayed so far, and the memory it uses."""
@@ -165,6 +205,27 @@ def _begin_watched(begin: Callable[[], int]) -> int:
 def _begin_waiting(pool: Any, wait_s: float) -> int:
     token: int = pool.begin()
     return token if token >= 0 else pool.begin_waiting(wait_s)
+
+
+def _begin_following(begin: Callable[[], int], follow: Callable[[], None]) -> int:
+    token = begin()
+    if token > 0:
+        follow()
+    return token
+
+
+def _end_following(
+    end: Callable[[int], tuple[int, int, int]], stop_following: Callable[[], None], token: int
+) -> tuple[int, int, int]:
+    stop_following()
+    return end(token)
+
+
+def _asker_of(origin: Origin | None) -> int:
+    """The tag that the native runtime has while the operators of an origin run."""
+    if origin is None or is_from_compiled_code(origin):
+        return 0
+    return int(extension.install().asker_of(origin.operators))
 
 
 def _retire(pool: Any, num_slots: int) -> None:
@@ -184,6 +245,7 @@ def stats_of(calls: CallCounts, armed: Collection[ArmedPlan]) -> Stats:
         requests_served=total.requests_served,
         requests_missing=total.requests_missing,
         requests_upstream=total.requests_upstream,
+        bytes_upstream=total.bytes_upstream,
         arena_bytes=sum(plan.plan.arena_bytes for plan in armed),
         lower_bound_bytes=sum(plan.plan.lower_bound_bytes for plan in armed),
         upstream_peak_bytes=sum(plan.upstream_peak_bytes for plan in armed),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
 
+from memomalloc.data.columns import read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
 from memomalloc.planners import plan as make_plan
-from memomalloc.planners.merging import merge
+from memomalloc.planners.merging import in_slots, merge
 from memomalloc.runtime import extension
 from memomalloc.runtime.armed_plan import ArenaSettings, ArmedPlan
 from memomalloc.runtime.events import report
@@ -26,9 +27,30 @@ MAX_RECORDINGS = 5
 MIN_RECORDINGS_OF_VARIOUS = 2
 #: A plan that was merged so often is grown no further; the guard serves what it can.
 MAX_GROWTHS = 64
-#: So many runs in a row that deviate though the plan grew, and it is learned from nothing: the program has changed.
+#: Growing costs as much as serving so many times the requests of a run from the plan gains, once it was done often.
+COST_OF_GROWTH = 1 / 8
+#: Recordings in a row that may fail to meet a call of those that deviate.
+MAX_UNLUCKY_RECORDINGS = 8
+#: Calls of other kinds that pass before a recording is made of them instead of one like those that deviated.
+PATIENCE = 32
+#: Kinds of calls that deviated are remembered, so many at most.
+MAX_SUSPECTS = 256
+#: So many runs in a row that only suffer from what earlier runs left behind, and they get fresh arenas; twice as many
+#: each time.
+AFTERMATHS_BEFORE_RENEWAL = 4
+#: So many runs in a row that deviate in more than this share of their requests though the plan grew, and it is learned
+#: from nothing: the program has changed.
 DEVIATIONS_BEFORE_RESTART = 32
+CHANGED_SHARE = 0.1
 MAX_RESTARTS = 3
+#: The share of the time limit that a plan gets which only grows.
+GROWTH_TIME_SHARE = 0.1
+
+#: Where recordings differ in more than sizes, and less than this is served, requests are matched by origin.
+MIN_SHARE_BY_SIZE = 0.97
+
+#: How requests are told apart at replay; see :func:`memomalloc.optimize`.
+MATCHES = ("auto", "size", "origin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +61,14 @@ class PlanSettings:
         planner: a registered planner.
         time_limit_s: wall-clock budget of one planning, in seconds.
         warm_up_calls: calls before the first recording.
+        match: one of ``MATCHES``.
         arenas: how the arenas of a plan are kept.
     """
 
     planner: str = "auto"
     time_limit_s: float = 1.0
     warm_up_calls: int = 2
+    match: str = "auto"
     arenas: ArenaSettings = dataclasses.field(default_factory=lambda: ArenaSettings())
 
 
@@ -63,7 +87,7 @@ class CallGroup(LockHolder):
 
     Attributes:
         armed: the plan that serves these calls; None while they are learned. Read by all threads.
-        wants_recording: the next call should be recorded. Read by all threads.
+        wants_attention: some call soon should be recorded; see :meth:`is_due`. Read by all threads.
         unplannable: why these calls can never be planned; empty if they can.
         last_use: rises with every use.
     """
@@ -71,7 +95,7 @@ class CallGroup(LockHolder):
     def __init__(self, name: str, settings: PlanSettings, budget: object, *, shapes_vary: bool) -> None:
         super().__init__()
         self.armed: ArmedPlan | None = None
-        self.wants_recording = False
+        self.wants_attention = False
         self.unplannable = ""
         self.last_use = 0
         self.envelope = Envelope()
@@ -82,11 +106,19 @@ class CallGroup(LockHolder):
         self._warm_up_left = settings.warm_up_calls
         self._traces: list[Trace] = []
         self._trace: Trace | None = None  # of all recordings, merged; set once armed
+        self._branches = False  # not every recording had every buffer
+        self._by_origin = settings.match == "origin"
         self._num_growths = 0
-        self._num_useless_recordings = 0
-        self._num_deviating = 0  # since the last recording
-        self._num_deviating_in_row = 0
+        self._num_useless_recordings = 0  # in a row
+        self._num_unlucky_recordings = 0  # in a row
+        self._num_unforeseen = 0  # requests, since the plan was last grown or could not be
+        self._num_changed_in_row = 0
+        self._suspects: set[Hashable] = set()
+        self._patience = 0
+        self._num_aftermaths = 0  # in a row
+        self._num_renewals = 0
         self._num_restarts = 0
+        self._num_deviated = 0  # runs, for the log
         self._learned: LearnedCalls | None = None
 
     @property
@@ -115,7 +147,7 @@ class CallGroup(LockHolder):
         self._warm_up_left = 0
         for call in sizes:
             self.envelope.add(call)
-        self._trace = merge(traces)
+        self._trace = self._merge(traces)
         self._arm(0)
 
     def adopt(self, learned: LearnedCalls) -> None:
@@ -130,9 +162,8 @@ class CallGroup(LockHolder):
 
     def add(self, trace: Trace, upstream_peak_bytes: int, sizes: Sequence[int]) -> None:
         """A call of these sizes was recorded: arm the group, or let its plan grow, if it is time."""
-        self.wants_recording = False
-        self._num_deviating = 0
         self.envelope.add(sizes)
+        self._attend()
         if self._trace is not None:
             self._grow(self._trace, trace)
             return
@@ -141,34 +172,79 @@ class CallGroup(LockHolder):
         if agreed:
             self._trace = trace
         elif len(self._traces) >= (MIN_RECORDINGS_OF_VARIOUS if self._shapes_vary else MAX_RECORDINGS):
-            self._trace = merge(self._traces)
+            self._trace = self._merge(self._traces)
         else:
             return
         self._traces = []
         self._arm(upstream_peak_bytes)
 
+    def ran_as_planned_while_recorded(self, sizes: Sequence[int]) -> None:
+        """A call of these sizes was recorded, and needs nothing that the plan lacks."""
+        self.envelope.add(sizes)
+        self._num_unlucky_recordings += 1
+        if self._num_unlucky_recordings >= MAX_UNLUCKY_RECORDINGS:
+            self._num_unlucky_recordings = self._num_unforeseen = 0
+            self._num_useless_recordings += 1
+            self._attend()
+
+    def _attend(self) -> None:
+        self.wants_attention = False
+        self._suspects.clear()
+
+    def _merge(self, traces: Sequence[Trace]) -> Trace:
+        merged = merge(traces)
+        self._branches = self._branches or any(trace.num_buffers < merged.num_buffers for trace in traces)
+        return merged
+
     def _grow(self, known: Trace, trace: Trace) -> None:
-        merged = merge([known, trace])
-        if _agree(merged, merge([known])):
+        self._num_unforeseen = self._num_unlucky_recordings = 0
+        merged = self._merge([known, trace])
+        if _agree(merged, in_slots(known)):
             self._num_useless_recordings += 1
             return
         self._num_useless_recordings = 0
+        self._grow_to(merged)
+
+    def widen(self) -> bool:
+        """Let the plan grow by the sizes that the last deviating run asked for, if only sizes were new in it."""
+        if self.armed is None or self._trace is None:
+            return False
+        sizes, smallest_sizes = self._trace.sizes.copy(), self._trace.smallest_sizes.copy()
+        for buffer, asked_bytes in self.armed.misfits():
+            sizes[buffer] = max(sizes[buffer], asked_bytes)
+            smallest_sizes[buffer] = min(smallest_sizes[buffer], asked_bytes)
+        wider = dataclasses.replace(self._trace, sizes=read_only(sizes), smallest_sizes=read_only(smallest_sizes))
+        if _agree(wider, self._trace):
+            return False
+        self._attend()
+        self._num_unforeseen = 0
+        self._grow_to(wider)
+        return True
+
+    def _grow_to(self, trace: Trace) -> None:
         self._num_growths += 1
-        self._trace = merged
-        self._arm(self.armed.upstream_peak_bytes if self.armed is not None else 0)
+        self._trace = trace
+        armed = self.armed
+        if self._settings.match == "auto" and self._branches and armed is not None:
+            self._by_origin = self._by_origin or armed.served_share() < MIN_SHARE_BY_SIZE
+        self._arm(armed.upstream_peak_bytes if armed is not None else 0)
 
     def _arm(self, upstream_peak_bytes: int, plan: Plan | None = None) -> None:
         assert self._trace is not None
-        trace = _with_room(self._trace) if self._shapes_vary else self._trace
+        trace = self._trace
+        if self._shapes_vary or self._by_origin:
+            trace = _with_room(trace, any_smaller=self._by_origin)
+        time_limit_s = self._settings.time_limit_s * (GROWTH_TIME_SHARE if self._num_growths else 1.0)
         try:
             if plan is None:
-                plan = make_plan(trace, planner=self._settings.planner, time_limit_s=self._settings.time_limit_s)
+                plan = make_plan(trace, planner=self._settings.planner, time_limit_s=time_limit_s)
             self.armed = ArmedPlan(
                 plan,
                 origins=trace.origins,
                 upstream_peak_bytes=upstream_peak_bytes,
                 settings=self._settings.arenas,
                 budget=self._budget,
+                by_origin=self._by_origin,
             )
         except MemomallocError as error:
             self.unplannable = "unplannable"
@@ -198,36 +274,91 @@ class CallGroup(LockHolder):
 
     def ran_as_planned(self) -> None:
         """A run asked upstream for nothing."""
-        self._num_deviating_in_row = 0
+        self._num_changed_in_row = self._num_aftermaths = 0
 
-    def deviated(self) -> None:
-        """A run asked upstream for something. Any thread may say so; counts may be lost, which does no harm."""
-        self._num_deviating_in_row += 1
-        self._num_deviating += 1
-        # Recordings that taught nothing make the next one rarer.
+    def deviated(self, kind: Hashable, num_unforeseen: int) -> None:
+        """A run asked upstream for something. Any thread may say so; counts may be lost, which does no harm.
+
+        Args:
+            kind: what calls that are likely to do the same have in common.
+            num_unforeseen: requests that went upstream not only for what earlier ones had left behind.
+        """
+        armed = self.armed
+        if armed is None:
+            return
+        self._num_deviated += 1
+        if self._num_deviated.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a log must not grow with the traffic
+            self._report_deviation(armed)
+        if num_unforeseen == 0:
+            # Nothing is to be learned from it: a tensor that lives on lies in a place that is not its own.
+            self._num_aftermaths += 1
+            self.wants_attention = self.wants_attention or self._needs_renewal()
+            return
+        changed = num_unforeseen > CHANGED_SHARE * armed.num_slots
+        self._num_changed_in_row = self._num_changed_in_row + 1 if changed else 0
+        self._num_unforeseen += num_unforeseen
+        # What was grown often, or in vain, is grown again when that pays.
+        cost = COST_OF_GROWTH * (self._num_growths + (1 << min(self._num_useless_recordings, 20)) - 1)
         may_grow = self._num_growths < MAX_GROWTHS
-        if self.needs_restart() or (may_grow and self._num_deviating >= 1 << min(self._num_useless_recordings, 10)):
-            self.wants_recording = True
+        if self.needs_restart() or (may_grow and self._num_unforeseen >= cost * armed.num_slots):
+            if len(self._suspects) < MAX_SUSPECTS:
+                self._suspects.add(kind)
+            if not self.wants_attention:
+                self._patience = PATIENCE
+                self.wants_attention = True
+
+    def _report_deviation(self, armed: ArmedPlan) -> None:
+        first = next(map(str, armed.deviations()), "")
+        text = f"{self._num_deviated} runs of {self._name} deviated from their plan; the first request of the last: {first}"
+        report("deviated", self._name, text, num_runs=self._num_deviated, first=first)
+
+    def is_due(self, kind: Hashable) -> bool:
+        """Whether a call of this kind is the one to be recorded, where the group wants attention."""
+        if kind in self._suspects or not self._suspects:
+            return True
+        self._patience -= 1
+        return self._patience < 0
+
+    def _needs_renewal(self) -> bool:
+        return self._num_aftermaths >= AFTERMATHS_BEFORE_RENEWAL << self._num_renewals
+
+    def renew_arenas(self) -> bool:
+        """Arm the same plan again, if too much was left behind in its arenas. Those go with their last tensor."""
+        if self.armed is None or not self._needs_renewal():
+            return False
+        self._num_aftermaths = 0
+        self._num_renewals += 1
+        self.armed = self.armed.renewed()
+        return True
 
     def needs_restart(self) -> bool:
         """Whether the program has changed for good, so that what was learned of it is of no use."""
-        return self._num_deviating_in_row >= DEVIATIONS_BEFORE_RESTART and self._num_restarts < MAX_RESTARTS
+        return self._num_changed_in_row >= DEVIATIONS_BEFORE_RESTART and self._num_restarts < MAX_RESTARTS
 
     def restart(self) -> None:
         """Learn from nothing. The caller has taken care of ``armed``."""
-        text = f"{self._name} deviated {self._num_deviating_in_row} times in a row: learning anew"
-        report("restarted", self._name, text, num_runs=self._num_deviating_in_row)
+        text = f"{self._name} deviated {self._num_changed_in_row} times in a row: learning anew"
+        report("restarted", self._name, text, num_runs=self._num_changed_in_row)
         self.armed = None
         self._trace = None
         self._traces = []
         self.envelope = Envelope()
-        self._num_growths = self._num_useless_recordings = 0
-        self._num_deviating = self._num_deviating_in_row = 0
+        self._branches = False
+        self._by_origin = self._settings.match == "origin"
+        self._num_growths = self._num_useless_recordings = self._num_unlucky_recordings = 0
+        self._num_unforeseen = self._num_changed_in_row = self._num_aftermaths = 0
+        self._suspects.clear()
         self._num_restarts += 1
 
 
-def _with_room(trace: Trace) -> Trace:
-    """The same with larger sizes where sizes vary, and with no smallest size there: for calls yet to come."""
+def _with_room(trace: Trace, *, any_smaller: bool) -> Trace:
+    """The same with larger sizes where sizes vary, and with no smallest size there: for calls yet to come.
+
+    Args:
+        trace: of all recordings, merged.
+        any_smaller: there is no smallest size anywhere; what tells requests apart is who asks.
+    """
     varies = trace.smallest_sizes < trace.sizes
     sizes = np.where(varies, (trace.sizes * ROOM_TO_GROW).astype(np.int64), trace.sizes)
-    return dataclasses.replace(trace, sizes=sizes, smallest_sizes=np.where(varies, 1, trace.smallest_sizes))
+    smallest_sizes = np.where(varies | any_smaller, np.minimum(trace.sizes, 1), trace.smallest_sizes)
+    return dataclasses.replace(trace, sizes=sizes, smallest_sizes=smallest_sizes)

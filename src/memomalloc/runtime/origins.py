@@ -27,6 +27,8 @@ def call_of_the_program(function: Callable[..., Any], args: tuple[Any, ...], kwa
 
 #: The operator of a buffer that no operator of torch asked for, such as one that compiled code allocates by itself.
 NO_OPERATOR = "memomalloc::direct"
+#: What the operators that compiled code names begin with.
+_COMPILED_KERNEL = "inductor::"
 
 # The code that Inductor generates: a buffer, another name for it, a call, and the comment above the call.
 _BUFFER = re.compile(r"\s*(?P<name>\w+) = empty_strided\w*\(")
@@ -34,6 +36,11 @@ _RENAMED = re.compile(r"\s*(?P<new>\w+) = (?P<old>\w+); del (?P=old)")
 _CALL = re.compile(r"\s*(?:\w+ = )?(?P<function>[\w.]+)\((?P<arguments>.*)\)")
 _SOURCE_NODES = re.compile(r"# Topologically Sorted Source Nodes: \[(?P<nodes>[^\]]*)\]")
 _REACH = 60  # lines between a buffer and the kernel that first writes it
+
+
+def is_from_compiled_code(origin: Origin) -> bool:
+    """Whether no operator of torch ran when the buffer was asked for, and its name is from elsewhere."""
+    return origin.operator == NO_OPERATOR or origin.operator.startswith(_COMPILED_KERNEL)
 
 
 class Context(NamedTuple):
@@ -130,6 +137,6 @@ def _inductor_operators(source: SourceLine) -> tuple[str, ...]:
             continue
         if names.intersection(re.findall(r"\w+", call["arguments"])):
             nodes = _SOURCE_NODES.search(linecache.getline(source.file, number - 1))
-            kernel = "inductor::" + call["function"].rpartition(".")[2]
+            kernel = _COMPILED_KERNEL + call["function"].rpartition(".")[2]
             return (nodes["nodes"], kernel) if nodes else (kernel,)
     return ()

@@ -87,8 +87,13 @@ class PlannedFunction(LockHolder):
         group = self._routes.get(key)
         # Read once: another thread may retire the plan at any time.
         armed = group.armed if group is not None else None
-        if group is None or armed is None or group.wants_recording:
+        if group is None or armed is None or (group.wants_attention and group.is_due(key)):
             return self._learn(key, args, kwargs, variant)
+        return self._replay(group, armed, key, args, kwargs)
+
+    def _replay(
+        self, group: CallGroup, armed: ArmedPlan, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         token = armed.begin()
         if token <= 0:
             return self._run_unplanned("no_arena" if token < 0 else "nested", args, kwargs)
@@ -96,9 +101,9 @@ class PlannedFunction(LockHolder):
         try:
             return self.function(*args, **kwargs)
         finally:
-            num_upstream, _ = armed.end(token)
+            num_upstream, _, num_blocked = armed.end(token)
             if num_upstream:
-                group.deviated()
+                group.deviated(key, num_upstream - num_blocked)
             else:
                 group.ran_as_planned()
 
@@ -146,14 +151,17 @@ class PlannedFunction(LockHolder):
         group.last_use = next(_uses)
         if group.unplannable:
             return self._run_unplanned(group.unplannable, args, kwargs)
-        covered = group.armed is not None and not group.wants_recording and group.envelope.covers(sizes)
-        if covered:
+        armed = group.armed
+        needs_nothing = not group.wants_attention or not group.is_due(key)
+        if armed is not None and needs_nothing and group.envelope.covers(sizes):
             self._remember_route(key, group)
-            return self(args, kwargs, variant=variant)
+            return self._replay(group, armed, key, args, kwargs)
         # Not blocking: whoever comes while another thread learns, or while this thread does further up its stack, just
         # runs.
         lock = group.lock
         if not lock.acquire(blocking=False):
+            if armed is not None:
+                return self._replay(group, armed, key, args, kwargs)
             return self._run_unplanned("learning", args, kwargs)
         try:
             if group.warm_up():
@@ -161,6 +169,10 @@ class PlannedFunction(LockHolder):
             if group.needs_restart():
                 self._retire(group)
                 group.restart()
+            elif armed is not None and (group.renew_arenas() or group.widen()):
+                self._calls.add_retired(armed.replayed())
+                if group.armed is not None:
+                    return self._replay(group, group.armed, key, args, kwargs)
             result = self._record(group, args, kwargs, sizes)
             self._remember_route(key, group)
             return result
@@ -172,6 +184,7 @@ class PlannedFunction(LockHolder):
         armed = group.armed
         recording = Recording()
         token = 0
+        as_planned = False
         if armed is None:
             # What upstream retains now would hide how much it needs, and stay resident beside the arena.
             extension.install().release_upstream_memory()
@@ -182,9 +195,13 @@ class PlannedFunction(LockHolder):
                 result = call_of_the_program(self.function, args, kwargs)
         finally:
             if armed is not None and token > 0:
-                armed.end(token)
+                num_upstream, _, num_blocked = armed.end(token)
+                as_planned = num_upstream == num_blocked
         self._calls.count_recorded()
-        group.add(recording.trace, recording.upstream_peak_bytes, sizes)
+        if as_planned:
+            group.ran_as_planned_while_recorded(sizes)
+        else:
+            group.add(recording.trace, recording.upstream_peak_bytes, sizes)
         if armed is not None and group.armed is not armed:
             self._calls.add_retired(armed.replayed())
         return result

@@ -28,6 +28,7 @@ class Replayed:
     requests_served: int = 0
     requests_missing: int = 0
     requests_upstream: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(UPSTREAM_REASONS, 0))
+    bytes_upstream: int = 0
     num_arenas: int = 0
     num_arenas_in_use: int = 0
     mapped_bytes: int = 0
@@ -41,6 +42,7 @@ class Replayed:
             requests_served=native["served"],
             requests_missing=native["missing"],
             requests_upstream=native["upstream"],
+            bytes_upstream=native["upstream_bytes"],
             num_arenas=native["num_arenas"],
             num_arenas_in_use=native["num_arenas_in_use"],
             mapped_bytes=native["mapped_bytes"],
@@ -112,6 +114,7 @@ class Stats:
         requests_upstream: requests of replayed runs that went upstream, by reason: ``size`` (no slot near took
             it), ``extra`` (after the last slot), ``occupied`` (a live tensor lay there), ``blocked`` (a tensor of an
             earlier run, or a refused slot, may lie there).
+        bytes_upstream: the sizes of these requests, summed.
         arena_bytes: of one arena of each plan, summed over the plans.
         lower_bound_bytes: the least that these arenas could have.
         upstream_peak_bytes: by how much the process grew while the same calls were recorded, served by upstream.
@@ -131,6 +134,7 @@ class Stats:
     requests_served: int
     requests_missing: int
     requests_upstream: Mapping[str, int]
+    bytes_upstream: int
     arena_bytes: int
     lower_bound_bytes: int
     upstream_peak_bytes: int

@@ -14,7 +14,7 @@ from memomalloc.data.trace import Trace
 from memomalloc.planners.registry import find
 from memomalloc.runtime import armed_plan, extension
 from memomalloc.runtime.armed_plan import ArenaSettings
-from memomalloc.runtime.call_group import PlanSettings
+from memomalloc.runtime.call_group import MATCHES, PlanSettings
 from memomalloc.runtime.deviations import Deviation
 from memomalloc.runtime.plan_shipping import PlansFile, load_plans, save_plans
 from memomalloc.runtime.planned_function import PlannedFunction
@@ -272,6 +272,7 @@ class Options(TypedDict, total=False):
     plans: PlansFile | None
     shapes: str
     inplace: bool
+    match: str
     planner: str
     time_limit_s: float
     warm_up_calls: int
@@ -292,6 +293,7 @@ def optimize(
     plans: PlansFile | None = None,
     shapes: str = "exact",
     inplace: bool = False,
+    match: str = "auto",
     planner: str = "auto",
     time_limit_s: float = 1.0,
     warm_up_calls: int = 2,
@@ -327,6 +329,9 @@ def optimize(
             the plan grows as larger ones appear. ``auto``: exact, and merged where there are more than four of a kind.
         inplace: change what ``model(...)`` does instead of returning a wrapper, so that methods of the model that call
             it, such as ``generate``, are planned too. For modules; see :func:`stats` for its counters.
+        match: how a replay tells requests apart. ``size``: by their sizes and order, which costs nothing. ``origin``:
+            also by the operators that run, for programs whose branches vary; that costs some 100 ns an operator.
+            ``auto``: by origin where recordings differ in more than sizes and too little is served without.
         planner: a registered planner; see ``memomalloc.planners.available()``.
         time_limit_s: wall-clock budget of one planning, in seconds.
         warm_up_calls: calls of one kind before the first is recorded; compilers and oneDNN prepare themselves in them.
@@ -363,10 +368,12 @@ def optimize(
         raise ValueError(f"time_limit_s must be a number of seconds, at least 0, not {time_limit_s!r}")
     if shapes not in POLICIES:
         raise ValueError(f"shapes must be one of {', '.join(POLICIES)}, not {shapes!r}")
+    if match not in MATCHES:
+        raise ValueError(f"match must be one of {', '.join(MATCHES)}, not {match!r}")
     find(planner)  # an unknown name is an error now, not at the first call
     options = {
         "shapes": shapes,
-        "settings": PlanSettings(planner, time_limit_s, warm_up_calls, arenas or ArenaSettings()),
+        "settings": PlanSettings(planner, time_limit_s, warm_up_calls, match, arenas or ArenaSettings()),
         "max_plans": max_plans,
         "max_bytes": max_bytes,
     }
