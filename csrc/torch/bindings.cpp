@@ -34,10 +34,17 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> to_numpy(std::vector<T> values) {
   return {owned->data(), {owned->size()}, owner};
 }
 
-std::shared_ptr<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> sizes,
-                                             Column<int64_t> smallest_sizes, Column<bool> escapes,
-                                             Column<uint32_t> askers, uint64_t arena_bytes,
-                                             uint32_t spare_places) {
+// What Python holds of an object that the core shares. The core gets a copy of the pointer: a shared_ptr that
+// nanobind makes of a Python object takes the GIL where its last copy dies, and that may be in a deleter,
+// under the registry lock.
+template <typename T>
+struct Handle {
+  std::shared_ptr<T> shared;
+};
+
+Handle<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> sizes,
+                                    Column<int64_t> smallest_sizes, Column<bool> escapes,
+                                    Column<uint32_t> askers, uint64_t arena_bytes, uint32_t spare_places) {
   const std::size_t n = offsets.shape(0);
   if (sizes.shape(0) != n || smallest_sizes.shape(0) != n || escapes.shape(0) != n) {
     throw std::invalid_argument("offsets, sizes, smallest_sizes and escapes differ in length");
@@ -51,7 +58,7 @@ std::shared_ptr<const Layout> compile_layout(Column<int64_t> offsets, Column<int
                   static_cast<uint64_t>(smallest_sizes(i)), escapes(i), match_askers ? askers(i) : 0};
   }
   const nb::gil_scoped_release release;
-  return std::make_shared<const Layout>(buffers, arena_bytes, spare_places, match_askers);
+  return {std::make_shared<const Layout>(buffers, arena_bytes, spare_places, match_askers)};
 }
 
 // A token where a run was started; 0: nested in another run of this thread; -1: no arena.
@@ -141,26 +148,34 @@ NB_MODULE(_runtime, module) {
   module.def("follow_askers", &follow_askers);
   module.def("stop_following_askers", &stop_following_askers);
 
-  nb::class_<Layout>(module, "Layout")
+  nb::class_<Handle<const Layout>>(module, "Layout")
       .def_static("compile", &compile_layout, "offsets"_a, "sizes"_a, "smallest_sizes"_a, "escapes"_a,
                   "askers"_a, "arena_bytes"_a, "spare_places"_a)
-      .def_prop_ro("num_slots", &Layout::num_slots)
-      .def_prop_ro("arena_bytes", &Layout::arena_bytes)
-      .def_prop_ro("mapped_bytes", &Layout::mapped_bytes);
+      .def_prop_ro("num_slots", [](const Handle<const Layout>& layout) { return layout.shared->num_slots(); })
+      .def_prop_ro("arena_bytes",
+                   [](const Handle<const Layout>& layout) { return layout.shared->arena_bytes(); })
+      .def_prop_ro("mapped_bytes",
+                   [](const Handle<const Layout>& layout) { return layout.shared->mapped_bytes(); });
 
-  nb::class_<ArenaBudget>(module, "ArenaBudget")
-      .def(nb::init<uint64_t>(), "limit_bytes"_a)
-      .def_prop_ro("used_bytes", [](const ArenaBudget& budget) {
+  nb::class_<Handle<ArenaBudget>>(module, "ArenaBudget")
+      .def(
+          "__init__",
+          [](Handle<ArenaBudget>* budget, uint64_t limit_bytes) {
+            new (budget) Handle<ArenaBudget>{std::make_shared<ArenaBudget>(limit_bytes)};
+          },
+          "limit_bytes"_a)
+      .def_prop_ro("used_bytes", [](const Handle<ArenaBudget>& budget) {
         const RegistryGuard guard(g_registry_lock);
-        return budget.used_bytes();
+        return budget.shared->used_bytes();
       });
 
   nb::class_<Pool>(module, "Pool")
       .def(
           "__init__",
-          [](Pool* pool, std::shared_ptr<const Layout> layout, uint32_t max_arenas,
-             std::shared_ptr<ArenaBudget> budget, bool poison, bool prefault, bool huge_pages) {
-            new (pool) Pool(std::move(layout), max_arenas, {poison, prefault, huge_pages}, std::move(budget));
+          [](Pool* pool, const Handle<const Layout>& layout, uint32_t max_arenas,
+             const Handle<ArenaBudget>* budget, bool poison, bool prefault, bool huge_pages) {
+            new (pool) Pool(layout.shared, max_arenas, {poison, prefault, huge_pages},
+                            budget != nullptr ? budget->shared : nullptr);
           },
           "layout"_a, "max_arenas"_a, "budget"_a.none(), "poison"_a = false, "prefault"_a = false,
           "huge_pages"_a = false)

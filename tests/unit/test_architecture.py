@@ -1,0 +1,158 @@
+"""Which part may know which: the import rule of the layers, checked in the sources."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from child_process import run_python
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "csrc"
+PACKAGE = Path(find_spec("memomalloc").origin).parent
+
+#: For each part of the package, the others that it may import. A part may import itself; tools at the end may import
+#: everything before them.
+ALLOWED = {
+    "errors": set(),
+    "extras": {"errors"},
+    "data": {"errors", "extras", "_planner"},
+    "planners": {"errors", "extras", "data", "_planner"},
+    "runtime": {"errors", "extras", "data", "planners", "_runtime", "_built_for"},
+    "report": {"errors", "extras", "data", "planners"},
+}
+#: Run by a person or a test, imported by no part of the library.
+TOOLS = {"bench", "cli", "serve", "__main__"}
+#: Parts that must work where torch is not installed.
+WITHOUT_TORCH = {"errors", "extras", "data", "planners", "report"}
+
+
+def _modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Absolute names of all modules that a file imports, at the top or inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "memomalloc":
+                yield from (f"memomalloc.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_part_imports_only_what_lies_below_it(path: Path) -> None:
+    part = _part(path)
+    if part == "__init__" or part in TOOLS:
+        return
+    if part == "_built_for":
+        assert not list(_imports(path))
+        return
+    assert part in ALLOWED, f"{part} has no rule: say here what it may import"
+    for name in _imports(path):
+        top, _, rest = name.partition(".")
+        if top == "memomalloc" and rest:
+            assert rest.split(".")[0] in {part, *ALLOWED[part]}, f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_runtime_and_the_tools_know_torch(path: Path) -> None:
+    if _part(path) in WITHOUT_TORCH or _part(path) == "__init__":
+        assert not [name for name in _imports(path) if name.split(".")[0] in ("torch", "transformers", "torchvision")]
+
+
+def test_the_package_itself_imports_no_runtime() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    at_import = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {getattr(node, "module", None) or node.names[0].name for node in at_import}
+    assert not [name for name in names if "runtime" in name or "torch" in name]
+
+
+def test_no_module_is_named_like_a_public_function() -> None:
+    import memomalloc
+
+    functions = {name for name in memomalloc.__all__ if name.islower() and callable(getattr(memomalloc, name))}
+    assert functions
+    assert functions.isdisjoint(path.name.removesuffix(".py") for path in PACKAGE.iterdir())
+
+
+def test_the_planner_half_works_without_torch() -> None:
+    child = run_python("""
+        import sys
+        sys.modules["torch"] = None
+        import memomalloc
+        problem = memomalloc.Problem.from_arrays([64, 128, 64], [0, 1, 2], [2, 3, 4])
+        for planner in memomalloc.planners.available():
+            if not planner.extra:
+                assert memomalloc.plan(problem, planner=planner.name).arena_bytes >= 192
+        print("fine")
+    """)
+    assert child.stdout == "fine\n", child.stderr
+
+
+def test_python_imports_are_of_the_standard_library_or_declared() -> None:
+    declared = {"numpy", "memomalloc", "torch", "transformers", "rich"}
+    for path in _modules():
+        if _part(path) in WITHOUT_TORCH - {"extras"} | {"__init__", "runtime"}:
+            tops = {name.split(".")[0] for name in _imports(path)}
+            unknown = tops - declared - set(sys.stdlib_module_names)
+            assert not unknown or _part(path) in ("planners", "report"), f"{path}: {unknown}"
+
+
+# --- C++ -----------------------------------------------------------------------------------------------------------
+
+needs_sources = pytest.mark.skipif(not SOURCES.is_dir(), reason="runs in a checkout only")
+
+#: For each folder of csrc, the folders whose headers it may include.
+ALLOWED_INCLUDES = {"planner": {"planner"}, "core": {"core"}, "torch": {"torch", "core"}}
+#: The files that know Python.
+BINDINGS = {SOURCES / "planner" / "bindings.cpp", SOURCES / "torch" / "bindings.cpp"}
+_FOREIGN = re.compile(r"^(torch|c10|ATen|aten|caffe2|nanobind|pybind11|Python\.h|pyerrors|frameobject|cpython)\b")
+
+
+def _sources() -> list[Path]:
+    return sorted(path for kind in ("*.cpp", "*.hpp", "*.h") for path in SOURCES.rglob(kind))
+
+
+def _includes(path: Path) -> list[tuple[str, str]]:
+    """Each include of a file: ``"`` or ``<``, and what is named."""
+    return re.findall(r'^\s*#\s*include\s*(["<])([^">]+)[">]', path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@needs_sources
+@pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(SOURCES)))
+def test_a_folder_includes_only_what_lies_below_it(path: Path) -> None:
+    folder = path.relative_to(SOURCES).parts[0]
+    for quote, name in _includes(path):
+        if quote == '"':
+            assert name.split("/")[0] in ALLOWED_INCLUDES[folder], f"{name}: a folder's name comes first in an include"
+
+
+@needs_sources
+@pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(SOURCES)))
+def test_core_and_planner_know_neither_torch_nor_python(path: Path) -> None:
+    folder = path.relative_to(SOURCES).parts[0]
+    if folder in ("core", "planner") and path not in BINDINGS:
+        assert not [name for quote, name in _includes(path) if quote == "<" and _FOREIGN.match(name)]
+
+
+@needs_sources
+def test_nothing_is_global_but_the_namespace() -> None:
+    for path in _sources():
+        text = path.read_text(encoding="utf-8")
+        assert "namespace memomalloc" in text, path
+        assert "using namespace std" not in text, path
