@@ -46,7 +46,7 @@ def test_plans_alone_are_coloured_by_size() -> None:
 
 def test_many_groups_are_counted_in_the_legend() -> None:
     (legend,) = draw([placed(large_trace(2000))]).legends
-    assert legend.get_texts()[-1].get_text() == "30 more"
+    assert legend.get_texts()[-1].get_text() == "31 more"
 
 
 def test_nothing_can_be_drawn(tmp_path: Path) -> None:

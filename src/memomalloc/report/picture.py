@@ -21,18 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Paul Tol's "muted": people with any colour vision can tell them apart. What is beyond is grey.
-_PALETTE = (
-    "#4477aa",
-    "#ee8866",
-    "#44aa99",
-    "#ddcc77",
-    "#aa4499",
-    "#117733",
-    "#88ccee",
-    "#882255",
-    "#999933",
-    "#cc6677",
-)
+PALETTE = ("#332288", "#ddcc77", "#44aa99", "#cc6677", "#88ccee", "#882255", "#117733", "#aa4499", "#999933")
 _REST = "#bbbbbb"
 # Sizes have an order, and so have the colours of viridis.
 _SIZE_COLOURS = dict(
@@ -104,7 +93,7 @@ def _colours(placements: Sequence[Placement], by: str, depth: int | None) -> dic
     if by == "size":
         return {name: colour for name, colour in _SIZE_COLOURS.items() if name in ranked}
     names = sorted(ranked, key=lambda name: -ranked[name])
-    return {name: _PALETTE[rank] if rank < len(_PALETTE) else _REST for rank, name in enumerate(names)}
+    return {name: PALETTE[rank] if rank < len(PALETTE) else _REST for rank, name in enumerate(names)}
 
 
 def _draw_curve(axes: Axes, placement: Placement) -> None:
@@ -168,7 +157,7 @@ def _style(axes: Axes, highest_bytes: int, *, num_marks: int) -> None:
 
 def _draw_legend(figure: Figure, colours: dict[str, str]) -> None:
     patches = require("matplotlib.patches", extra="plot", feature="a picture of memory")
-    shown = list(colours.items())[: len(_PALETTE)]
+    shown = list(colours.items())[: len(PALETTE)]
     handles = [patches.Patch(color=colour, label=name) for name, colour in shown]
     if len(colours) > len(shown):
         handles.append(patches.Patch(color=_REST, label=f"{len(colours) - len(shown)} more"))

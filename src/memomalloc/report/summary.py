@@ -10,13 +10,12 @@ from memomalloc.report.groups import default_depth, groups
 from memomalloc.report.placement import Placement
 
 
-def summary(placement: Placement, *, depth: int | None = None, top: int | None = None) -> dict[str, Any]:
+def summary(placement: Placement, *, depth: int | None = None) -> dict[str, Any]:
     """What ``memomalloc show --json`` prints, ready for json.
 
     Args:
         placement: the buffers.
         depth: how many parts of module paths count; None: as many as tell something.
-        top: at most so many groups and buffers in each list; None: all.
     """
     peak = placement.live_bytes
     chosen_depth = depth or default_depth(placement)
@@ -32,9 +31,9 @@ def summary(placement: Placement, *, depth: int | None = None, top: int | None =
         "peak_live_bytes": peak.peak_live_bytes,
         "peak_tick": peak.peak_tick,
         "module_depth": chosen_depth,
-        "by_module": [dataclasses.asdict(group) for group in groups(placement, "module", chosen_depth)[:top]],
-        "by_operator": [dataclasses.asdict(group) for group in groups(placement, "operator")[:top]],
-        "alive_at_peak": [_buffer(placement, index) for index in placement.alive_at_peak[:top].tolist()],
+        "by_module": [dataclasses.asdict(group) for group in groups(placement, "module", chosen_depth)],
+        "by_operator": [dataclasses.asdict(group) for group in groups(placement, "operator")],
+        "alive_at_peak": [_buffer(placement, index) for index in placement.alive_at_peak.tolist()],
     }
 
 

@@ -2,8 +2,8 @@
 // the ordered viridis for sizes. Groups beyond the palette share its colours, paler.
 
 const PALETTES = {
-  light: ["#4477aa", "#ee8866", "#44aa99", "#ddcc77", "#aa4499", "#117733", "#88ccee", "#882255", "#999933", "#cc6677"],
-  dark: ["#77aadd", "#ee8866", "#44bb99", "#eedd88", "#ffaabb", "#bbcc33", "#99ddff", "#c59bdb", "#aaaa00", "#e4a7a0"],
+  light: ["#332288", "#ddcc77", "#44aa99", "#cc6677", "#88ccee", "#882255", "#117733", "#aa4499", "#999933"],
+  dark: ["#77aadd", "#ee8866", "#44bb99", "#eedd88", "#ffaabb", "#bbcc33", "#99ddff"],
 };
 const VIRIDIS = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
 
@@ -12,7 +12,7 @@ const hex = (colour) => `#${colour.map((value) => value.toString(16).padStart(2,
 // As the bytes of an ImageData lie in memory (little endian).
 const pixel = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 const mix = (one, other, share) => one.map((value, i) => Math.round(value * (1 - share) + other[i] * share));
-const isBright = ([red, green, blue]) => 0.299 * red + 0.587 * green + 0.114 * blue > 140;
+const isBright = ([red, green, blue]) => 0.299 * red + 0.587 * green + 0.114 * blue > 115;
 
 function groupColours(numGroups, by, theme) {
   if (by === "size") return VIRIDIS;

@@ -127,7 +127,7 @@ class Pane {
       context.font = `${11 * dpr}px system-ui, DejaVu Sans, sans-serif`;
       context.fillText(this.buffers.nameOf(i), plot.left * dpr + x0 + 4 * dpr, plot.top * dpr + y0 + 3 * dpr);
       if (y1 - y0 >= 30 * dpr) {
-        context.globalAlpha = 0.8;
+        context.globalAlpha = 0.85;
         context.fillText(byteText(this.buffers.sizes[i]), plot.left * dpr + x0 + 4 * dpr, plot.top * dpr + y0 + 16 * dpr);
       }
       context.restore();
