@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memomalloc.runtime.recorder import Recording, record
     from memomalloc.runtime.replayer import Replay, replay
     from memomalloc.runtime.statistics import Stats
+    from memomalloc.runtime.summary_text import memory_summary
     from memomalloc.runtime.switch import disable, enable, is_enabled
     from memomalloc.runtime.wrapper import OptimizedFunction, OptimizedModule, optimize, stats
 
@@ -41,6 +42,7 @@ _RUNTIME = {
     "disable": "switch",
     "enable": "switch",
     "is_enabled": "switch",
+    "memory_summary": "summary_text",
     "optimize": "wrapper",
     "record": "recorder",
     "replay": "replayer",
@@ -65,6 +67,7 @@ __all__ = [
     "enable",
     "errors",
     "is_enabled",
+    "memory_summary",
     "merge",
     "optimize",
     "plan",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -71,6 +72,7 @@ class ArmedPlan:
         plan: what is replayed.
         upstream_peak_bytes: by how much the process grew when the run was recorded; 0: not known.
         num_slots: requests that one run of the plan foresees.
+        armed_at_s: when it was armed, in seconds since the epoch.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class ArmedPlan:
         self.upstream_peak_bytes = upstream_peak_bytes
         self.num_slots: int = layout.num_slots
         self._order = order
+        self.armed_at_s = time.time()
         self._sizes = plan.sizes[order]
         self._origins = [origins[index] for index in order] if origins else []
         self._pool = native.Pool(
@@ -257,10 +260,15 @@ def stats_of(calls: CallCounts, armed: Collection[ArmedPlan]) -> Stats:
     )
 
 
+def alive() -> list[ArmedPlan]:
+    """All plans of the process that are armed."""
+    with _registry.lock:
+        return list(_alive)
+
+
 def stats() -> Stats:
     """The counters of the process: all wrappers and replays, those that are gone included."""
-    with _registry.lock:
-        armed = list(_alive)
+    armed = alive()
     while _just_retired:
         process_calls.add_retired(_just_retired.popleft())
     return stats_of(process_calls, armed)
@@ -274,6 +282,4 @@ def release() -> int:
     Returns:
         How many bytes were given back, since the last time; those of their pages that were resident are free now.
     """
-    with _registry.lock:
-        armed = list(_alive)
-    return sum(plan.release() for plan in armed)
+    return sum(plan.release() for plan in alive())

@@ -8,8 +8,8 @@ event               level   more fields
 =================== ======= ===========================================================================================
 ``armed``           INFO    ``num_buffers``, ``arena_bytes``, ``lower_bound_bytes``, ``planner``, ``elapsed_s``
 ``grew``            INFO    the same, of the new plan
-``deviated``        INFO    ``num_upstream`` (requests of this run), ``num_runs`` (that deviated so far), ``first`` (the
-                            first such request, in words); for the 1st, 2nd, 4th, 8th ... run that deviates
+``deviated``        INFO    ``num_runs`` (that deviated so far), ``first`` (the first such request, in words); for the
+                            1st, 2nd, 4th, 8th ... run that deviates
 ``restarted``       INFO    ``num_runs`` (that deviated in a row)
 ``evicted``         INFO    ``num_plans`` (that remain)
 ``unplannable``     WARNING ``reason``

@@ -136,7 +136,7 @@ class PlannedFunction(LockHolder):
     @property
     def plans(self) -> tuple[Plan, ...]:
         """The plans that are armed."""
-        return tuple(armed.plan for armed in self._armed())
+        return tuple(armed.plan for armed in self.armed_plans())
 
     # --- Calls that are not only replayed --------------------------------------------------------------------------
 
@@ -305,15 +305,16 @@ class PlannedFunction(LockHolder):
 
     def stats(self) -> Stats:
         """The counters of this function since it was made."""
-        return stats_of(self._calls, self._armed())
+        return stats_of(self._calls, self.armed_plans())
 
     def deviations(self) -> tuple[Deviation, ...]:
         """The first deviating requests of the last run of each plan that had any."""
-        return tuple(deviation for armed in self._armed() for deviation in armed.deviations())
+        return tuple(deviation for armed in self.armed_plans() for deviation in armed.deviations())
 
     def traces(self) -> tuple[Trace, ...]:
         """The traces that the armed plans were made of."""
         return tuple(group.trace for group in list(self._groups.values()) if group.trace is not None)
 
-    def _armed(self) -> list[ArmedPlan]:
+    def armed_plans(self) -> list[ArmedPlan]:
+        """The plans that are armed, with their arenas."""
         return [armed for group in list(self._groups.values()) if (armed := group.armed) is not None]

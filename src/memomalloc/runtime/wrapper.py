@@ -247,12 +247,21 @@ def stats(model: Any = None) -> Stats:
     """
     if model is None:
         return armed_plan.stats()
+    return planned_function_of(model).stats()
+
+
+def planned_function_of(model: Any) -> PlannedFunction:
+    """What plans the calls of a wrapper, or of a module that was optimized in place.
+
+    Raises:
+        TypeError: the model is not optimized.
+    """
     if isinstance(model, _Planned):
-        return model.stats()
+        return model._planned
     call = getattr(model, "_compiled_call_impl", None)
     if isinstance(call, InPlaceCall):
-        return call.planned.stats()
-    raise TypeError(f"{type(model).__name__} is not optimized; stats() without an argument counts the whole process")
+        return call.planned
+    raise TypeError(f"{type(model).__name__} is not optimized; without an argument all of the process is meant")
 
 
 def _variant(model: Any) -> Any:

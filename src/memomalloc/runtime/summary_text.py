@@ -1,0 +1,112 @@
+"""What memomalloc does in this process, as text for people, in the manner of ``torch.cuda.memory_summary``."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from memomalloc.runtime import armed_plan
+from memomalloc.runtime.armed_plan import ArmedPlan
+from memomalloc.data.byte_text import byte_text
+from memomalloc.runtime.statistics import Stats
+from memomalloc.runtime.switch import switch
+from memomalloc.runtime.wrapper import planned_function_of
+
+_WIDTH = 79
+_MAX_PLANS = 20
+
+
+def memory_summary(model: Any = None) -> str:
+    """Describe calls, requests, memory and plans.
+
+    Args:
+        model: a wrapper, or a module that was optimized in place; None: all of the process.
+
+    Returns:
+        A table of some thirty lines. Its layout may change: read numbers from :func:`stats`.
+
+    Raises:
+        TypeError: the model is not optimized.
+    """
+    if model is None:
+        return _table("memomalloc, all of this process", armed_plan.stats(), armed_plan.alive())
+    planned = planned_function_of(model)
+    return _table(f"memomalloc, {planned.name}", planned.stats(), planned.armed_plans())
+
+
+def _table(title: str, stats: Stats, armed: Collection[ArmedPlan]) -> str:
+    return "\n".join((*_head(title), *_calls(stats), *_requests(stats), *_memory(stats), *_plans(armed), _rule("=")))
+
+
+def _rule(character: str = "-") -> str:
+    return f"|{character * _WIDTH}|"
+
+
+def _row(name: str, *values: str) -> str:
+    cells = "|".join(f"{value:>14} " for value in values)
+    return f"| {name:<{_WIDTH - 2 - 16 * len(values)}} |{cells}|"
+
+
+def _head(title: str) -> Iterator[str]:
+    yield _rule("=")
+    yield f"|{title + ('' if switch.on else ' (switched off)'):^{_WIDTH}}|"
+    yield _rule("=")
+
+
+def _counts(name: str, total: int, reasons: Mapping[str, int]) -> Iterator[str]:
+    yield _row(name, f"{total:,}")
+    for reason, count in reasons.items():
+        if count:
+            yield _row(f"      {reason}", f"{count:,}")
+
+
+def _calls(stats: Stats) -> Iterator[str]:
+    yield _row("Calls replayed from a plan", f"{stats.runs_replayed:,}")
+    yield _row("Calls recorded", f"{stats.runs_recorded:,}")
+    yield from _counts("Calls that ran unplanned", sum(stats.runs_unplanned.values()), stats.runs_unplanned)
+    yield _rule()
+
+
+def _requests(stats: Stats) -> Iterator[str]:
+    yield _row("Requests of replayed calls served from a plan", f"{stats.requests_served:,}")
+    yield from _counts("Requests that went upstream", sum(stats.requests_upstream.values()), stats.requests_upstream)
+    yield _row("Share served", f"{stats.served_share:.4%}")
+    if stats.num_bad_frees:
+        yield _row("Bad frees (a fault of the program)", f"{stats.num_bad_frees:,}")
+    yield _rule()
+
+
+def _memory(stats: Stats) -> Iterator[str]:
+    yield _row("Arenas in use / mapped", f"{stats.num_arenas_in_use:,}", f"{stats.num_arenas:,}")
+    yield _row("Mapped, with places for outputs", byte_text(stats.mapped_bytes))
+    yield _row(
+        "One arena of each plan / no plan needs less", *map(byte_text, (stats.arena_bytes, stats.lower_bound_bytes))
+    )
+    yield _row("The same calls took from upstream", byte_text(stats.upstream_peak_bytes))
+    yield _row("Page faults of the process", f"{resource.getrusage(resource.RUSAGE_SELF).ru_minflt:,}")
+    yield _rule()
+
+
+def _plans(armed: Collection[ArmedPlan]) -> Iterator[str]:
+    yield _row("Plan", "arena", "arenas", "age")
+    newest_first = sorted(armed, key=lambda plan: plan.armed_at_s, reverse=True)
+    for plan in newest_first[:_MAX_PLANS]:
+        replayed = plan.replayed()
+        yield _row(
+            f"{plan.num_slots:,} slots by {plan.plan.planner}"[:30],
+            byte_text(plan.plan.arena_bytes),
+            f"{replayed.num_arenas_in_use:,} / {replayed.num_arenas:,}",
+            _age(time.time() - plan.armed_at_s),
+        )
+    if len(armed) > _MAX_PLANS:
+        yield _row(f"and {len(armed) - _MAX_PLANS:,} more")
+
+
+def _age(seconds: float) -> str:
+    units: Sequence[tuple[str, float]] = (("d", 86400), ("h", 3600), ("min", 60))
+    for unit, size in units:
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
