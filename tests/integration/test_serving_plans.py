@@ -103,6 +103,17 @@ def test_a_saved_plan_that_was_evicted_serves_again(saved: Path) -> None:
             replica(images(1))
 
 
+def test_a_plan_that_is_matched_by_origin_is_so_in_the_replica() -> None:
+    wrapper = memomalloc.optimize(Chain(), match="origin")
+    learn(wrapper, chain_values(0))
+    buffer = io.BytesIO()
+    wrapper.save_plans(buffer)
+    replica = memomalloc.optimize(Chain(), match="origin")
+    replica.load_plans(io.BytesIO(buffer.getvalue()), strict=True)
+    with fully_served(replica, runs=1):
+        replica(chain_values(1))
+
+
 @pytest.mark.parametrize("shapes", ["merged", "bucketed", "auto"])
 def test_a_plan_for_various_shapes_serves_them_all_in_the_replica_and_grows_there(shapes: str) -> None:
     def served(wrapper: Any, num_values: int) -> None:
@@ -355,6 +366,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "sizes of different lengths": (_set_entry(lowest=[1], highest=[]), "as long as lowest"),
     "a size that is no number": (_set_entry(lowest=["1"], highest=[1]), "whole number"),
     "a huge count": (_set_entry(upstream_peak_bytes=2**70), "whole number"),
+    "a flag that is no flag": (_set_entry(by_origin=1), "true or false"),
     "a digest that is no text": (_set_entry(calls=1), "must be a text"),
 }  # fmt: skip
 

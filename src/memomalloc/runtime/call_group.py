@@ -156,6 +156,7 @@ class CallGroup(LockHolder):
         self.envelope.add(learned.lowest)
         self.envelope.add(learned.highest)
         self._trace = learned.trace
+        self._branches = self._by_origin = learned.by_origin
         self._arm(learned.upstream_peak_bytes, learned.plan)
 
     # --- Learning --------------------------------------------------------------------------------------------------
@@ -255,7 +256,11 @@ class CallGroup(LockHolder):
         if self._num_growths == 0:
             extension.install().release_upstream_memory()
         self._learned = LearnedCalls(
-            plan, self._trace, upstream_peak_bytes=upstream_peak_bytes, num_threads=torch.get_num_threads()
+            plan,
+            self._trace,
+            upstream_peak_bytes=upstream_peak_bytes,
+            num_threads=torch.get_num_threads(),
+            by_origin=self._by_origin,
         )
         event = "grew" if self._num_growths else "armed"
         report(
@@ -309,7 +314,7 @@ class CallGroup(LockHolder):
 
     def _report_deviation(self, armed: ArmedPlan) -> None:
         first = next(map(str, armed.deviations()), "")
-        text = f"{self._num_deviated} runs of {self._name} deviated from their plan; the first request of the last: {first}"
+        text = f"{self._num_deviated} runs of {self._name} deviated from their plan; the last one first here: {first}"
         report("deviated", self._name, text, num_runs=self._num_deviated, first=first)
 
     def is_due(self, kind: Hashable) -> bool:

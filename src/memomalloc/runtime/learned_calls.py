@@ -19,6 +19,7 @@ class LearnedCalls:
         highest: the largest ones.
         upstream_peak_bytes: what a call took from upstream; 0: not known.
         num_threads: of torch, inside an operator, when it was learned.
+        by_origin: requests are matched by the operators that ask, see :func:`memomalloc.optimize`.
     """
 
     plan: Plan
@@ -27,3 +28,4 @@ class LearnedCalls:
     highest: tuple[int, ...] = ()
     upstream_peak_bytes: int = 0
     num_threads: int = 1
+    by_origin: bool = False

@@ -59,7 +59,7 @@ class PlanArchive:
             for number, (calls, learned) in enumerate(sorted(self.learned.items())):
                 entry: dict[str, Any] = {"calls": calls}
                 entry |= {name: list(getattr(learned, name)) for name in _LISTS}
-                entry |= {name: getattr(learned, name) for name in _NUMBERS}
+                entry |= {name: getattr(learned, name) for name in (*_NUMBERS, "by_origin")}
                 for part, suffix in (("plan", "plan.json"), ("trace", "trace.jsonl")):
                     file = Path(folder) / f"{number}.{suffix}"
                     getattr(learned, part).save(file)
@@ -124,6 +124,7 @@ class _Reader:
                 tuple(entry["lowest"]),
                 tuple(entry["highest"]),
                 **{name: entry[name] for name in _NUMBERS},
+                by_origin=entry["by_origin"],
             )
         if len(learned) != len(entries):
             raise self._fault("two plans are for the same calls")
@@ -141,11 +142,13 @@ class _Reader:
         return manifest
 
     def _check(self, entry: Any) -> None:
-        if not isinstance(entry, dict) or entry.keys() != {*_LISTS, *_NUMBERS, *_DIGESTS}:
+        if not isinstance(entry, dict) or entry.keys() != {*_LISTS, *_NUMBERS, *_DIGESTS, "by_origin"}:
             raise self._fault("an entry of the manifest has not the keys that it should have")
         for name in _DIGESTS:
             if not isinstance(entry[name], str):
                 raise self._fault(f"{name} must be a text")
+        if not isinstance(entry["by_origin"], bool):
+            raise self._fault("by_origin must be true or false")
         whole = [entry[name] for name in _NUMBERS]
         for name in _LISTS:
             if not isinstance(entry[name], list) or len(entry[name]) != len(entry["lowest"]):
