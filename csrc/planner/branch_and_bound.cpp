@@ -99,6 +99,7 @@ Verdict BranchAndBound::search(int64_t capacity, BranchOn branch_on, const std::
 bool BranchAndBound::start(int64_t capacity) {
   const size_t n = problem_.sizes.size();
   trail_.clear();
+  saved_counts_.clear();
   queue_.clear();
   queued_.assign(problem_.loads.size(), 0);
   unsupported_.clear();
@@ -272,6 +273,7 @@ bool BranchAndBound::place(int32_t buffer) {
   int32_t failed = -1;
   for (int32_t s = problem_.starts[buffer]; s < problem_.ends[buffer]; ++s) {
     Section& section = sections_[s];
+    saved_counts_.push_back({section.num_lowest, section.lowest});
     if (s > problem_.starts[buffer]) --spanning_[s];
     if (offset <= section.room) {
       --section.num_lowest;
@@ -447,7 +449,7 @@ void BranchAndBound::undo(size_t mark) {
         undo_raise(change.buffer, change.old_floor);
         break;
       case Kind::kPlaced:
-        undo_place(change.buffer, change.old_floor);
+        undo_place(change.buffer);
         break;
       case Kind::kPlacedOnTop:
         undo_place_on_top(change.buffer, change.old_floor);
@@ -470,23 +472,14 @@ void BranchAndBound::undo_raise(int32_t buffer, int64_t old_floor) {
   }
 }
 
-void BranchAndBound::undo_place(int32_t buffer, int64_t old_floor) {
-  for (int32_t s = problem_.starts[buffer]; s < problem_.ends[buffer]; ++s) {
+void BranchAndBound::undo_place(int32_t buffer) {
+  for (int32_t s = problem_.ends[buffer]; s-- > problem_.starts[buffer];) {
     Section& section = sections_[s];
     if (s > problem_.starts[buffer]) ++spanning_[s];
-    const int64_t new_room = section.room;
     section.room -= problem_.sizes[buffer];
-    for (int32_t i = first_in_section_[s]; i < first_in_section_[s + 1]; ++i) {
-      const int64_t floor = floors_[in_section_[i]];
-      if (floor > section.room && floor <= new_room) {
-        --section.num_lowest;
-        section.lowest ^= in_section_[i];
-      }
-    }
-    if (old_floor <= section.room) {
-      ++section.num_lowest;
-      section.lowest ^= buffer;
-    }
+    section.num_lowest = saved_counts_.back().num_lowest;
+    section.lowest = saved_counts_.back().lowest;
+    saved_counts_.pop_back();
   }
 }
 

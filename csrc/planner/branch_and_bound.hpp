@@ -75,6 +75,11 @@ class BranchAndBound {
     int32_t left;
     int32_t right;
   };
+  // What a section's counts were before a buffer was placed: cheaper to keep than to count again.
+  struct Counts {
+    int32_t num_lowest;
+    int32_t lowest;
+  };
   struct Item {
     int64_t floor;
     int32_t buffer;
@@ -105,7 +110,7 @@ class BranchAndBound {
   void enqueue(int32_t section);
   void undo(size_t mark);
   void undo_raise(int32_t buffer, int64_t old_floor);
-  void undo_place(int32_t buffer, int64_t old_floor);
+  void undo_place(int32_t buffer);
   void undo_place_on_top(int32_t buffer, int64_t old_floor);
   bool is_unplaced(int32_t buffer) const;
   bool is_done(int32_t section) const { return sections_[section].room == sections_[section].ceiling; }
@@ -129,7 +134,8 @@ class BranchAndBound {
   std::vector<Section> sections_;
   std::vector<int32_t> spanning_;  // per section: unplaced buffers alive in it and in the one before
   std::vector<Change> trail_;
-  std::vector<int32_t> queue_;  // sections whose only lowest buffer is news
+  std::vector<Counts> saved_counts_;  // of the sections of each placed buffer, in the order of the trail
+  std::vector<int32_t> queue_;        // sections whose only lowest buffer is news
   std::vector<char> queued_;
   std::vector<int32_t> unsupported_;  // buffers that must lie on a neighbour that is still unplaced
   std::vector<int32_t> watched_;      // the lowest such neighbour when last looked for

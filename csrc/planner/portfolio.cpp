@@ -18,6 +18,13 @@ constexpr int32_t kGreedyMaxBuffers = 20'000;
 // Entries of the lists of neighbours and sections, four bytes each.
 constexpr int64_t kTreeSearchMaxEntries = 50'000'000;
 
+// Seconds of restarts for each second of tree search. The tree nearly always wins where there are few
+// buffers.
+double restarts_per_tree_search(const PreparedProblem& part) {
+  constexpr int32_t kFewBuffers = 1000;
+  return part.num_buffers <= kFewBuffers ? 0.2 : 1.0;
+}
+
 }  // namespace
 
 Placement around_pins(const PreparedProblem& problem, Placement placement) {
@@ -71,8 +78,8 @@ PortfolioOutcome portfolio(const PreparedProblem& problem, const Goal& goal, uin
       tree.improve(best, part_goal, share);
       if (best.height < old_height) outcome.planner = "branch_and_bound";
       if (!with_restarts || tree.is_done(best, part_goal) || share.spent()) continue;
-      Budget slice =
-          share.slice(std::min(1.0, (share.elapsed_s() - start_s) / std::max(share.remaining_s(), 1e-9)));
+      const double slice_s = (share.elapsed_s() - start_s) * restarts_per_tree_search(part);
+      Budget slice = share.slice(std::min(1.0, slice_s / std::max(share.remaining_s(), 1e-9)));
       restart(slice);
     }
     const bool proven = tree.is_done(best, part_goal);

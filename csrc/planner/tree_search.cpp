@@ -11,11 +11,11 @@
 namespace memomalloc::planner {
 namespace {
 
-constexpr int64_t kUnitOfNodes = 1000;
+constexpr int64_t kUnitOfNodesPerBuffer = 2;
 constexpr std::array<BranchOn, 4> kBranchings = {BranchOn::kFullestSection, BranchOn::kLowestFloor,
                                                  BranchOn::kFewestChoices, BranchOn::kFailures};
 // Noise on the rank as a share of the number of buffers: one of these at random.
-constexpr std::array<double, 4> kSpreads = {0.01, 0.03, 0.08, 0.2};
+constexpr std::array<double, 4> kSpreads = {0.01, 0.02, 0.05, 0.1};
 // What the first round spends on one capacity at most.
 constexpr int64_t kFirstNodes = 50'000;
 constexpr int64_t kNodesGrowth = 4;
@@ -63,7 +63,8 @@ Verdict TreeSearch::fits(int64_t capacity, int64_t num_nodes, Budget& budget) {
   while (num_nodes > 0 && !budget.spent()) {
     const BranchOn branch_on = kBranchings[static_cast<size_t>(num_runs_) % kBranchings.size()];
     const int64_t round = num_runs_ / static_cast<int64_t>(kBranchings.size());
-    const int64_t limit = kUnitOfNodes * luby(round + 1);
+    const int64_t unit = 100 + kUnitOfNodesPerBuffer * problem_.num_buffers;
+    const int64_t limit = unit * luby(round + 1);
     const Verdict verdict = tree_.search(capacity, branch_on, next_ranks(), limit, budget);
     ++num_runs_;
     num_nodes -= tree_.num_nodes();

@@ -81,4 +81,54 @@ inline int64_t smallest_arena(const Problem& problem) {
   return best;
 }
 
+// Full at every tick: what dies makes room for a random choice of what is born. Often hard, sometimes
+// impossible to place at the lower bound.
+inline Problem churning_problem(std::mt19937& random, int64_t load, int num_ticks) {
+  Problem problem;
+  const auto fill = [&](int64_t bytes, int64_t tick) {
+    while (bytes > 0) {
+      problem.sizes.push_back(1 + below(random, static_cast<int>(bytes)));
+      problem.starts.push_back(tick);
+      problem.ends.push_back(num_ticks);
+      bytes -= problem.sizes.back();
+    }
+  };
+  fill(load, 0);
+  for (int tick = 1; tick < num_ticks; ++tick) {
+    int64_t freed = 0;
+    for (size_t i = 0; i < problem.sizes.size(); ++i) {
+      if (problem.ends[i] < num_ticks || below(random, 2) == 0) continue;
+      problem.ends[i] = tick;
+      freed += problem.sizes[i];
+    }
+    fill(freed, tick);
+  }
+  return problem;
+}
+
+// Whether the buffers fit into `capacity`, by stacking them in every order, cut off where the stack is too
+// high.
+inline bool fits_somehow(const Problem& problem, int64_t capacity, std::vector<int64_t> floors = {}) {
+  if (floors.empty()) floors.assign(problem.sizes.size(), 0);  // -1: placed
+  bool all_placed = true;
+  for (size_t i = 0; i < floors.size(); ++i) {
+    if (floors[i] < 0) continue;
+    all_placed = false;
+    const int64_t top = floors[i] + problem.sizes[i];
+    if (top > capacity) return false;
+  }
+  if (all_placed) return true;
+  for (size_t i = 0; i < floors.size(); ++i) {
+    if (floors[i] < 0) continue;
+    std::vector<int64_t> raised = floors;
+    raised[i] = -1;
+    for (size_t j = 0; j < floors.size(); ++j) {
+      const bool alive = problem.starts[j] < problem.ends[i] && problem.starts[i] < problem.ends[j];
+      if (raised[j] >= 0 && alive) raised[j] = std::max(raised[j], floors[i] + problem.sizes[i]);
+    }
+    if (fits_somehow(problem, capacity, std::move(raised))) return true;
+  }
+  return false;
+}
+
 }  // namespace memomalloc::planner
