@@ -80,6 +80,7 @@ def placements_of(
     Raises:
         MemomallocError: the file or a planner does not do.
     """
+    from memomalloc.cli.progress import planning_progress
     from memomalloc.data.plan import Plan
     from memomalloc.data.trace import Trace
     from memomalloc.planners import plan
@@ -90,7 +91,8 @@ def placements_of(
         trace = None if trace_path is None else Trace.load(trace_path)
         return [Placement.of_plan(subject, trace=trace, title=title)]
     trace = subject if isinstance(subject, Trace) else None
-    made = [plan(subject, planner=planner, time_limit_s=time_limit_s) for planner in planners]
+    with planning_progress(path.name) as progress:
+        made = [plan(subject, planner=planner, time_limit_s=time_limit_s, progress=progress) for planner in planners]
     several = len(planners) > 1
     return [
         Placement.of_plan(

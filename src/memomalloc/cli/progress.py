@@ -1,0 +1,43 @@
+"""How far a search for a plan has come, on a terminal. No command of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memomalloc.planners.planning import Progress
+
+
+@contextmanager
+def planning_progress(what: str) -> Iterator[Callable[[Progress], None] | None]:
+    """One line on stderr while a plan is searched for; it is gone when the block ends.
+
+    Args:
+        what: is planned; a file name.
+
+    Yields:
+        What ``memomalloc.plan`` takes as ``progress``; None where stderr is no terminal, or rich is not installed.
+    """
+    if importlib.util.find_spec("rich") is None:
+        yield None
+        return
+    from rich.console import Console
+
+    from memomalloc.data.byte_text import byte_text
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(f"planning {what}") as status:
+
+        def show(progress: Progress) -> None:
+            best = progress.best_arena_bytes
+            found = "no plan yet" if best is None else f"{byte_text(best)} so far"
+            bound = byte_text(progress.lower_bound_bytes)
+            status.update(f"planning {what}: {found}, lower bound {bound}, {progress.elapsed_s:.0f} s; Ctrl-C ends it")
+
+        yield show
