@@ -168,16 +168,15 @@ class ArmedPlan:
         requests = [request[:3] for request in self._pool.last_deviating_requests()]
         return deviations_of(requests, self._sizes, self._origins)
 
-    def misfits(self) -> list[tuple[int, int]]:
+    def misfits(self) -> tuple[list[tuple[int, int]], bool]:
         """Buffers of the plan whose own operators asked for another size, and that size, in the last run that deviated.
 
-        Known only where requests are matched by origin.
+        Known only where requests are matched by origin. The second value says whether these are all that was new in
+        the run: whether nobody else asked for anything.
         """
-        return [
-            (int(self._order[slot]), asked_bytes)
-            for slot, _, asked_bytes, by_its_asker in self._pool.last_deviating_requests()
-            if by_its_asker
-        ]
+        requests = self._pool.last_deviating_requests()
+        misfits = [(int(self._order[slot]), asked) for slot, _, asked, by_its_asker in requests if by_its_asker]
+        return misfits, all(by_its_asker or reason not in ("size", "extra") for _, reason, _, by_its_asker in requests)
 
     def release(self, idle_for_s: float = 0.0) -> int:
         """Give pages back to the system: of arenas that were idle for so long, but where a tensor lives.

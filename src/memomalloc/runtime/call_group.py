@@ -32,7 +32,7 @@ COST_OF_GROWTH = 1 / 8
 #: Recordings in a row that may fail to meet a call of those that deviate.
 MAX_UNLUCKY_RECORDINGS = 8
 #: Calls of other kinds that pass before a recording is made of them instead of one like those that deviated.
-PATIENCE = 32
+PATIENCE = 8
 #: Kinds of calls that deviated are remembered, so many at most.
 MAX_SUSPECTS = 256
 #: So many runs in a row that only suffer from what earlier runs left behind, and they get fresh arenas; twice as many
@@ -207,18 +207,20 @@ class CallGroup(LockHolder):
         self._grow_to(merged)
 
     def widen(self) -> bool:
-        """Let the plan grow by the sizes that the last deviating run asked for, if only sizes were new in it."""
+        """Let the plan grow by the sizes that the last deviating run asked for, without a recording."""
         if self.armed is None or self._trace is None:
             return False
         sizes, smallest_sizes = self._trace.sizes.copy(), self._trace.smallest_sizes.copy()
-        for buffer, asked_bytes in self.armed.misfits():
+        misfits, is_all = self.armed.misfits()
+        for buffer, asked_bytes in misfits:
             sizes[buffer] = max(sizes[buffer], asked_bytes)
             smallest_sizes[buffer] = min(smallest_sizes[buffer], asked_bytes)
         wider = dataclasses.replace(self._trace, sizes=read_only(sizes), smallest_sizes=read_only(smallest_sizes))
         if _agree(wider, self._trace):
             return False
-        self._attend()
         self._num_unforeseen = 0
+        if is_all:
+            self._attend()
         self._grow_to(wider)
         return True
 

@@ -49,10 +49,14 @@ class Envelope:
         """Whether a call of these sizes needs no more than what was recorded."""
         if self._lowest is None:
             return False
-        return all(
-            low == size if low == high else size <= high * ROOM_TO_GROW
-            for size, low, high in zip(sizes, self._lowest, self._highest, strict=True)
-        )
+        excess = 1.0
+        for size, low, high in zip(sizes, self._lowest, self._highest, strict=True):
+            if size > high:
+                excess *= size / max(high, 1)
+            if low == high != size:
+                return False
+        # Buffers may grow as the product of two sizes, or as the square of one.
+        return excess * excess <= ROOM_TO_GROW
 
     def add(self, sizes: Sequence[int]) -> None:
         """A call of these sizes was recorded."""
