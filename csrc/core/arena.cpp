@@ -54,6 +54,7 @@ std::vector<Arena*>& arenas() noexcept {
 RunCounts& RunCounts::operator+=(const RunCounts& other) noexcept {
   served += other.served;
   missing += other.missing;
+  kept += other.kept;
   upstream_bytes += other.upstream_bytes;
   for (std::size_t i = 0; i < kNumDeviations; ++i) upstream[i] += other.upstream[i];
   return *this;
@@ -188,7 +189,14 @@ void* Arena::serve_from_spare_place(uint32_t k, std::size_t bytes) noexcept {
     if (occupants_[place].load(std::memory_order_acquire) == 0)
       return serve(k, place, layout_->place_offset(place));
   }
-  return refuse(k, bytes);
+  return refuse_output(k, bytes);
+}
+
+void* Arena::refuse_output(uint32_t k, std::size_t bytes) noexcept {
+  // Not blocked: no other slot has a byte of it.
+  ++num_refused_;
+  ++counts_.kept;
+  return count_upstream(Deviation::kOccupied, k, bytes);
 }
 
 void* Arena::refuse(uint32_t k, std::size_t bytes) noexcept {

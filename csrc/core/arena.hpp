@@ -32,6 +32,7 @@ inline constexpr std::size_t kNumDeviations = 4;
 struct RunCounts {
   uint64_t served = 0;
   uint64_t missing = 0;  // slots that no request came for
+  uint64_t kept = 0;     // of the occupied: outputs whose places all hold outputs of earlier runs
   std::array<uint64_t, kNumDeviations> upstream{};
   uint64_t upstream_bytes = 0;  // of those requests
 
@@ -222,6 +223,7 @@ class alignas(64) Arena {
   void* serve(uint32_t slot, uint32_t place, uint64_t offset) noexcept;
   void* serve_from_spare_place(uint32_t slot, std::size_t bytes) noexcept;
   void* refuse(uint32_t slot, std::size_t bytes) noexcept;
+  void* refuse_output(uint32_t slot, std::size_t bytes) noexcept;
   void* count_upstream(Deviation why, uint32_t slot, std::size_t bytes, bool by_its_asker = false) noexcept;
   uint32_t find_match(uint64_t wanted) const noexcept;
   uint32_t find_asker() const noexcept;

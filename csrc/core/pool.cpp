@@ -39,10 +39,16 @@ Pool::~Pool() {
 
 Arena* Pool::find_free() noexcept {
   Arena* free = nullptr;
+  uint32_t fewest_live = UINT32_MAX;
   for (Arena* arena : arenas_) {
     if (arena->is_running()) continue;
     if (arena->last_thread == &t_state) return arena;
-    if (free == nullptr) free = arena;
+    // Where a thread still holds its last output, that output's place is taken.
+    if (fewest_live == 0) continue;
+    const uint32_t num_live = arena->num_live_blocks();
+    if (num_live >= fewest_live) continue;
+    fewest_live = num_live;
+    free = arena;
   }
   return free;
 }

@@ -222,7 +222,7 @@ NB_MODULE(_runtime, module) {
   module.def("end", [](int64_t token) {
     const RunCounts counts = Pool::end(static_cast<RunToken>(token));
     return nb::make_tuple(counts.num_upstream(), counts.missing,
-                          counts.upstream[static_cast<std::size_t>(Deviation::kBlocked)]);
+                          counts.upstream[static_cast<std::size_t>(Deviation::kBlocked)], counts.kept);
   });
 
   nb::class_<RecordingWithOrigins>(module, "Recording")

@@ -137,9 +137,10 @@ class ArmedPlan:
         self.begin: Callable[[], int] = (
             functools.partial(_begin_waiting, self._pool, settings.wait_s) if settings.wait_s > 0 else self._pool.begin
         )
-        #: Ends a run: how many of its requests went upstream, how many slots no request came for, and how many of the
-        #: former were refused only for what an earlier run, or an earlier refusal, had left behind.
-        self.end: Callable[[int], tuple[int, int, int]] = native.end
+        #: Ends a run: how many of its requests went upstream, how many slots no request came for, how many of the former
+        #: were refused only for what an earlier run, or an earlier refusal, had left behind, and how many were outputs
+        #: whose places all hold outputs of earlier runs.
+        self.end: Callable[[int], tuple[int, int, int, int]] = native.end
         if by_origin:
             self.begin = functools.partial(_begin_following, self.begin, native.follow_askers)
             self.end = functools.partial(_end_following, native.end, native.stop_following_askers)
@@ -217,8 +218,8 @@ def _begin_following(begin: Callable[[], int], follow: Callable[[], None]) -> in
 
 
 def _end_following(
-    end: Callable[[int], tuple[int, int, int]], stop_following: Callable[[], None], token: int
-) -> tuple[int, int, int]:
+    end: Callable[[int], tuple[int, int, int, int]], stop_following: Callable[[], None], token: int
+) -> tuple[int, int, int, int]:
     stop_following()
     return end(token)
 

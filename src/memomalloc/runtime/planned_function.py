@@ -101,9 +101,9 @@ class PlannedFunction(LockHolder):
         try:
             return self.function(*args, **kwargs)
         finally:
-            num_upstream, _, num_blocked = armed.end(token)
-            if num_upstream:
-                group.deviated(key, num_upstream - num_blocked)
+            num_upstream, _, num_blocked, num_kept = armed.end(token)
+            if num_upstream > num_kept:
+                group.deviated(key, num_upstream - num_blocked - num_kept)
             else:
                 group.ran_as_planned()
 
@@ -195,8 +195,8 @@ class PlannedFunction(LockHolder):
                 result = call_of_the_program(self.function, args, kwargs)
         finally:
             if armed is not None and token > 0:
-                num_upstream, _, num_blocked = armed.end(token)
-                as_planned = num_upstream == num_blocked
+                num_upstream, _, num_blocked, num_kept = armed.end(token)
+                as_planned = num_upstream == num_blocked + num_kept
         self._calls.count_recorded()
         if as_planned:
             group.ran_as_planned_while_recorded(sizes)

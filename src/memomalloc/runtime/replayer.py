@@ -35,7 +35,7 @@ class Replay:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._armed is not None and self._token is not None and self._token > 0:
-            num_upstream, num_missing, _ = self._armed.end(self._token)
+            num_upstream, num_missing, _, _ = self._armed.end(self._token)
             self._num_deviations = num_upstream + num_missing
 
     @property

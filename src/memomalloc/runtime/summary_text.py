@@ -7,9 +7,9 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from memomalloc.data.byte_text import byte_text
 from memomalloc.runtime import armed_plan
 from memomalloc.runtime.armed_plan import ArmedPlan
-from memomalloc.data.byte_text import byte_text
 from memomalloc.runtime.statistics import Stats
 from memomalloc.runtime.switch import switch
 from memomalloc.runtime.wrapper import planned_function_of

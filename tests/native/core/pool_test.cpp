@@ -240,6 +240,7 @@ TEST_F(PoolTest, TwoHundredOutputsThatAreAllKeptStayIntact) {
     release(allocate(64));
     const RunCounts counts = Pool::end(run.token);
     EXPECT_EQ(counts.num_upstream(), i < 4 ? 0u : 1u);  // its own place and three spare ones
+    EXPECT_EQ(counts.kept, counts.num_upstream());
   }
   for (uint64_t i = 0; i < 200; ++i) {
     EXPECT_TRUE(Pattern(i).holds(outputs[i], 128));
@@ -383,6 +384,27 @@ TEST_F(PoolTest, AThreadThatEndsGivesItsArenaBack) {
   EXPECT_TRUE(Pattern(7).holds(kept, 64));
   release(kept);
   expect(run(pool, {64, 128, 192}), 3, 0);
+}
+
+TEST_F(PoolTest, AThreadThatHasNoArenaYetGetsOneInWhichNobodyKeepsAnOutput) {
+  Pool pool(make_layout({{0, 128, 128, true}}, 1), 2);
+  OtherThread other;
+  const BeginResult here = pool.begin();
+  Arena* mine = t_state.running;
+  void* kept = allocate(128);
+  other.run([&] {
+    const BeginResult there = pool.begin();
+    release(allocate(128));
+    Pool::end(there.token);
+  });
+  Pool::end(here.token);
+  std::thread([&] {
+    const BeginResult run = pool.begin();
+    EXPECT_NE(t_state.running, mine);
+    Pool::end(run.token);
+  }).join();
+  release(kept);
+  EXPECT_EQ(pool.stats().num_arenas, 2u);
 }
 
 // --- The end of a pool
