@@ -46,22 +46,32 @@ Outcome branch_and_bound(const PreparedProblem& problem, const Goal& goal, uint6
   return {std::move(outcome.placement), {}, outcome.proven};
 }
 
+Outcome run_portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget) {
+  PortfolioOutcome outcome = portfolio(problem, goal, seed, budget);
+  return {std::move(outcome.placement), std::move(outcome.planner), outcome.proven};
+}
+
+Outcome run_skyline(const PreparedProblem& problem, const Goal& goal, uint64_t, Budget& budget) {
+  return {around_pins(problem, skyline(problem, goal.target, budget)), {}};
+}
+
+Outcome run_restarts(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget) {
+  return {around_pins(problem, skyline_restarts(problem, goal.target, seed, budget)), {}};
+}
+
+// A planner that runs once and needs to know nothing but the problem, perhaps not even its pins.
+Planner heuristic(Placement (*place)(const PreparedProblem&)) {
+  return [=](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
+    return Outcome{around_pins(problem, place(problem)), {}};
+  };
+}
+
 const std::vector<std::pair<std::string, Planner>>& registry() {
   static const auto* planners = new std::vector<std::pair<std::string, Planner>>{
-      {"auto",
-       [](const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget) {
-         PortfolioOutcome outcome = portfolio(problem, goal, seed, budget);
-         return Outcome{std::move(outcome.placement), std::move(outcome.planner), outcome.proven};
-       }},
-      {"skyline",
-       [](const PreparedProblem& problem, const Goal& goal, uint64_t, Budget& budget) {
-         return Outcome{around_pins(problem, skyline(problem, goal.target, budget)), {}};
-       }},
-      {"skyline_restarts",
-       [](const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget) {
-         return Outcome{around_pins(problem, skyline_restarts(problem, goal.target, seed, budget)), {}};
-       }},
-      {"branch_and_bound", &branch_and_bound},
+      {"auto", run_portfolio},
+      {"skyline", run_skyline},
+      {"skyline_restarts", run_restarts},
+      {"branch_and_bound", branch_and_bound},
       {"greedy_by_size", greedy_planner(GreedyOrder::kSize, GreedyFit::kFirst)},
       {"greedy_by_size_best_fit", greedy_planner(GreedyOrder::kSize, GreedyFit::kBest)},
       {"greedy_by_area", greedy_planner(GreedyOrder::kArea, GreedyFit::kFirst)},
@@ -70,22 +80,10 @@ const std::vector<std::pair<std::string, Planner>>& registry() {
       {"greedy_by_duration_best_fit", greedy_planner(GreedyOrder::kDuration, GreedyFit::kBest)},
       {"greedy_by_breadth", greedy_planner(GreedyOrder::kBreadth, GreedyFit::kFirst)},
       {"greedy_by_breadth_best_fit", greedy_planner(GreedyOrder::kBreadth, GreedyFit::kBest)},
-      {"linear_scan",
-       [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
-         return Outcome{around_pins(problem, linear_scan(problem)), {}};
-       }},
-      {"gergov",
-       [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
-         return Outcome{gergov(problem), {}};
-       }},
-      {"min_cost_flow",
-       [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
-         return Outcome{around_pins(problem, min_cost_flow(problem)), {}};
-       }},
-      {"bump",
-       [](const PreparedProblem& problem, const Goal&, uint64_t, Budget&) {
-         return Outcome{around_pins(problem, bump(problem)), {}};
-       }},
+      {"linear_scan", heuristic(&linear_scan)},
+      {"gergov", heuristic(&gergov)},
+      {"min_cost_flow", heuristic(&min_cost_flow)},
+      {"bump", heuristic(&bump)},
   };
   return *planners;
 }
