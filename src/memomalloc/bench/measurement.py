@@ -8,8 +8,8 @@ that never heard of memomalloc. So the plan is learned in a forked copy of the p
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
+import io
 import math
 import signal
 import time
@@ -19,17 +19,17 @@ from typing import Any
 
 import torch
 
-import memomalloc
 from memomalloc.bench import process
 from memomalloc.bench.case import Case
 from memomalloc.bench.forked import ProcessDiedError, Send, run_forked
 from memomalloc.bench.paired import Call, Side, Workers, take_pairs
 from memomalloc.bench.row import Row, latency_figures, pooled
 from memomalloc.bench.workload import Workload, same_bits, tensors_in
-from memomalloc.data.plan import Plan
 from memomalloc.errors import MissingDependencyError, RuntimeNotAvailableError
 from memomalloc.runtime import extension
+from memomalloc.runtime.armed_plan import release
 from memomalloc.runtime.statistics import Stats
+from memomalloc.runtime.wrapper import optimize
 
 #: Calls before anything is measured: oneDNN makes its primitives, compilers compile.
 WARM_UP_CALLS = 3
@@ -103,15 +103,15 @@ def measure(
     learned = run_forked(lambda send: _learn(case, workload, model))
     if isinstance(learned, str):
         return Row.of_case(case, status="unplanned", error=learned, elapsed_s=time.perf_counter() - began)
-    plan = learned
-    upstream_memory = run_forked(lambda send: _memory_of(case, workload.caller(model), plan, replayed=False))
-    planned_memory = run_forked(lambda send: _memory_of(case, workload.caller(model), plan, replayed=True))
+    wrapper: Any = optimize(model)
+    wrapper.load_plans(io.BytesIO(learned), strict=True)
+    upstream, planned = workload.caller(model), workload.caller(wrapper)
+    upstream_memory = run_forked(lambda send: _memory_of(case, upstream, planned))
+    planned_memory = run_forked(lambda send: _memory_of(case, planned, planned))
 
     with _modes(case), Workers(case.workers, lambda: _modes(case)) as workers:
-        upstream = workload.caller(model)
-        planned = functools.partial(_replay, plan, upstream)
-        memomalloc.replay(plan)  # arms it, before the heap is used
         on_progress("warming up", 0.0)
+        planned()  # arms the plan, before upstream's heap is used
         for _ in range(WARM_UP_CALLS - 1):
             upstream()
         reference = [tensor.clone() for tensor in tensors_in(upstream())]
@@ -119,7 +119,7 @@ def measure(
         workers.run(upstream, 1, Side())
         workers.run(planned, 1, Side())
 
-        before = memomalloc.stats()
+        before = wrapper.stats()
         pairs = take_pairs(
             upstream,
             planned,
@@ -130,9 +130,10 @@ def measure(
             calls_each=effort.calls_each,
             on_progress=lambda share: on_progress("measuring", share),
         )
-        after = memomalloc.stats()
+        after = wrapper.stats()
         equal = equal and same_bits(reference, planned())
         repeatable = same_bits(reference, upstream())
+    (plan,) = wrapper.plans
     replayed = _Replayed.between(before, after)
     status, error = _judge(replayed, pairs.planned.num_calls, equal, repeatable)
     return Row.of_case(
@@ -248,43 +249,39 @@ class _Memory:
     steady_bytes: int
 
 
-def _memory_of(case: Case, call: Call, plan: Plan, *, replayed: bool) -> _Memory:
-    """By how much physical memory grows while the workers call, and by how much when they have.
+def _memory_of(case: Case, call: Call, planned: Call) -> _Memory:
+    """By how much physical memory grows while the workers make a call, and by how much when they have.
 
-    Called in a process of its own, whose first calls are replayed: they leave what the model keeps besides tensors
-    (oneDNN's primitives), but no tensor has gone through upstream, so it cannot retain the memory of any.
+    Called in a process of its own, whose first calls are ``planned`` ones: they leave what the model keeps besides
+    tensors (oneDNN's primitives), but no tensor has gone through upstream, so it cannot retain the memory of any.
     """
-    planned = functools.partial(_replay, plan, call)
     with _modes(case), Workers(case.workers, lambda: _modes(case)) as workers:
         workers.run(planned, CALLS_AT_PEAK, Side())
         gc.collect()
-        memomalloc.release()
+        release()
         # What building the model has left would serve tensors as well.
         extension.load().release_upstream_memory()
         process.reset_peak_resident()
         before = process.resident_bytes()
-        workers.run(planned if replayed else call, CALLS_AT_PEAK, Side())
+        workers.run(call, CALLS_AT_PEAK, Side())
         return _Memory(
             peak_bytes=max(process.peak_resident_bytes() - before, 0),
             steady_bytes=max(process.resident_bytes() - before, 0),
         )
 
 
-def _learn(case: Case, workload: Workload, model: Callable[..., Any]) -> Plan | str:
-    """A plan, or the reason why there is none. Called in a process of its own."""
+def _learn(case: Case, workload: Workload, model: Callable[..., Any]) -> bytes | str:
+    """Saved plans, or the reason why there is none. Called in a process of its own."""
     with _modes(case):
-        wrapper: Any = memomalloc.optimize(model, warm_up_calls=WARM_UP_CALLS)
+        wrapper: Any = optimize(model, warm_up_calls=WARM_UP_CALLS)
         planned = workload.caller(wrapper)
         for _ in range(MAX_LEARNING_CALLS):
             planned()
             if wrapper.plans:
-                return wrapper.plans[0]  # type: ignore[no-any-return]
+                saved = io.BytesIO()
+                num_saved = wrapper.save_plans(saved)
+                return saved.getvalue() if num_saved else "the plan could not be saved"
     return "no plan was made; calls ran unplanned: " + ", ".join(sorted(wrapper.stats().runs_unplanned))
-
-
-def _replay(plan: Plan, call: Call) -> Any:
-    with memomalloc.replay(plan):
-        return call()
 
 
 @dataclass(frozen=True)

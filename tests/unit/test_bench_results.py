@@ -1,0 +1,69 @@
+"""Results files: what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from memomalloc.bench.case import Case
+from memomalloc.bench.results import Results
+from memomalloc.bench.row import Row, latency_figures
+from memomalloc.errors import FileFormatError
+
+CASE = Case("demo", "m", 1, 32)
+
+
+def results_with(*rows: Row) -> Results:
+    results = Results.here(seed=3, repetitions={"budget_s": 1.0})
+    results.rows += rows
+    return results
+
+
+def test_results_survive_their_file(tmp_path: Path) -> None:
+    row = Row.of_case(
+        CASE, status="ok", samples={"upstream_ms": [1.5], "planned_ms": [1.0]}, **latency_figures([1.5], [1.0])
+    )
+    results = results_with(row, Row.of_case(CASE, status="failed", error="no"))
+    results.environment["jemalloc"] = {"LD_PRELOAD": "libjemalloc.so.2"}
+    results.save(tmp_path / "r.json")
+    assert Results.load(tmp_path / "r.json") == results
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_the_file_says_what_it_was_measured_on(tmp_path: Path) -> None:
+    results_with(Row.of_case(CASE, status="failed")).save(tmp_path / "r.json")
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert set(document) == {
+        "format",
+        "version",
+        "machine",
+        "versions",
+        "seed",
+        "repetitions",
+        "environment",
+        "rows",
+    }
+    assert document["machine"]["num_cores"] >= 1
+    assert document["versions"]["python"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not json",
+        "[]",
+        "{}",
+        '{"format": "memomalloc-results", "version": 99}',
+        '{"format": "memomalloc-results", "version": 1, "machine": 1}',
+        '{"format": "memomalloc-results", "version": 1, "machine": {}, "versions": {}, "seed": 0, "repetitions": {}, '
+        '"environment": {}, "rows": [{"model": "m"}]}',
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(FileFormatError, match=r"r\.json"):
+        Results.load(path)
