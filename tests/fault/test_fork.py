@@ -8,12 +8,11 @@ import threading
 import traceback
 from collections.abc import Callable
 
-import pytest
 import torch
 
 import memomalloc
 from child_process import in_child_process
-from memomalloc.runtime.planned_function import DEVIATIONS_BEFORE_RELEARNING
+from memomalloc.runtime.call_group import AFTERMATHS_BEFORE_RENEWAL
 from models import Chain, chain_result, chain_values
 from serving import assert_equal_bits, fully_served, learn, lies_in_an_arena
 
@@ -127,8 +126,8 @@ def test_fork_while_other_threads_are_in_the_middle_of_runs() -> None:
 
     def in_child() -> None:
         assert wrapper.stats().num_arenas_in_use == 0  # their threads do not exist here
-        # What the others held lives for ever here; they leave no room in the arena until the call is learned anew.
-        for seed in range(DEVIATIONS_BEFORE_RELEARNING + 4):
+        # What the others held lives for ever here; they leave no room in the arena until it is renewed.
+        for seed in range(AFTERMATHS_BEFORE_RENEWAL + 4):
             assert_equal_bits(wrapper(chain_values(seed)), chain_result(chain_values(seed)))
         _assert_served(wrapper, 1)
 
@@ -143,7 +142,6 @@ def test_fork_while_other_threads_are_in_the_middle_of_runs() -> None:
     _assert_served(wrapper, 5)
 
 
-@pytest.mark.xfail(strict=True, reason="the lock of the thread that learns stays locked in the child")
 @in_child_process(env=POISONED)
 def test_fork_while_another_thread_learns() -> None:
     inside, leave = threading.Event(), threading.Event()
