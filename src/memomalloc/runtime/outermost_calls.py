@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import torch
 
 from memomalloc.runtime import extension
 from memomalloc.runtime.call_group import PlanSettings
+from memomalloc.runtime.deviations import Deviation
+from memomalloc.runtime.learned_calls import LearnedCalls
 from memomalloc.runtime.switch import switch
 from memomalloc.runtime.wrapper import InPlaceCall, call_in_place
 
@@ -22,8 +25,26 @@ _original_call = torch.nn.Module.__call__
 _OPTIONS = {"shapes": "auto", "settings": PlanSettings()}
 
 
+class _Ended:
+    """What calls of modules that are gone had learned, if somebody will ask."""
+
+    def __init__(self) -> None:
+        self.is_kept = False
+        self.learned: list[tuple[str, LearnedCalls]] = []
+        self.deviations: list[Deviation] = []
+
+
+_ended = _Ended()
+_alive: weakref.WeakSet[OutermostCall] = weakref.WeakSet()
+
+
 class OutermostCall(InPlaceCall):
     """The call of a module that was once the outermost one on its thread; planned whenever it is so again."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__(module, _OPTIONS)
+        self._ended = _ended  # for __del__, which may run when globals are gone
+        _alive.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
@@ -35,22 +56,36 @@ class OutermostCall(InPlaceCall):
         finally:
             _thread.inside = False
 
+    def learned(self) -> list[tuple[str, LearnedCalls]]:
+        """What was learned, with the name of the module."""
+        return [(self.planned.name, learned) for learned in self.planned.learned().values()]
+
+    def __del__(self) -> None:
+        # The module is gone, or was compiled or copied over.
+        if self._ended.is_kept:
+            self._ended.learned += self.learned()
+            self._ended.deviations += self.planned.deviations()
+
 
 def _call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    # First of all, so that a compiler does not look at the rest.
     if (
-        not _thread.inside
-        and module._compiled_call_impl is None
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
+        and not _thread.inside
+        and not isinstance(module._compiled_call_impl, InPlaceCall)
         and torch._C._get_tracing_state() is None
     ):
-        call_in_place(module, OutermostCall(module, _OPTIONS))
+        call_in_place(module, OutermostCall(module))
     return _original_call(module, *args, **kwargs)
 
 
-def optimize_outermost_calls() -> None:
+def optimize_outermost_calls(*, keep_what_was_learned: bool = False) -> None:
     """From now on, optimize in place each module that is called from outside any other module.
 
     Shapes are handled as by ``optimize(shapes="auto")``. Does nothing where memomalloc is disabled.
+
+    Args:
+        keep_what_was_learned: also of modules that are gone, for :func:`learned` and :func:`deviations`.
 
     Raises:
         RuntimeNotAvailableError: the runtime cannot run here.
@@ -58,4 +93,15 @@ def optimize_outermost_calls() -> None:
     if not switch.on:
         return
     extension.install()
+    _ended.is_kept = keep_what_was_learned
     torch.nn.Module.__call__ = _call  # type: ignore[method-assign]
+
+
+def learned() -> list[tuple[str, LearnedCalls]]:
+    """What was learned of all modules, with their names."""
+    return [*_ended.learned, *(entry for call in list(_alive) for entry in call.learned())]
+
+
+def deviations() -> list[Deviation]:
+    """The first deviating requests of the last run of each plan that had any."""
+    return [*_ended.deviations, *(deviation for call in list(_alive) for deviation in call.planned.deviations())]

@@ -301,6 +301,9 @@ class PlannedFunction(LockHolder):
     @property
     def name(self) -> str:
         """The function's name, for people."""
+        owner = getattr(self.function, "__self__", None)
+        if isinstance(owner, torch.nn.Module):  # optimized in place
+            return type(owner).__qualname__
         return getattr(self.function, "__qualname__", type(self.function).__name__)
 
     def stats(self) -> Stats:

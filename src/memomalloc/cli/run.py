@@ -1,0 +1,184 @@
+"""Run a Python program with planned memory, without changing it.
+
+Each module of torch that the program calls from outside any other module is optimized in place, as if by
+``memomalloc.optimize(module, shapes="auto", inplace=True)``. Everything else is as with ``python PROGRAM``.
+
+examples:
+  memomalloc run inference.py --batch 4
+  memomalloc run --stats --report map.html inference.py
+  memomalloc run -m package.module
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import builtins
+import functools
+import io
+import os
+import runpy
+import signal
+import sys
+import types
+from pathlib import Path
+from types import TracebackType
+
+HELP = "run a Python program with planned memory"
+
+#: What a shell expects of a program that was ended by Ctrl-C.
+_INTERRUPTED = 128 + signal.SIGINT
+_MAX_MAPS = 8
+_MAX_DEVIATIONS = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the memory map of what was learned: HTML")
+    parser.add_argument("--stats", action="store_true", help="at the end, print what was served from plans to stderr")
+    parser.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module's name")
+    parser.add_argument("program", metavar="PROGRAM", help="a Python file")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="the program's own")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the program; an exception of its own, or its exit status, ends this process as it would end the program's.
+
+    Returns:
+        0 where it runs through, 1 where an exception ends it.
+    """
+    from memomalloc.errors import FileFormatError
+    from memomalloc.runtime.torch_import import call_after_torch_import
+
+    if not args.is_module and not Path(args.program).is_file():
+        raise FileFormatError(args.program, "there is no such file; a Python program was expected")
+    if args.report is not None:
+        _check_folder(args.report)
+    call_after_torch_import(functools.partial(_optimize, keep=args.report is not None or args.stats))
+    try:
+        _run_program(args)
+    except SystemExit:
+        raise
+    except KeyboardInterrupt as error:
+        _show(error)
+        _interrupted.append(True)
+        return _INTERRUPTED
+    except BaseException as error:
+        _show(error)
+        return 1
+    finally:
+        _conclude(args)
+    return 0
+
+
+def _optimize(*, keep: bool) -> None:
+    from memomalloc.errors import RuntimeNotAvailableError
+
+    try:
+        from memomalloc.runtime.extension import load
+
+        load()  # says what is missing, before an import inside the runtime fails
+        from memomalloc.runtime.outermost_calls import optimize_outermost_calls
+
+        optimize_outermost_calls(keep_what_was_learned=keep)
+    except RuntimeNotAvailableError as error:
+        # Not raised: the program would take it for a failure of `import torch`.
+        print(f"memomalloc: the program runs unplanned: {error}", file=sys.stderr)
+
+
+def _run_program(args: argparse.Namespace) -> None:
+    atexit.register(_die_of_interrupt)  # first, so that it is called last
+    sys.argv = [args.program, *args.arguments]
+    if args.is_module:
+        _set_first_path(os.getcwd())
+        runpy.run_module(args.program, run_name="__main__", alter_sys=True)
+        return
+    _set_first_path(os.path.dirname(os.path.realpath(args.program)))
+    # A module of its own, as `python` has it: what the program pickles names it.
+    main = types.ModuleType("__main__")
+    main.__dict__.update(
+        __file__=os.path.abspath(args.program), __builtins__=builtins, __cached__=None, __annotations__={}
+    )
+    sys.modules["__main__"] = main
+    with io.open_code(os.path.abspath(args.program)) as file:
+        source = file.read()
+    exec(compile(source, args.program, "exec", dont_inherit=True), main.__dict__)
+
+
+def _set_first_path(folder: str) -> None:
+    if not sys.flags.safe_path:  # else there is no such entry
+        sys.path[0] = folder
+
+
+def _show(error: BaseException) -> None:
+    """Print an exception as the interpreter does, without the frames that are not the program's."""
+    sys.excepthook(type(error), error, _of_the_program(error.__traceback__))
+
+
+def _of_the_program(traceback: TracebackType | None) -> TracebackType | None:
+    while traceback is not None and _is_ours(traceback.tb_frame.f_code.co_filename):
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _is_ours(file: str) -> bool:
+    return file in (__file__, runpy.__file__, "<frozen runpy>")
+
+
+_interrupted: list[bool] = []
+
+
+def _die_of_interrupt() -> None:
+    """End as the interpreter does after Ctrl-C: by the signal, so that a shell's loop ends as well."""
+    if not _interrupted:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+# --- What was learned ----------------------------------------------------------------------------------------------
+
+
+def _check_folder(path: Path) -> None:
+    """Fail before the program runs, and not after."""
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"--report: there is no folder {path.resolve().parent}")
+
+
+def _conclude(args: argparse.Namespace) -> None:
+    if "torch" not in sys.modules:
+        if args.stats or args.report is not None:
+            print("memomalloc: the program did not use torch", file=sys.stderr)
+        return
+    if args.stats:
+        _print_stats()
+    if args.report is not None:
+        _write_report(args.report, title=Path(args.program).name)
+
+
+def _print_stats() -> None:
+    from memomalloc.runtime.outermost_calls import deviations
+    from memomalloc.runtime.summary_text import memory_summary
+
+    print(memory_summary(), file=sys.stderr)
+    for deviation in deviations()[:_MAX_DEVIATIONS]:
+        print(f"memomalloc: {deviation}", file=sys.stderr)
+
+
+def _write_report(path: Path, *, title: str) -> None:
+    from memomalloc.report.html_page import write_page
+    from memomalloc.report.placement import Placement
+    from memomalloc.runtime.outermost_calls import learned
+
+    known = sorted(learned(), key=lambda entry: -entry[1].plan.arena_bytes)[:_MAX_MAPS]
+    if not known:
+        print(
+            "memomalloc: no report: no call was learned (a module is learned when it is called often)", file=sys.stderr
+        )
+        return
+    write_page(
+        [Placement.of_plan(calls.plan, trace=calls.trace, title=name) for name, calls in known], path, title=title
+    )
+    print(f"memomalloc: wrote {path}", file=sys.stderr)
