@@ -53,37 +53,39 @@ SkylineBuilder::SkylineBuilder(const PreparedProblem& problem) : problem_(proble
 int32_t SkylineBuilder::add_segment(int64_t height, int32_t left, int32_t right, int32_t previous,
                                     int32_t next) {
   const auto segment = static_cast<int32_t>(segments_.size());
-  segments_.push_back({height, left, right, previous, next, true});
+  segments_.push_back({height, left, right, previous, next});
   if (previous >= 0) segments_[previous].next = segment;
   if (next >= 0) segments_[next].previous = segment;
   return segment;
 }
 
-void SkylineBuilder::push(int32_t segment) {
-  const Segment& pushed = segments_[segment];
-  heap_.push_back({pushed.height, pushed.left, segment});
-  std::push_heap(heap_.begin(), heap_.end(), [](const HeapEntry& a, const HeapEntry& b) {
-    return a.height != b.height ? a.height > b.height : a.left > b.left;
-  });
+int32_t SkylineBuilder::descend(int32_t segment) const {
+  while (true) {
+    const Segment& self = segments_[segment];
+    if (self.previous >= 0 && segments_[self.previous].height < self.height) {
+      segment = self.previous;
+    } else if (self.next >= 0 && segments_[self.next].height < self.height) {
+      segment = self.next;
+    } else {
+      return segment;
+    }
+  }
 }
 
 void SkylineBuilder::merge_with_equal_neighbours(int32_t segment) {
   Segment& self = segments_[segment];
   if (self.next >= 0 && segments_[self.next].height == self.height) {
-    Segment& next = segments_[self.next];
-    next.alive = false;
+    const Segment& next = segments_[self.next];
     self.right = next.right;
     self.next = next.next;
     if (self.next >= 0) segments_[self.next].previous = segment;
   }
   if (self.previous >= 0 && segments_[self.previous].height == self.height) {
-    Segment& previous = segments_[self.previous];
-    previous.alive = false;
+    const Segment& previous = segments_[self.previous];
     self.left = previous.left;
     self.previous = previous.previous;
     if (self.previous >= 0) segments_[self.previous].next = segment;
   }
-  push(segment);
 }
 
 void SkylineBuilder::lift(int32_t segment) {
@@ -102,8 +104,8 @@ void SkylineBuilder::lift(int32_t segment) {
 
 void SkylineBuilder::split(int32_t segment, int32_t start, int32_t end, int64_t top) {
   const Segment old = segments_[segment];
-  if (start > old.left) push(add_segment(old.height, old.left, start, old.previous, segment));
-  if (end < old.right) push(add_segment(old.height, end, old.right, segment, old.next));
+  if (start > old.left) add_segment(old.height, old.left, start, old.previous, segment);
+  if (end < old.right) add_segment(old.height, end, old.right, segment, old.next);
   Segment& raised = segments_[segment];
   raised.left = start;
   raised.right = end;
@@ -115,32 +117,25 @@ void SkylineBuilder::place(const std::vector<int32_t>& ranks, Placement& placeme
   placement.offsets.assign(problem_.sizes.size(), 0);
   placement.height = 0;
   segments_.clear();
-  heap_.clear();
   if (problem_.num_buffers == 0) return;
   unplaced_.set_ranks(ranks);
-  push(add_segment(0, 0, problem_.num_sections, -1, -1));
+  int32_t segment = add_segment(0, 0, problem_.num_sections, -1, -1);
   int32_t num_unplaced = problem_.num_buffers;
   while (num_unplaced > 0) {
-    const HeapEntry lowest = heap_.front();
-    std::pop_heap(heap_.begin(), heap_.end(), [](const HeapEntry& a, const HeapEntry& b) {
-      return a.height != b.height ? a.height > b.height : a.left > b.left;
-    });
-    heap_.pop_back();
-    const Segment& segment = segments_[lowest.segment];
-    if (!segment.alive || segment.height != lowest.height || segment.left != lowest.left) continue;
-    const int32_t buffer = unplaced_.best_inside(segment.left, segment.right);
+    segment = descend(segment);
+    const Segment& valley = segments_[segment];
+    const int32_t buffer = unplaced_.best_inside(valley.left, valley.right);
     if (buffer < 0) {
-      lift(lowest.segment);
+      lift(segment);
       continue;
     }
-    const size_t i = buffer;
-    const int64_t offset = align_up(lowest.height, problem_.alignment(buffer));
-    const int64_t top = offset + problem_.sizes[i];
-    placement.offsets[i] = offset;
+    const int64_t offset = align_up(valley.height, problem_.alignment(buffer));
+    const int64_t top = offset + problem_.sizes[buffer];
+    placement.offsets[buffer] = offset;
     placement.height = std::max(placement.height, top);
     unplaced_.remove(buffer);
     --num_unplaced;
-    split(lowest.segment, problem_.starts[i], problem_.ends[i], top);
+    split(segment, problem_.starts[buffer], problem_.ends[buffer], top);
   }
 }
 

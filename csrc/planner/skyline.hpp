@@ -37,27 +37,24 @@ class SkylineBuilder {
  public:
   explicit SkylineBuilder(const PreparedProblem& problem);
 
-  // Keeps the roof of what is placed as segments. Takes the lowest; of the unplaced buffers that live inside
-  // it, places the one with the smallest rank; where there is none, lifts the segment to its lower neighbour.
-  // About three steps per buffer. Honours alignments, ignores pins.
+  // Keeps the roof of what is placed as segments. Takes one that is lower than its neighbours; of the
+  // unplaced buffers that live inside it, places the one with the smallest rank; where there is none, lifts
+  // the segment to its lower neighbour. About three steps per buffer. Honours alignments, ignores pins.
+  //
+  // No other segment has a say in what lives inside a valley, so the order of valleys changes nothing but the
+  // time: the next is the nearest, whose memory is still in the cache.
   void place(const std::vector<int32_t>& ranks, Placement& placement);
 
  private:
   struct Segment {
     int64_t height;
     int32_t left, right;
-    int32_t previous, next;
-    bool alive;
-  };
-  // (height, left) orders the heap; a segment that was merged away or lifted leaves a stale entry behind.
-  struct HeapEntry {
-    int64_t height;
-    int32_t left;
-    int32_t segment;
+    int32_t previous, next;  // -1: none
   };
 
   int32_t add_segment(int64_t height, int32_t left, int32_t right, int32_t previous, int32_t next);
-  void push(int32_t segment);
+  // The first valley downhill.
+  int32_t descend(int32_t segment) const;
   void merge_with_equal_neighbours(int32_t segment);
   void lift(int32_t segment);
   void split(int32_t segment, int32_t start, int32_t end, int64_t top);
@@ -65,7 +62,6 @@ class SkylineBuilder {
   const PreparedProblem& problem_;
   ContainmentTree unplaced_;
   std::vector<Segment> segments_;
-  std::vector<HeapEntry> heap_;
 };
 
 // The best of all orders; stops at the first whose height is at most `target`, or when the budget is spent.
