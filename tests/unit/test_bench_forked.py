@@ -92,6 +92,9 @@ def test_the_child_ends_when_the_parent_is_interrupted() -> None:
 
 def test_forks_nest() -> None:
     assert run_forked(lambda send: run_forked(lambda inner: 7) + 1) == 8
+    with pytest.raises(ProcessDiedError) as caught:
+        run_forked(lambda send: run_forked(lambda inner: os.kill(os.getpid(), signal.SIGKILL)))
+    assert caught.value.signal_number == signal.SIGKILL
 
 
 def test_no_thread_is_left() -> None:

@@ -30,7 +30,7 @@ class ProcessDiedError(MemomallocError, RuntimeError):
         signal_number: what killed it; 0 if it ended by itself.
     """
 
-    def __init__(self, message: str, *, signal_number: int) -> None:
+    def __init__(self, message: str, signal_number: int = 0) -> None:
         self.signal_number = signal_number
         super().__init__(message)
 
@@ -85,10 +85,10 @@ def run_forked(
 
 def _died(exit_code: int) -> ProcessDiedError:
     if exit_code >= 0:
-        return ProcessDiedError(f"the process ended with status {exit_code}", signal_number=0)
+        return ProcessDiedError(f"the process ended with status {exit_code}")
     name = signal.Signals(-exit_code).name
     hint = "; the kernel does this when memory runs out" if -exit_code == signal.SIGKILL else ""
-    return ProcessDiedError(f"the process was killed by {name}{hint}", signal_number=-exit_code)
+    return ProcessDiedError(f"the process was killed by {name}{hint}", -exit_code)
 
 
 def _work(function: Callable[[Send], Any], sender: Connection, parent: int) -> None:
