@@ -19,8 +19,8 @@ std::size_t AddressRange::reserve(std::size_t limit_bytes) noexcept {
         mmap(nullptr, bytes + kGranuleBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (found == MAP_FAILED) continue;
     const std::size_t num_granules = bytes / kGranuleBytes;
-    const std::size_t table_bytes = num_granules * sizeof(std::atomic<Arena*>);
-    // Zero pages are null pointers: the table costs memory only where it is written.
+    const std::size_t table_bytes = num_granules * (sizeof(std::atomic<Arena*>) + sizeof(uint64_t));
+    // Zero pages are null pointers, and no blocks: the tables cost memory only where they are written.
     void* table = mmap(nullptr, table_bytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (table == MAP_FAILED) {
@@ -29,6 +29,7 @@ std::size_t AddressRange::reserve(std::size_t limit_bytes) noexcept {
     }
     base_ = (reinterpret_cast<uintptr_t>(found) + kGranuleBytes - 1) / kGranuleBytes * kGranuleBytes;
     table_ = static_cast<std::atomic<Arena*>*>(table);
+    block_bytes_ = reinterpret_cast<uint64_t*>(table_ + num_granules);
     size_ = num_granules * kGranuleBytes;
     return size_;
   }
@@ -61,13 +62,28 @@ std::byte* AddressRange::map(std::size_t bytes, Arena* arena) noexcept {
   return base;
 }
 
+std::byte* AddressRange::map_block(std::size_t bytes, Arena* owner) noexcept {
+  std::byte* block = map(bytes, owner);
+  if (block != nullptr) block_bytes_[granule_of(block)] = bytes;
+  return block;
+}
+
+bool AddressRange::unmap_block(void* block) noexcept {
+  const std::size_t granule = granule_of(block);
+  const uint64_t bytes = block_bytes_[granule];
+  if (bytes == 0 || reinterpret_cast<uintptr_t>(block) != base_ + granule * kGranuleBytes) return false;
+  block_bytes_[granule] = 0;
+  unmap(static_cast<std::byte*>(block), bytes);
+  return true;
+}
+
 void AddressRange::unmap(std::byte* base, std::size_t bytes) noexcept {
   // A fresh reservation over the old pages frees them at once. Where the system refuses it (too many
   // mappings), the pages can at least be dropped; the granules are reused either way.
   void* reserved =
       mmap(base, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   if (reserved == MAP_FAILED) madvise(base, bytes, MADV_DONTNEED);
-  const std::size_t begin = (reinterpret_cast<uintptr_t>(base) - base_) / kGranuleBytes;
+  const std::size_t begin = granule_of(base);
   for (std::size_t granule = begin; granule < begin + granules(bytes); ++granule) {
     table_[granule].store(nullptr, std::memory_order_relaxed);  // no block is left whose holder could ask
   }

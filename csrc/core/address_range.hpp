@@ -45,11 +45,19 @@ class AddressRange {
   // or the system refuses. Callers hold the registry lock.
   std::byte* map(std::size_t bytes, Arena* arena) noexcept;
 
+  // The same for one block, whose size is remembered until unmap_block().
+  std::byte* map_block(std::size_t bytes, Arena* owner) noexcept;
+  // Unmaps a block that starts at that address; false, and nothing has changed, if none does.
+  bool unmap_block(void* block) noexcept;
+
   // Gives the memory back to the system and the granules back to the range. Reachable from a deleter:
   // allocates nothing. Callers hold the registry lock.
   void unmap(std::byte* base, std::size_t bytes) noexcept;
 
  private:
+  std::size_t granule_of(const void* address) const noexcept {
+    return (reinterpret_cast<uintptr_t>(address) - base_) / kGranuleBytes;
+  }
   static std::size_t granules(std::size_t bytes) noexcept {
     return (bytes + kGranuleBytes - 1) / kGranuleBytes;
   }
@@ -57,7 +65,8 @@ class AddressRange {
   uintptr_t base_ = 0;
   std::size_t size_ = 0;
   std::atomic<Arena*>* table_ = nullptr;
-  std::size_t high_water_ = 0;  // granules at and above this one were never used
+  uint64_t* block_bytes_ = nullptr;  // by first granule: the size of a block of its own, else 0
+  std::size_t high_water_ = 0;       // granules at and above this one were never used
 };
 
 inline AddressRange g_range;

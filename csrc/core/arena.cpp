@@ -231,6 +231,16 @@ bool Arena::give_back_carefully(void* block, bool report) noexcept {
 
 const std::vector<Arena*>& Arena::all() noexcept { return arenas(); }
 
+Arena* Arena::owner_of_recorded_blocks() noexcept {
+  static Arena* const owner = [] {
+    auto* arena = new Arena;
+    // relaxed: written before any thread can have an address of it.
+    arena->is_watched_.store(true, std::memory_order_relaxed);
+    return arena;
+  }();
+  return owner;
+}
+
 Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, std::shared_ptr<ArenaBudget> budget,
                      ArenaOptions options) {
   auto& known = arenas();

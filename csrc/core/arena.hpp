@@ -145,6 +145,10 @@ class alignas(64) Arena {
 
   static const std::vector<Arena*>& all() noexcept;
 
+  // Stands in the address range for blocks that are no part of an arena (see recorded_block.hpp). Nothing is
+  // ever served from it, and give_back() leaves all its addresses to the careful path.
+  static Arena* owner_of_recorded_blocks() noexcept;
+
   uint32_t id() const noexcept { return id_; }
   bool is_mapped() const noexcept { return base_ != nullptr; }
 

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "core/pool.hpp"
+#include "core/recorded_block.hpp"
 #include "core/registry.hpp"
 
 namespace memomalloc {
@@ -55,6 +56,10 @@ void* allocate_recorded(std::size_t bytes) {
     Recording::log_elsewhere(bytes);
     return g_upstream.allocate(bytes);
   }
+  if (block == nullptr && bytes >= kMinRecordedBlockBytes) {
+    block = allocate_recorded_block(bytes);
+    if (block != nullptr && g_upstream.profiling()) g_upstream.report(block, static_cast<int64_t>(bytes));
+  }
   if (block == nullptr) block = g_upstream.allocate(bytes);
   try {
     Recording::log_allocation(block, bytes);
@@ -78,7 +83,10 @@ void release_recorded(void* block) noexcept {
 void release_carefully(Arena* arena, void* block) noexcept {
   const ThreadState& thread = t_state;
   const bool report = thread.running != nullptr ? thread.running->reports() : g_upstream.profiling();
-  if (arena == nullptr || !arena->give_back_carefully(block, report)) {
+  const bool is_freed = owns_recorded_blocks(arena)
+                            ? release_recorded_block(block)
+                            : arena != nullptr && arena->give_back_carefully(block, report);
+  if (!is_freed) {
     g_num_bad_frees.fetch_add(1, std::memory_order_relaxed);  // a statistic, orders nothing
   }
 }

@@ -147,6 +147,12 @@ void forget_waiting_threads() noexcept {
   ::new (&g_run_ended) std::condition_variable;
 }
 
+bool is_running_on_this_thread() noexcept {
+  const RegistryGuard guard(g_registry_lock);
+  if (t_state.running != nullptr && t_state.running->abandoned) finish_run_of_thread();
+  return t_state.running != nullptr;
+}
+
 RunCounts finish_run_of_thread() noexcept {
   Arena* arena = t_state.running;
   t_state.running = nullptr;

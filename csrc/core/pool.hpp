@@ -94,6 +94,9 @@ class Pool {
 // In the child of a fork(), which has only one thread. The caller holds the registry lock.
 void forget_waiting_threads() noexcept;
 
+// Whether the calling thread runs on an arena. A run that another thread has asked to end is ended here.
+bool is_running_on_this_thread() noexcept;
+
 // Ends the calling thread's run: its counts go to the pool, the arena back to it. The caller holds the
 // registry lock.
 RunCounts finish_run_of_thread() noexcept;

@@ -112,6 +112,13 @@ void Recording::close_all_of_thread() noexcept {
   }
 }
 
+bool Recording::is_open_on_this_thread() noexcept {
+  std::shared_ptr<Recording> detached;  // as in close()
+  const RegistryGuard guard(g_registry_lock);
+  detached = detach_closed();
+  return t_state.recording != nullptr;
+}
+
 RecordedBuffers Recording::buffers() const {
   const RegistryGuard guard(g_registry_lock);
   return buffers_;

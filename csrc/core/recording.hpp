@@ -49,6 +49,9 @@ class Recording {
   // Ends it; later events are not seen. May be called on any thread, and more than once.
   void close() noexcept;
 
+  // Whether a recording is open on the calling thread.
+  static bool is_open_on_this_thread() noexcept;
+
   // What was recorded so far; complete once closed.
   RecordedBuffers buffers() const;
   bool is_closed() const noexcept;

@@ -10,7 +10,8 @@ namespace memomalloc {
 struct Upstream {
   // Returns a block, or throws where there is no memory; never called with 0 bytes.
   void* (*allocate)(std::size_t bytes) = nullptr;
-  // Does not throw: it is called where a throw would end the process. (The type of torch's deleters does not say so.)
+  // Does not throw: it is called where a throw would end the process. (The type of torch's deleters does not
+  // say so.)
   void (*release)(void* block) = nullptr;
   // Whether a memory profiler listens on this thread.
   bool (*profiling)() noexcept = nullptr;

@@ -141,8 +141,8 @@ NB_MODULE(_runtime, module) {
   module.def("num_bad_frees", [] { return g_num_bad_frees.load(std::memory_order_relaxed); });
   module.def("upstream_name", [] { return std::string(upstream_name()); });
   module.def("release_upstream_memory", &release_upstream_memory, nb::call_guard<nb::gil_scoped_release>());
-  module.def("is_running", [] { return t_state.running != nullptr; });
-  module.def("is_recording", [] { return t_state.recording != nullptr; });
+  module.def("is_running", &is_running_on_this_thread);
+  module.def("is_recording", &Recording::is_open_on_this_thread);
 
   module.def("asker_of", &asker_of, "operators"_a);
   module.def("follow_askers", &follow_askers);

@@ -65,11 +65,9 @@ def test_a_half_consumed_generator_keeps_its_tensors_and_its_run() -> None:
     _assert_everything_works()
 
 
-ENDED_ELSEWHERE = pytest.mark.xfail(strict=True, reason="its thread still counts as running, and does not learn")
-RECORDED_ELSEWHERE = pytest.mark.xfail(strict=True, reason="its thread still counts as recording")
 
 
-@pytest.mark.parametrize("where", ["same_thread", pytest.param("other_thread", marks=ENDED_ELSEWHERE)])
+@pytest.mark.parametrize("where", ["same_thread", "other_thread"])
 @pytest.mark.parametrize("end", ["close", "delete", "exhaust"])
 def test_after_a_generator_ended_anywhere_its_thread_learns_and_replays(where: str, end: str) -> None:
     generators = [_replaying(_plan())]
@@ -91,7 +89,6 @@ def test_after_a_generator_ended_anywhere_its_thread_learns_and_replays(where: s
     _assert_everything_works()
 
 
-@ENDED_ELSEWHERE
 def test_a_generator_that_moves_between_threads() -> None:
     plan = _plan()
     for _ in range(3):
@@ -136,7 +133,7 @@ def test_coroutines_that_take_turns_inside_replays() -> None:
     _assert_everything_works()
 
 
-@pytest.mark.parametrize("where", ["same_thread", pytest.param("other_thread", marks=RECORDED_ELSEWHERE)])
+@pytest.mark.parametrize("where", ["same_thread", "other_thread"])
 def test_a_recording_in_a_generator_ends_with_it(where: str) -> None:
     generator = _recording()
     next(generator)

@@ -105,7 +105,8 @@ def test_load() -> None:
         resident.append(resident_bytes())
     for service in unbounded:
         stats = service.wrapper.stats()
-        # Threads outnumber arenas, and each keeps an output: some find all its places taken. Nothing else goes upstream.
+        # Threads outnumber arenas, and each keeps an output: some find all its places taken. Nothing else goes
+        # upstream.
         assert sum(stats.requests_upstream.values()) == stats.requests_upstream["occupied"] < stats.runs_replayed, stats
         assert stats.requests_missing == 0, stats
         assert stats.runs_unplanned == {"warm_up": 2}, stats

@@ -28,7 +28,7 @@ ALLOWED = {
     "report": {"errors", "extras", "data", "planners"},
 }
 #: Run by a person or a test, imported by no part of the library.
-TOOLS = {"auto", "bench", "cli", "serve", "__main__"}
+TOOLS = {"auto", "bench", "cli", "doctor", "serve", "__main__"}
 #: Parts that must work where torch is not installed.
 WITHOUT_TORCH = {"errors", "extras", "data", "planners", "report"}
 

@@ -68,7 +68,6 @@ def test_an_empty_or_zero_variable_leaves_it_on(value: str) -> None:
     assert child.stdout == "True\n", child.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="the extension is loaded when optimize() is first named")
 def test_with_the_variable_set_the_native_runtime_is_not_even_loaded() -> None:
     child = run_python(
         """

@@ -54,7 +54,8 @@ def test_the_wrapper_is_a_module_with_the_models_interface() -> None:
     assert list(wrapper.state_dict()) == list(module.state_dict())
     assert [name for name, _ in wrapper.named_modules()] == [name for name, _ in module.named_modules()]
     assert all(a is b for a, b in zip(wrapper.parameters(), module.parameters(), strict=True))
-    assert set(dir(module)) | {"stats", "plans", "traces", "deviations", "forget", "save_plans", "load_plans"} == set(dir(wrapper))
+    own = {"stats", "plans", "traces", "deviations", "forget", "save_plans", "load_plans"}
+    assert set(dir(module)) | own == set(dir(wrapper))
     assert repr(wrapper) == f"OptimizedModule({module!r})"
 
 

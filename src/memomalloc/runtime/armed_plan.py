@@ -16,7 +16,7 @@ import numpy as np
 
 from memomalloc.data.origin import Origin
 from memomalloc.data.plan import Plan
-from memomalloc.errors import ArenaError
+from memomalloc.errors import ArenaError, InvalidPlanError
 from memomalloc.runtime import extension
 from memomalloc.runtime.deviations import Deviation, deviations_of
 from memomalloc.runtime.fork_safety import LockHolder
@@ -26,6 +26,9 @@ from memomalloc.runtime.statistics import CallCounts, Replayed, Stats
 
 #: Set to 1, memory is overwritten as it is freed: a tool to find programs that read freed tensors.
 POISON_VARIABLE = "MEMOMALLOC_POISON"
+
+#: The alignment of every tensor that torch allocates on a CPU.
+ALIGNMENT_BYTES = 64
 
 _registry = LockHolder()
 _alive: weakref.WeakSet[ArmedPlan] = weakref.WeakSet()
@@ -58,6 +61,8 @@ class ArenaSettings:
     release_after_s: float | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.wait_s < threading.TIMEOUT_MAX:
+            raise ValueError(f"wait_s must be a number of seconds, at least 0, not {self.wait_s!r}")
         if self.release_after_s is not None and not 0 < self.release_after_s < threading.TIMEOUT_MAX:
             raise ValueError(f"release_after_s must be None or a number of seconds, not {self.release_after_s!r}")
 
@@ -97,6 +102,7 @@ class ArmedPlan:
 
         Raises:
             ArenaError: the plan's arena is larger than what can be mapped here.
+            InvalidPlanError: the plan is not aligned as tensors are.
             RuntimeNotAvailableError: the runtime cannot run here.
         """
         settings = settings or ArenaSettings()
@@ -104,6 +110,13 @@ class ArmedPlan:
         # In the order of the requests; a buffer without bytes is never requested.
         order = np.argsort(plan.starts, kind="stable")
         order = order[plan.sizes[order] > 0]
+        if plan.arena_bytes > native.reserved_bytes():
+            raise _too_large(plan.arena_bytes, native.reserved_bytes())
+        if plan.alignment_bytes % ALIGNMENT_BYTES != 0:
+            raise InvalidPlanError(
+                f"the plan is aligned to {plan.alignment_bytes} bytes, tensors need {ALIGNMENT_BYTES}: plan again with "
+                f"alignment_bytes={ALIGNMENT_BYTES}"
+            )
         layout = native.Layout.compile(
             np.ascontiguousarray(plan.offsets[order]),
             np.ascontiguousarray(plan.sizes[order]),
@@ -114,10 +127,7 @@ class ArmedPlan:
             settings.spare_places,
         )
         if layout.mapped_bytes > native.reserved_bytes():
-            raise ArenaError(
-                f"an arena of {layout.mapped_bytes} bytes does not fit into the {native.reserved_bytes()} bytes of "
-                "address space that could be reserved; lift the limit on address space (ulimit -v)"
-            )
+            raise _too_large(layout.mapped_bytes, native.reserved_bytes())
         self.plan = plan
         self.upstream_peak_bytes = upstream_peak_bytes
         self.num_slots: int = layout.num_slots
@@ -203,6 +213,13 @@ def _begin_watched(begin: Callable[[], int]) -> int:
     if not idle_release.is_running:  # in a forked child
         idle_release.resume()
     return begin()
+
+
+def _too_large(arena_bytes: int, reserved_bytes: int) -> ArenaError:
+    return ArenaError(
+        f"an arena of {arena_bytes} bytes does not fit into the {reserved_bytes} bytes of address space that could be "
+        "reserved; lift the limit on address space (ulimit -v)"
+    )
 
 
 def _begin_waiting(pool: Any, wait_s: float) -> int:

@@ -11,6 +11,7 @@ from memomalloc.data.trace import Trace
 from memomalloc.errors import RecordingError
 from memomalloc.runtime import extension
 from memomalloc.runtime.origins import LIBRARY_FOLDERS, MODULE_CALL_CODE, Context, call_of_the_program, origins_of
+from memomalloc.runtime.switch import switch
 
 
 class Recording:
@@ -22,11 +23,15 @@ class Recording:
 
     def __init__(self) -> None:
         self._native: Any = None
+        self._is_off = False  # memomalloc is disabled: nothing is recorded
         self._trace: Trace | None = None
 
     def __enter__(self) -> Recording:
-        if self._native is not None:
+        if self._native is not None or self._is_off:
             raise RecordingError("a Recording records once; call memomalloc.record() for another one")
+        if not switch.on:
+            self._is_off = True
+            return self
         self._native = extension.install().Recording.open(
             MODULE_CALL_CODE, call_of_the_program.__code__, LIBRARY_FOLDERS
         )
@@ -35,29 +40,46 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._is_off:
+            return
+        if self._native is None:
+            raise RecordingError("this recording was never begun; use `with memomalloc.record()`")
         self._native.close()
 
     @property
     def trace(self) -> Trace:
-        """All that was recorded.
+        """All that was recorded; empty if memomalloc is disabled.
 
         Raises:
             RecordingError: the ``with`` block has not ended.
         """
         if self._trace is None:
-            if self._native is None or not self._native.is_closed:
-                raise RecordingError("the trace is complete when the `with memomalloc.record()` block has ended")
-            self._trace = self._make_trace()
+            if self._is_off:
+                self._trace = Trace.from_arrays([], [], [])
+            else:
+                self._require_closed()
+                self._trace = self._make_trace()
         return self._trace
 
     @property
     def upstream_peak_bytes(self) -> int:
         """By how much the process grew between the start and the fullest moment of the recording.
 
-        Measured in resident pages, so it holds what the upstream allocator and the model's own scratch really
-        cost. Memory that upstream had retained from before does not count: release it first.
+        Measured in resident pages while each large tensor has pages of its own, so an upstream allocator takes this
+        much or more for the same call, with the model's own scratch. Memory that upstream had retained from before
+        does not count: release it first.
+
+        Raises:
+            RecordingError: the ``with`` block has not ended.
         """
+        if self._is_off:
+            return 0
+        self._require_closed()
         return int(self._native.resident_growth_bytes)
+
+    def _require_closed(self) -> None:
+        if self._native is None or not self._native.is_closed:
+            raise RecordingError("a recording is complete when the `with memomalloc.record()` block has ended")
 
     def _make_trace(self) -> Trace:
         seen = self._native.buffers()

@@ -117,7 +117,8 @@ class Stats:
         bytes_upstream: the sizes of these requests, summed.
         arena_bytes: of one arena of each plan, summed over the plans.
         lower_bound_bytes: the least that these arenas could have.
-        upstream_peak_bytes: by how much the process grew while the same calls were recorded, served by upstream.
+        upstream_peak_bytes: by how much the process grew at the fullest moment of the same calls as they were recorded,
+            each large tensor in pages of its own; an upstream allocator takes this much or more.
         mapped_bytes: of all arenas that exist, with the spare places of escaping buffers; resident only as far as
             they were used.
         num_arenas: arenas that exist.

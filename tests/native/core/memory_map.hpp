@@ -23,4 +23,6 @@ inline std::string protection_of(const void* address) {
   return "";
 }
 
+inline bool is_mapped(const void* address) { return protection_of(address) == "rw-p"; }
+
 }  // namespace memomalloc::testing
