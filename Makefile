@@ -39,7 +39,7 @@ demo: $(VENV)/installed  ## show the gain on real models (under two minutes afte
 	$(BIN)/memomalloc demo
 
 .PHONY: test
-test: lint types native smoke pytest  ## everything: lint, types, native tests under sanitizers, smoke runs, all tests
+test: lint types docs native smoke pytest  ## everything: lint, types, documents, native tests under sanitizers, smoke runs, all tests
 
 .PHONY: pytest
 pytest: $(VENV)/installed  ## the Python tests
@@ -73,9 +73,45 @@ native-address: $(VENV)/installed
 	tests/native/run $(BIN) build/native-address address,undefined
 
 .PHONY: smoke
-smoke: $(VENV)/installed  ## the demo and the benchmarks, in their smallest size
+smoke: $(VENV)/installed build/native-bench  ## the demo and the benchmarks, in their smallest size
 	$(BIN)/memomalloc demo --smoke
+	$(BIN)/memomalloc bench planners --smoke
+	$(BIN)/memomalloc bench models --suite demo --smoke -o build/smoke-models.json
+	$(BIN)/memomalloc bench report build/smoke-models.json -o build/smoke-report
+	$(BIN)/python benchmarks/fast_path.py --smoke
+
+.PHONY: docs
+docs: $(VENV)/installed  ## the site of documents, built strictly, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+build/native-bench: $(VENV)/installed $(SOURCES) $(wildcard benchmarks/native/*.cpp)
+	$(BIN)/cmake -S . -B $@ -G Ninja -DMEMOMALLOC_NATIVE_TESTS=ON > /dev/null
+	$(BIN)/cmake --build $@ --target fast_path_benchmark
+	@touch $@
+
+.PHONY: bench-fast-path
+bench-fast-path: build/native-bench  ## nanoseconds of an allocate-and-free pair, beside four allocators
+	$(BIN)/python benchmarks/fast_path.py
+
+.PHONY: bench-models
+bench-models: $(VENV)/installed  ## latency and memory of the demo suite beside every allocator that is installed (hours)
+	$(BIN)/memomalloc bench models --suite transformers -o build/models.json --resume
+	$(BIN)/memomalloc bench report build/models.json -o build/models
+
+# torchvision does not import beside the CPU build of torch that .venv has: an environment of its own.
+.venv-paper/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-paper
+	.venv-paper/bin/python -m pip install --quiet --upgrade pip
+	.venv-paper/bin/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1
+	.venv-paper/bin/python -m pip install --quiet '.[bench]'
+	@touch $@
+
+.PHONY: bench-paper
+bench-paper: .venv-paper/installed  ## the models of the paper, in an environment of their own (5.5 GB; hours)
+	.venv-paper/bin/memomalloc bench models --suite paper --workers 1,2 --upstream glibc,jemalloc,tcmalloc,mimalloc \
+	  -o build/paper.json --resume
+	.venv-paper/bin/memomalloc bench report build/paper.json -o build/paper
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-paper build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
