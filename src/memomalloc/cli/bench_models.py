@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds after which a row is given up (default: 900)",
     )
     add("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
-    add("--smoke", action="store_true", help="only see that it works: small inputs, a few pairs, in one process")
+    add("--smoke", action="store_true", help="only see that it works: small inputs, few pairs; OUT is replaced")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     request = _request(args)
-    if args.output.exists() and not args.resume:
+    if args.output.exists() and not args.resume and not args.smoke:
         console.print(f"{args.output} exists: go on with it with --resume, or name another file")
         return 2
     repetitions = dataclasses.asdict(request.effort)
