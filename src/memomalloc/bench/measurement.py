@@ -22,6 +22,7 @@ import torch
 from memomalloc.bench import process
 from memomalloc.bench.case import Case
 from memomalloc.bench.forked import ProcessDiedError, Send, run_forked
+from memomalloc.bench.futex import count_futex_calls
 from memomalloc.bench.paired import Call, Side, Workers, take_pairs
 from memomalloc.bench.row import Row, latency_figures, pooled
 from memomalloc.bench.workload import Workload, same_bits, tensors_in
@@ -50,6 +51,7 @@ class Effort:
         min_pairs: at least so many pairs, whatever they take.
         max_pairs: at most so many.
         calls_each: calls of one worker before the other side has its turn.
+        futex: count futex calls as well, in calls of their own under strace.
         time_limit_s: a row that takes longer, with building and compiling, is given up.
     """
 
@@ -58,10 +60,13 @@ class Effort:
     min_pairs: int = 5
     max_pairs: int = 400
     calls_each: int = 1
+    futex: bool = False
     whole_row_s: float = math.inf
     time_limit_s: float = 600.0
 
 
+#: Calls of each worker over which futex calls are counted.
+CALLS_TRACED = 3
 #: Time for the pairs where building and warming up have used up that of the whole row.
 MIN_BUDGET_S = 0.1
 #: An error message in a row is cut here; some hold a whole compiler log.
@@ -131,6 +136,11 @@ def measure(
             on_progress=lambda share: on_progress("measuring", share),
         )
         after = wrapper.stats()
+        futex_calls: dict[str, float | None] = {}
+        if effort.futex:
+            on_progress("counting futex calls", 1.0)
+            futex_calls["upstream_futex_calls"] = _futex_calls(workers, upstream)
+            futex_calls["planned_futex_calls"] = _futex_calls(workers, planned)
         equal = equal and same_bits(reference, planned())
         repeatable = same_bits(reference, upstream())
     (plan,) = wrapper.plans
@@ -143,6 +153,7 @@ def measure(
         **latency_figures(pairs.upstream.latencies_ms, pairs.planned.latencies_ms),
         **_of_side("upstream", pairs.upstream, upstream_memory),
         **_of_side("planned", pairs.planned, planned_memory),
+        **futex_calls,
         arena_bytes=plan.arena_bytes,
         num_arenas=after.num_arenas,
         lower_bound_bytes=plan.lower_bound_bytes,
@@ -241,6 +252,11 @@ def _modes(case: Case) -> Iterator[None]:
     torch.set_num_threads(case.intra_op_threads)
     with torch.inference_mode():
         yield
+
+
+def _futex_calls(workers: Workers, call: Call) -> float | None:
+    counted = count_futex_calls(lambda: workers.run(call, CALLS_TRACED, Side()))
+    return None if counted is None else counted / (CALLS_TRACED * workers.num_workers)
 
 
 @dataclass(frozen=True)

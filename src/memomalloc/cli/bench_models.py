@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=900.0,
         help="seconds after which a row is given up (default: 900)",
     )
+    add("--futex", action="store_true", help="count futex calls as well, in calls of their own under strace")
     add("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
     add("--smoke", action="store_true", help="only see that it works: small inputs, few pairs; OUT is replaced")
 
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> Request:
+    from memomalloc.bench.futex import require_strace
     from memomalloc.bench.measurement import Effort
     from memomalloc.bench.suite import USER_SUITE, Dimensions, models_of
     from memomalloc.bench.upstream_process import Request
@@ -113,10 +115,13 @@ def _request(args: argparse.Namespace) -> Request:
     is_user = args.suite == USER_SUITE
     user_reference = args.model[0] if is_user and args.model else ""
     models = models_of(args.suite, user_reference)
+    if args.futex:
+        require_strace()
     effort = Effort(
         num_processes=args.processes,
         budget_s=args.budget,
         min_pairs=args.min_pairs,
+        futex=args.futex,
         time_limit_s=args.time_limit,
     )
     sizes = args.input_size
