@@ -96,13 +96,12 @@ def _run_program(args: argparse.Namespace) -> None:
     _set_first_path(os.path.dirname(os.path.realpath(args.program)))
     # A module of its own, as `python` has it: what the program pickles names it.
     main = types.ModuleType("__main__")
-    main.__dict__.update(
-        __file__=os.path.abspath(args.program), __builtins__=builtins, __cached__=None, __annotations__={}
-    )
+    path = os.path.abspath(args.program)
+    main.__dict__.update(__file__=path, __builtins__=builtins, __cached__=None, __annotations__={})
     sys.modules["__main__"] = main
-    with io.open_code(os.path.abspath(args.program)) as file:
+    with io.open_code(path) as file:
         source = file.read()
-    exec(compile(source, args.program, "exec", dont_inherit=True), main.__dict__)
+    exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
 
 
 def _set_first_path(folder: str) -> None:
@@ -112,7 +111,8 @@ def _set_first_path(folder: str) -> None:
 
 def _show(error: BaseException) -> None:
     """Print an exception as the interpreter does, without the frames that are not the program's."""
-    sys.excepthook(type(error), error, _of_the_program(error.__traceback__))
+    shown = error.with_traceback(_of_the_program(error.__traceback__))
+    sys.excepthook(type(shown), shown, shown.__traceback__)
 
 
 def _of_the_program(traceback: TracebackType | None) -> TracebackType | None:
