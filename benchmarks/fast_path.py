@@ -3,8 +3,8 @@
 Runs the native benchmark once under each allocator found (glibc, and jemalloc, tcmalloc, mimalloc preloaded) and
 prints a table of medians in nanoseconds a pair. Build it first:
 
-    cmake -S . -B build/native-bench -G Ninja -DMEMOMALLOC_NATIVE_TESTS=ON
-    cmake --build build/native-bench --target fast_path_benchmark
+    cmake -S . -B build/native-release -G Ninja -DMEMOMALLOC_NATIVE_TESTS=ON
+    cmake --build build/native-release --target fast_path_benchmark
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_BINARY = ROOT / "build" / "native-bench" / "tests" / "native" / "fast_path_benchmark"
+DEFAULT_BINARY = ROOT / "build" / "native-release" / "tests" / "native" / "fast_path_benchmark"
 PRELOADS = {
     "glibc": None,
     "jemalloc": "libjemalloc.so.2",

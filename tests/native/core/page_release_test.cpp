@@ -113,7 +113,10 @@ TEST_F(PageReleaseTest, RunsGoOnWhilePagesAreReleased) {
         Pattern(id * 1000 + i).write(next, kPage);
         EXPECT_TRUE(Pattern(id * 1000 + i).holds(scratch, 8 * kPage));
         release(scratch);
-        EXPECT_EQ(Pool::end(run.token).num_upstream(), 0u);
+        // The threads may meet on one arena, where one finds the places of its output taken by the other's.
+        const RunCounts counts = Pool::end(run.token);
+        EXPECT_EQ(counts.num_upstream(), upstream_because(counts, Deviation::kOccupied));
+        EXPECT_GE(counts.served, 1u);
         if (output != nullptr) {
           EXPECT_TRUE(Pattern(id * 1000 + i - 1).holds(output, kPage));
           release(output);
