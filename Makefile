@@ -43,7 +43,7 @@ test: lint types docs native smoke pytest  ## everything: lint, types, documents
 
 .PHONY: pytest
 pytest: $(VENV)/installed  ## the Python tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 .PHONY: lint
 lint: $(VENV)/installed  ## format and lint checks
