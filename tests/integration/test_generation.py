@@ -32,25 +32,27 @@ def test_four_fifths_of_the_bytes_are_served(program: DynamicProgram, shapes: st
     with torch.inference_mode():
         for seed in range(60):
             program.call(model, *program.inputs(seed))
-        before = memomalloc.stats(model)
-        requested = 0
+        requested = served = 0
         original = model._compiled_call_impl
-        for seed in range(60, 80):
-            # What the calls of the model ask for in all, counted where they are made.
-            def counted(*args: object, **kwargs: object) -> object:
-                nonlocal requested
-                with memomalloc.record() as recording:
-                    output = original(*args, **kwargs)
-                requested += int(recording.trace.sizes.sum())
-                return output
 
-            object.__setattr__(model, "_compiled_call_impl", counted)
+        def counted(*args: object, **kwargs: object) -> object:
+            """Count what a call asks for in all, and what its plan serves of it."""
+            nonlocal requested, served
+            before = original.planned.stats()
+            with memomalloc.record() as recording:
+                output = original(*args, **kwargs)
+            after = original.planned.stats()
+            asked = int(recording.trace.sizes.sum())
+            requested += asked
+            if after.runs_replayed > before.runs_replayed:
+                served += asked - (after.bytes_upstream - before.bytes_upstream)
+            return output
+
+        object.__setattr__(model, "_compiled_call_impl", counted)
+        for seed in range(60, 80):
             program.call(model, *program.inputs(seed))
-        object.__setattr__(model, "_compiled_call_impl", original)
-        after = memomalloc.stats(model)
     assert requested > 0
-    assert after.runs_replayed - before.runs_replayed == 20 * NEW_TOKENS  # so that this is all that went upstream:
-    assert after.bytes_upstream - before.bytes_upstream <= 0.2 * requested
+    assert served >= 0.8 * requested
 
 
 def test_a_cache_that_the_program_keeps_is_never_overwritten() -> None:
