@@ -43,9 +43,7 @@ def run_under(allocator: str, binary: Path, rounds: int) -> dict[str, Any] | Non
         if library is None:
             return None
         environment["LD_PRELOAD"] = str(library)
-    finished = subprocess.run(
-        [str(binary), str(rounds)], env=environment, check=True, capture_output=True, text=True
-    )
+    finished = subprocess.run([str(binary), str(rounds)], env=environment, check=True, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(finished.stdout)
     if result["upstream"] != allocator:
         raise RuntimeError(f"{allocator} was preloaded, but {result['upstream']} served")
@@ -59,8 +57,7 @@ def table_rows(results: list[dict[str, Any]]) -> list[tuple[str, str, float, flo
         for result in results:
             samples = result["workloads"][index]
             added_ns = [
-                ours - theirs
-                for ours, theirs in zip(samples["pass_through_ns"], samples["upstream_ns"], strict=True)
+                ours - theirs for ours, theirs in zip(samples["pass_through_ns"], samples["upstream_ns"], strict=True)
             ]
             rows.append(
                 (

@@ -83,10 +83,10 @@ def __getattr__(name: str) -> Any:
     """Import the runtime when one of its names is first used (PEP 562)."""
     if name not in _RUNTIME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name not in ("Stats", "disable", "enable", "is_enabled"):
+    is_off = not importlib.import_module("memomalloc.runtime.switch").is_enabled()
+    if name not in ("Stats", "disable", "enable", "is_enabled") and not is_off:
         # Says what is missing, before an import inside the runtime fails for lack of torch.
-        if importlib.import_module("memomalloc.runtime.switch").is_enabled():
-            importlib.import_module("memomalloc.runtime.extension").load()
+        importlib.import_module("memomalloc.runtime.extension").load()
     value = getattr(importlib.import_module(f"memomalloc.runtime.{_RUNTIME[name]}"), name)
     globals()[name] = value
     return value

@@ -65,8 +65,6 @@ def test_a_half_consumed_generator_keeps_its_tensors_and_its_run() -> None:
     _assert_everything_works()
 
 
-
-
 @pytest.mark.parametrize("where", ["same_thread", "other_thread"])
 @pytest.mark.parametrize("end", ["close", "delete", "exhaust"])
 def test_after_a_generator_ended_anywhere_its_thread_learns_and_replays(where: str, end: str) -> None:

@@ -138,7 +138,6 @@ def test_a_recording_records_once() -> None:
         recording.__enter__()
 
 
-
 def test_a_recording_that_was_never_begun_cannot_be_asked() -> None:
     recording = memomalloc.record()
     with pytest.raises(RecordingError):

@@ -32,10 +32,11 @@ from memomalloc.runtime.armed_plan import release
 from memomalloc.runtime.statistics import Stats
 from memomalloc.runtime.wrapper import optimize
 
-#: Calls before anything is measured: oneDNN makes its primitives, compilers compile.
-WARM_UP_CALLS = 3
+#: Calls before anything is measured: oneDNN makes its primitives; compilers compile, some at a later call.
+WARM_UP_CALLS = 2
+WARM_UP_CALLS_COMPILED = 4
 #: Calls until a plan must be armed; the runtime arms one after at most six recordings.
-MAX_LEARNING_CALLS = WARM_UP_CALLS + 8
+MAX_LEARNING_CALLS = 12
 #: Calls over which the peak of memory is taken; from the second on, the outputs of the one before are gone.
 CALLS_AT_PEAK = 2
 
@@ -111,18 +112,17 @@ def measure(
     wrapper: Any = optimize(model)
     wrapper.load_plans(io.BytesIO(learned), strict=True)
     upstream, planned = workload.caller(model), workload.caller(wrapper)
-    upstream_memory = run_forked(lambda send: _memory_of(case, upstream, planned))
-    planned_memory = run_forked(lambda send: _memory_of(case, planned, planned))
+    memory = run_forked(lambda send: _memory_of(case, upstream, planned))
 
     with _modes(case), Workers(case.workers, lambda: _modes(case)) as workers:
         on_progress("warming up", 0.0)
         planned()  # arms the plan, before upstream's heap is used
-        for _ in range(WARM_UP_CALLS - 1):
+        for _ in range(_warm_up_calls(case) - 1):
             upstream()
         reference = [tensor.clone() for tensor in tensors_in(upstream())]
         equal = same_bits(reference, planned())
-        workers.run(upstream, 1, Side())
-        workers.run(planned, 1, Side())
+        for call in (upstream, planned):  # by all workers, and on pages that are no more shared with a fork
+            workers.run(call, 1, Side())
 
         before = wrapper.stats()
         pairs = take_pairs(
@@ -151,8 +151,8 @@ def measure(
         status=status,
         error=error,
         **latency_figures(pairs.upstream.latencies_ms, pairs.planned.latencies_ms),
-        **_of_side("upstream", pairs.upstream, upstream_memory),
-        **_of_side("planned", pairs.planned, planned_memory),
+        **_of_side("upstream", pairs.upstream, memory["upstream"]),
+        **_of_side("planned", pairs.planned, memory["planned"]),
         **futex_calls,
         arena_bytes=plan.arena_bytes,
         num_arenas=after.num_arenas,
@@ -246,6 +246,10 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
+def _warm_up_calls(case: Case) -> int:
+    return WARM_UP_CALLS if case.mode == "eager" else WARM_UP_CALLS_COMPILED
+
+
 @contextlib.contextmanager
 def _modes(case: Case) -> Iterator[None]:
     """The modes of torch that belong to a thread."""
@@ -265,31 +269,35 @@ class _Memory:
     steady_bytes: int
 
 
-def _memory_of(case: Case, call: Call, planned: Call) -> _Memory:
-    """By how much physical memory grows while the workers make a call, and by how much when they have.
+def _memory_of(case: Case, upstream: Call, planned: Call) -> dict[str, _Memory]:
+    """By how much physical memory grows while the workers call, and by how much when they have, for both sides.
 
-    Called in a process of its own, whose first calls are ``planned`` ones: they leave what the model keeps besides
+    Called in a process of its own, whose first calls are planned ones: they leave what the model keeps besides
     tensors (oneDNN's primitives), but no tensor has gone through upstream, so it cannot retain the memory of any.
     """
     with _modes(case), Workers(case.workers, lambda: _modes(case)) as workers:
         workers.run(planned, CALLS_AT_PEAK, Side())
-        gc.collect()
-        release()
-        # What building the model has left would serve tensors as well.
-        extension.load().release_upstream_memory()
-        process.reset_peak_resident()
-        before = process.resident_bytes()
-        workers.run(call, CALLS_AT_PEAK, Side())
-        return _Memory(
-            peak_bytes=max(process.peak_resident_bytes() - before, 0),
-            steady_bytes=max(process.resident_bytes() - before, 0),
-        )
+        return {"planned": _growth(workers, planned), "upstream": _growth(workers, upstream)}
+
+
+def _growth(workers: Workers, call: Call) -> _Memory:
+    gc.collect()
+    release()
+    # What building the model has left would serve tensors as well.
+    extension.load().release_upstream_memory()
+    process.reset_peak_resident()
+    before = process.resident_bytes()
+    workers.run(call, CALLS_AT_PEAK, Side())
+    return _Memory(
+        peak_bytes=max(process.peak_resident_bytes() - before, 0),
+        steady_bytes=max(process.resident_bytes() - before, 0),
+    )
 
 
 def _learn(case: Case, workload: Workload, model: Callable[..., Any]) -> bytes | str:
     """Saved plans, or the reason why there is none. Called in a process of its own."""
     with _modes(case):
-        wrapper: Any = optimize(model, warm_up_calls=WARM_UP_CALLS)
+        wrapper: Any = optimize(model, warm_up_calls=_warm_up_calls(case))
         planned = workload.caller(wrapper)
         for _ in range(MAX_LEARNING_CALLS):
             planned()

@@ -23,9 +23,10 @@ _PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 
 def plan_html(plan: Plan) -> str:
     """Offset against time: a rectangle for each buffer, the largest for plans of many."""
+    proven = ", proven optimal" if plan.proven_optimal else ""
     caption = (
         f"<b>Plan</b> of {len(plan):,} buffers in {byte_text(plan.arena_bytes)} by {html.escape(plan.planner)}; "
-        f"lower bound {byte_text(plan.lower_bound_bytes)}, gap {plan.gap:.2%}{', proven optimal' if plan.proven_optimal else ''}"
+        f"lower bound {byte_text(plan.lower_bound_bytes)}, gap {plan.gap:.2%}{proven}"
     )
     largest = np.argsort(-(plan.sizes * (plan.ends - plan.starts)), kind="stable")[:_MAX_RECTANGLES]
     if len(largest) < len(plan):

@@ -147,9 +147,9 @@ class ArmedPlan:
         self.begin: Callable[[], int] = (
             functools.partial(_begin_waiting, self._pool, settings.wait_s) if settings.wait_s > 0 else self._pool.begin
         )
-        #: Ends a run: how many of its requests went upstream, how many slots no request came for, how many of the former
-        #: were refused only for what an earlier run, or an earlier refusal, had left behind, and how many were outputs
-        #: whose places all hold outputs of earlier runs.
+        #: Ends a run: how many of its requests went upstream, how many slots no request came for, how many of the
+        #: former were refused only for what an earlier run, or an earlier refusal, had left behind, and how many were
+        #: outputs whose places all hold outputs of earlier runs.
         self.end: Callable[[int], tuple[int, int, int, int]] = native.end
         if by_origin:
             self.begin = functools.partial(_begin_following, self.begin, native.follow_askers)
