@@ -180,7 +180,7 @@ class ArmedPlan:
         return deviations_of(requests, self._sizes, self._origins)
 
     def misfits(self) -> tuple[list[tuple[int, int]], bool]:
-        """Buffers of the plan whose own operators asked for another size, and that size, in the last run that deviated.
+        """Buffers of the plan whose own operators asked for another size in the last run that deviated, and that size.
 
         Known only where requests are matched by origin. The second value says whether these are all that was new in
         the run: whether nobody else asked for anything.
