@@ -75,7 +75,7 @@ def test_upstream_out_of_memory_is_the_callers_error_and_nothing_more() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28), resource.RLIM_INFINITY))
     for _ in range(20):
         model.sizes = (1 << 34,)
-        with pytest.raises(RuntimeError, match="not enough memory|allocate memory"):
+        with pytest.raises(RuntimeError, match=r"not enough memory|allocate memory"):
             wrapper(values)
     model.sizes = (1000,)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
