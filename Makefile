@@ -81,7 +81,7 @@ native-release: $(VENV)/installed
 smoke: $(VENV)/installed native-release  ## the demo and the benchmarks, in their smallest size
 	$(BIN)/memomalloc demo --smoke
 	$(BIN)/memomalloc bench planners --smoke
-	$(BIN)/memomalloc bench models --suite demo --smoke -o build/smoke-models.json
+	$(BIN)/memomalloc bench models --suite demo --model mobilenet_v2,bert_small --batch 1 --smoke -o build/smoke-models.json
 	$(BIN)/memomalloc bench report build/smoke-models.json -o build/smoke-report
 	$(BIN)/python benchmarks/fast_path.py --smoke
 
