@@ -89,6 +89,10 @@ smoke: $(VENV)/installed native-release  ## the demo and the benchmarks, in thei
 docs: $(VENV)/installed  ## the site of documents, built strictly, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+.PHONY: stress
+stress: $(VENV)/installed  ## ten minutes of load on several wrappers, ten thousand calls that raise
+	MEMOMALLOC_STRESS_S=600 MEMOMALLOC_NUM_RAISES=10000 $(BIN)/python -m pytest -s tests/stress tests/fault/test_serving_faults.py
+
 .PHONY: bench-fast-path
 bench-fast-path: native-release  ## nanoseconds of an allocate-and-free pair, beside four allocators
 	$(BIN)/python benchmarks/fast_path.py
