@@ -15,7 +15,7 @@ TIMEOUT_S = 120
 
 
 def run_python(
-    code: str, *, env: Mapping[str, str] | None = None, paths: tuple[Path, ...] = ()
+    code: str, *, env: Mapping[str, str] | None = None, paths: tuple[Path, ...] = (), timeout_s: float = TIMEOUT_S
 ) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter, which finds this folder's modules and those in ``paths``."""
     found_in = [str(path) for path in (*paths, Path(__file__).parent)]
@@ -28,12 +28,14 @@ def run_python(
         },
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=timeout_s,
         check=False,
     )
 
 
-def in_child_process(*, env: Mapping[str, str] | None = None) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+def in_child_process(
+    *, env: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Run a test's body in a fresh interpreter, which must exit with 0 and say nothing on stderr.
 
     The body takes parametrised arguments that ``repr`` can carry over, and no fixtures.
@@ -45,7 +47,7 @@ def in_child_process(*, env: Mapping[str, str] | None = None) -> Callable[[Calla
 
         @functools.wraps(body)
         def test(**arguments: Any) -> None:
-            child = run_python(f"{call}(**{arguments!r})", env=env, paths=(file.parent,))
+            child = run_python(f"{call}(**{arguments!r})", env=env, paths=(file.parent,), timeout_s=timeout_s)
             assert (child.returncode, child.stderr) == (0, ""), f"exit code {child.returncode}\n{child.stderr}"
 
         test.body = body  # type: ignore[attr-defined]

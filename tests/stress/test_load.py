@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import memomalloc
+from child_process import in_child_process
 from memomalloc.bench.process import resident_bytes
 from models import Chain, Steps, chain_values, conv_net, images
 from serving import assert_equal_bits, learn
@@ -86,6 +87,8 @@ def _load(services: list[Service], num_threads: int, seconds: float) -> None:
             done.result()
 
 
+# In a process of its own: what other tests have left in the heap is not this one's growth.
+@in_child_process(timeout_s=2 * SECONDS + 120)
 def test_load() -> None:
     services = [
         Service.of(conv_net, images),
