@@ -6,6 +6,17 @@
 #include <algorithm>
 
 namespace memomalloc {
+namespace {
+
+// Whether the system would map so many bytes to a program that asks. Our range is granted already and could
+// take far more than there is memory, past limits that were set later and past the rule against obvious
+// overcommitment.
+bool system_grants(std::size_t bytes) noexcept {
+  void* probe = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return probe != MAP_FAILED && munmap(probe, bytes) == 0;
+}
+
+}  // namespace
 
 std::size_t AddressRange::reserve(std::size_t limit_bytes) noexcept {
   if (size_ != 0) return size_;
@@ -63,6 +74,7 @@ std::byte* AddressRange::map(std::size_t bytes, Arena* arena) noexcept {
 }
 
 std::byte* AddressRange::map_block(std::size_t bytes, Arena* owner) noexcept {
+  if (!system_grants(bytes)) return nullptr;
   std::byte* block = map(bytes, owner);
   if (block != nullptr) block_bytes_[granule_of(block)] = bytes;
   return block;

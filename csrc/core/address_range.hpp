@@ -45,7 +45,8 @@ class AddressRange {
   // or the system refuses. Callers hold the registry lock.
   std::byte* map(std::size_t bytes, Arena* arena) noexcept;
 
-  // The same for one block, whose size is remembered until unmap_block().
+  // The same for one block, whose size is remembered until unmap_block(). Null also where the system would
+  // refuse it to any other caller, so that the program meets its limits as it does without us.
   std::byte* map_block(std::size_t bytes, Arena* owner) noexcept;
   // Unmaps a block that starts at that address; false, and nothing has changed, if none does.
   bool unmap_block(void* block) noexcept;

@@ -132,6 +132,18 @@ TEST_F(LimitedAddressSpaceTest, TakesAtMostAQuarterOfTheLimit) {
             0);
 }
 
+TEST_F(LimitedAddressSpaceTest, ABlockMeetsALimitThatWasSetAfterTheReservation) {
+  EXPECT_EQ(outcome_of_child([] {
+              AddressRange range;
+              if (range.reserve(8 * kGiB) != 8 * kGiB) return 1;
+              if (!limit_address_space(9 * kGiB)) return 2;
+              if (range.map_block(4 * kGiB, owner(1)) != nullptr) return 3;
+              std::byte* block = range.map_block(kSmallest / 4, owner(1));
+              return block != nullptr && range.unmap_block(block) ? 0 : 4;
+            }),
+            0);
+}
+
 TEST_F(LimitedAddressSpaceTest, HalvesWhereTheSystemRefuses) {
   EXPECT_EQ(outcome_of_child([] {
               if (mmap(nullptr, 2 * kGiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) ==
