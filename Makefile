@@ -39,7 +39,7 @@ demo: $(VENV)/installed  ## show the gain on real models (under two minutes afte
 	$(BIN)/memomalloc demo
 
 .PHONY: test
-test: lint types docs native smoke pytest  ## everything: lint, types, documents, native tests under sanitizers, smoke runs, all tests
+test: lint types docs native smoke package pytest  ## everything: lint, types, documents, native tests under sanitizers, smoke runs, the wheel, all tests
 
 .PHONY: pytest
 pytest: $(VENV)/installed  ## the Python tests
@@ -85,6 +85,16 @@ smoke: $(VENV)/installed native-release  ## the demo and the benchmarks, in thei
 	$(BIN)/memomalloc bench report build/smoke-models.json -o build/smoke-report
 	$(BIN)/python benchmarks/fast_path.py --smoke
 
+.PHONY: package
+package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
+	@mkdir -p build
+	tests/package/run $(BIN) '$(TORCH)'
+
+.PHONY: matrix
+matrix:  ## all Python tests with each torch that is supported
+	$(MAKE) pytest VENV=.venv-torch-2.13 TORCH=torch==2.13.0
+	$(MAKE) pytest VENV=.venv-torch-2.14 TORCH=torch==2.14.1
+
 .PHONY: docs
 docs: $(VENV)/installed  ## the site of documents, built strictly, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
@@ -118,4 +128,4 @@ bench-paper: .venv-paper/installed  ## the models of the paper, in an environmen
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built
-	rm -rf $(VENV) .venv-paper build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-paper .venv-torch-2.13 .venv-torch-2.14 build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
