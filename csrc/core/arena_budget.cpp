@@ -22,7 +22,7 @@ bool ArenaBudget::make_room(uint64_t bytes) noexcept {
       owner = pool;
     }
     if (oldest == nullptr) return false;
-    owner->drop(oldest);
+    owner->evict(oldest);
   }
   return true;
 }

@@ -107,7 +107,8 @@ Arena* Pool::longest_unused() noexcept {
   return oldest;
 }
 
-void Pool::drop(Arena* arena) noexcept {
+void Pool::evict(Arena* arena) noexcept {
+  ++num_evicted_;
   arenas_.erase(std::find(arenas_.begin(), arenas_.end(), arena));
   arena->orphan();
 }
@@ -174,6 +175,7 @@ PoolStats Pool::stats() const {
   stats.num_runs = num_runs_;
   stats.counts = counts_;
   stats.num_arenas = arenas_.size();
+  stats.num_evicted = num_evicted_;
   for (const Arena* arena : arenas_) {
     if (arena->is_running()) ++stats.num_arenas_in_use;
     stats.mapped_bytes += arena->mapped_bytes();

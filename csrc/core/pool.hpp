@@ -32,6 +32,7 @@ struct PoolStats {
   RunCounts counts;
   uint64_t num_arenas = 0;
   uint64_t num_arenas_in_use = 0;
+  uint64_t num_evicted = 0;  // arenas unmapped to make room within the budget
   uint64_t mapped_bytes = 0;
 };
 
@@ -70,8 +71,8 @@ class Pool {
 
   // The idle arena that was not used for longest; null if none is idle.
   Arena* longest_unused() noexcept;
-  // Unmaps an idle arena.
-  void drop(Arena* arena) noexcept;
+  // Unmaps an idle arena, so that another fits.
+  void evict(Arena* arena) noexcept;
 
  private:
   friend RunCounts finish_run_of_thread() noexcept;
@@ -87,6 +88,7 @@ class Pool {
   // Guarded by the registry lock.
   std::vector<Arena*> arenas_;
   uint64_t num_runs_ = 0;
+  uint64_t num_evicted_ = 0;
   RunCounts counts_;
   DeviatingRequests last_deviating_;
 };

@@ -214,6 +214,7 @@ NB_MODULE(_runtime, module) {
         result["num_runs"] = stats.num_runs;
         result["num_arenas"] = stats.num_arenas;
         result["num_arenas_in_use"] = stats.num_arenas_in_use;
+        result["num_evicted"] = stats.num_evicted;
         result["mapped_bytes"] = stats.mapped_bytes;
         return result;
       });

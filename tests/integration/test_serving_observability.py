@@ -12,7 +12,7 @@ import torch
 import memomalloc
 from child_process import in_child_process, run_python
 from models import Chain, Steps, chain_values, conv_net, images
-from serving import learn
+from serving import assert_equal_bits, learn
 
 
 def _row(summary: str, name: str) -> list[str]:
@@ -43,6 +43,25 @@ def test_the_summary_of_the_process_counts_wrappers_that_are_gone() -> None:
     before = memomalloc.stats().runs_replayed
     del wrapper
     assert _row(memomalloc.memory_summary(), "Calls replayed") == [f"{before:,}"]
+
+
+def test_arenas_that_make_room_for_others_are_counted() -> None:
+    wrapper = memomalloc.optimize(Chain(), warm_up_calls=0)
+    sizes = (1000, 2000)
+    for size in sizes:
+        learn(wrapper, chain_values(0, size))
+    assert "stay within" not in memomalloc.memory_summary(wrapper)
+    both = wrapper.stats().mapped_bytes
+
+    wrapper = memomalloc.optimize(Chain(), warm_up_calls=0, max_bytes=both - 1)
+    for size in sizes:
+        learn(wrapper, chain_values(0, size))
+    before = wrapper.stats().arenas_evicted
+    for size in sizes * 3:
+        assert_equal_bits(wrapper(chain_values(1, size)), Chain()(chain_values(1, size)))
+    stats = wrapper.stats()
+    assert stats.arenas_evicted - before == 6
+    assert _row(memomalloc.memory_summary(wrapper), "Arenas unmapped") == [str(stats.arenas_evicted)]
 
 
 def test_the_summary_of_a_module_in_place_and_of_none() -> None:

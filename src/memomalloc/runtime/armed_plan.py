@@ -272,6 +272,7 @@ def stats_of(calls: CallCounts, armed: Collection[ArmedPlan]) -> Stats:
         mapped_bytes=total.mapped_bytes,
         num_arenas=total.num_arenas,
         num_arenas_in_use=total.num_arenas_in_use,
+        arenas_evicted=total.arenas_evicted,
         # Without a plan there was no arena to free anything in, and the extension may not be there to ask.
         num_bad_frees=extension.install().num_bad_frees() if armed else 0,
     )

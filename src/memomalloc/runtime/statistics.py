@@ -31,6 +31,7 @@ class Replayed:
     bytes_upstream: int = 0
     num_arenas: int = 0
     num_arenas_in_use: int = 0
+    arenas_evicted: int = 0
     mapped_bytes: int = 0
 
     @classmethod
@@ -45,6 +46,7 @@ class Replayed:
             bytes_upstream=native["upstream_bytes"],
             num_arenas=native["num_arenas"],
             num_arenas_in_use=native["num_arenas_in_use"],
+            arenas_evicted=native["num_evicted"],
             mapped_bytes=native["mapped_bytes"],
         )
 
@@ -123,6 +125,8 @@ class Stats:
             they were used.
         num_arenas: arenas that exist.
         num_arenas_in_use: arenas that a call is running on now.
+        arenas_evicted: idle arenas that were unmapped so that another fits into ``max_bytes``; if it grows steadily, the
+            budget is too small for the plans in use, and each call pays for its pages anew.
         num_bad_frees: frees of addresses in an arena at which nothing lived (process-wide; always 0 in a correct
             program).
     """
@@ -142,6 +146,7 @@ class Stats:
     mapped_bytes: int
     num_arenas: int
     num_arenas_in_use: int
+    arenas_evicted: int
     num_bad_frees: int
 
     @property

@@ -80,6 +80,8 @@ def _requests(stats: Stats) -> Iterator[str]:
 
 def _memory(stats: Stats) -> Iterator[str]:
     yield _row("Arenas in use / mapped", f"{stats.num_arenas_in_use:,}", f"{stats.num_arenas:,}")
+    if stats.arenas_evicted:
+        yield _row("Arenas unmapped to stay within max_bytes", f"{stats.arenas_evicted:,}")
     yield _row("Mapped, with places for outputs", byte_text(stats.mapped_bytes))
     yield _row(
         "One arena of each plan / no plan needs less", *map(byte_text, (stats.arena_bytes, stats.lower_bound_bytes))

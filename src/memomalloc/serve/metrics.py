@@ -15,6 +15,7 @@ metric                                                type    what it says
 ``memomalloc_plan_age_seconds{which}``                gauge   since the ``oldest`` and the ``newest`` plan was armed; a
                                                               newest one that stays young means plans that do not settle
 ``memomalloc_arenas``, ``memomalloc_arenas_in_use``   gauge   arenas that exist, and those that a call runs on
+``memomalloc_arenas_evicted_total``                   counter idle arenas unmapped to stay within ``max_bytes``
 ``memomalloc_mapped_bytes``                           gauge   of all arenas, resident as far as they were used
 ``memomalloc_arena_bytes``                            gauge   of one arena of each plan
 ``memomalloc_lower_bound_bytes``                      gauge   the least that those could have
@@ -68,6 +69,7 @@ class MetricsCollector:
         yield ages
         yield self._gauge("arenas", "Arenas that exist.", stats.num_arenas)
         yield self._gauge("arenas_in_use", "Arenas that a call runs on.", stats.num_arenas_in_use)
+        yield self._counter("arenas_evicted", "Idle arenas unmapped to stay within a budget.", stats.arenas_evicted)
         yield self._gauge("mapped_bytes", "Of all arenas, resident as far as they were used.", stats.mapped_bytes)
         yield self._gauge("arena_bytes", "Of one arena of each plan.", stats.arena_bytes)
         yield self._gauge("lower_bound_bytes", "The least that one arena of each plan needs.", stats.lower_bound_bytes)

@@ -50,6 +50,8 @@ TEST_F(ArenaBudgetTest, TheLongestUnusedIdleArenaMakesRoom) {
   release(block_of_a_run(*third));  // instead of the second
   EXPECT_EQ(first->stats().num_arenas, 1u);
   EXPECT_EQ(second->stats().num_arenas, 0u);
+  EXPECT_EQ(second->stats().num_evicted, 1u);
+  EXPECT_EQ(first->stats().num_evicted, 0u);
   EXPECT_EQ(budget->used_bytes(), 2 * kBytes);
   release(block_of_a_run(*second));  // comes back, instead of the first
   EXPECT_EQ(first->stats().num_arenas, 0u);
