@@ -125,8 +125,8 @@ class Stats:
             they were used.
         num_arenas: arenas that exist.
         num_arenas_in_use: arenas that a call is running on now.
-        arenas_evicted: idle arenas that were unmapped so that another fits into ``max_bytes``; if it grows steadily, the
-            budget is too small for the plans in use, and each call pays for its pages anew.
+        arenas_evicted: idle arenas that were unmapped so that another fits into ``max_bytes``; if it grows steadily,
+            the budget is too small for the plans in use, and calls pay for their pages anew.
         num_bad_frees: frees of addresses in an arena at which nothing lived (process-wide; always 0 in a correct
             program).
     """
