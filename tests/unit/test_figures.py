@@ -1,0 +1,56 @@
+"""The figures in README are those of the results file that it names."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = {"MobileNetV2": "mobilenet_v2", "ResNet-50": "resnet_50", "BERT (small)": "bert_small"}
+README = (ROOT / "README.md").read_text()
+
+
+def _rows() -> list[list[str]]:
+    lines = [line for line in README.splitlines() if re.match(r"\| [^|]+, \d+ \|", line)]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[tuple[str, int], dict[str, Any]]:
+    results = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text())
+    return {(row["model"], row["batch"]): row for row in results["rows"] if row["upstream"] == "glibc"}
+
+
+def test_the_table_has_every_row_of_the_suite(measured: dict[tuple[str, int], dict[str, Any]]) -> None:
+    named = [cells[0].rsplit(", ", 1) for cells in _rows()]
+    assert {(MODELS[model], int(batch)) for model, batch in named} == set(measured)
+
+
+@pytest.mark.parametrize("cells", _rows(), ids=lambda cells: cells[0])
+def test_a_row_has_the_measured_figures(cells: list[str], measured: dict[tuple[str, int], dict[str, Any]]) -> None:
+    model, batch = cells[0].rsplit(", ", 1)
+    row = measured[MODELS[model], int(batch)]
+    assert cells[1:] == [
+        f"{_milliseconds(row['upstream_p50_ms'])} → {_milliseconds(row['planned_p50_ms'])}",
+        f"**{row['ratio_median']:.2f}** ({row['ratio_p10']:.2f} to {row['ratio_p90']:.2f}, {row['num_pairs']:,})",
+        f"{_faults(row['upstream_minor_faults'])} → {_faults(row['planned_minor_faults'])}",
+        f"{_mebibytes(row['upstream_peak_bytes'])} → {_mebibytes(row['planned_peak_bytes'])}",
+        "yes" if row["arena_bytes"] == row["lower_bound_bytes"] else "no",
+    ]
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _faults(value: float) -> str:
+    return "<0.1" if value < 0.1 else f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def _mebibytes(value: float) -> str:
+    mebibytes = value / 2**20
+    return f"{mebibytes:.0f}" if mebibytes >= 100 else f"{mebibytes:.1f}"
