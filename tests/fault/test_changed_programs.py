@@ -91,7 +91,7 @@ def test_a_size_that_changes_with_the_values_is_right() -> None:
 
     wrapper = memomalloc.optimize(positives)
     for seed in range(40):
-        values = chain_values(seed, 500 + 0 * seed)
+        values = chain_values(seed, 500)
         assert_equal_bits(wrapper(values), positives(values))
     assert wrapper.stats().runs_replayed > 0
 
