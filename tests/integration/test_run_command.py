@@ -241,3 +241,25 @@ with torch.inference_mode():
     actual = _run(tmp_path, "-m", "memomalloc", "run", program)
     assert (actual.returncode, actual.stdout, actual.stderr) == (0, expected.stdout, expected.stderr)
     assert expected.stdout == "True True\n" * 12
+
+
+@pytest.mark.slow
+def test_code_that_inductor_generates_is_planned(tmp_path: Path) -> None:
+    text = (
+        MODEL
+        + """
+compiled = torch.compile(model)
+with torch.inference_mode():
+    for image in images:
+        print(compiled(image).double().sum().item())
+"""
+    )
+    program = _write(tmp_path, text)
+    expected = _run(tmp_path, program)
+    actual = _run(tmp_path, "-m", "memomalloc", "run", "--stats", program)
+    assert (actual.returncode, actual.stdout) == (0, expected.stdout)
+    assert len(expected.stdout.splitlines()) == 12
+    replayed = re.search(r"Calls replayed from a plan\s*\|\s*(\d+)", actual.stderr)
+    assert replayed is not None, actual.stderr
+    assert int(replayed[1]) > 0
+    assert "100.0000%" in actual.stderr
