@@ -126,6 +126,14 @@ bench-paper: .venv-paper/installed  ## the models of the paper, in an environmen
 	  -o build/paper.json --resume
 	.venv-paper/bin/memomalloc bench report build/paper.json -o build/paper
 
+# The pages of docs/benchmarks, from what was measured; a test says when they are not.
+.PHONY: bench-pages
+bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
+	for name in demo peers paper transformers; do \
+	  $(BIN)/memomalloc bench report benchmarks/results/$$name.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
+	done
+	rm -f docs/benchmarks/*/*.png docs/benchmarks/*/*.html
+
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built
 	rm -rf $(VENV) .venv-paper .venv-torch-2.13 .venv-torch-2.14 build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
