@@ -97,7 +97,7 @@ matrix:  ## all Python tests with each torch that is supported
 
 .PHONY: docs
 docs: $(VENV)/installed  ## the site of documents, built strictly, in build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: stress
 stress: $(VENV)/installed  ## ten minutes of load on several wrappers, ten thousand calls that raise
@@ -129,10 +129,11 @@ bench-paper: .venv-paper/installed  ## the models of the paper, in an environmen
 # The pages of docs/benchmarks, from what was measured; a test says when they are not.
 .PHONY: bench-pages
 bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
-	for name in demo peers paper transformers; do \
+	for name in demo peers paper transformers planners; do \
 	  $(BIN)/memomalloc bench report benchmarks/results/$$name.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
 	done
 	rm -f docs/benchmarks/*/*.png docs/benchmarks/*/*.html
+	rmdir docs/benchmarks/planners
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built

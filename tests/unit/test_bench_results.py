@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from memomalloc.bench.case import Case
+from memomalloc.bench.planner_results import PlannerResults
 from memomalloc.bench.results import Results
+from memomalloc.bench.results_file import load_model_results, load_results
 from memomalloc.bench.row import Row, latency_figures
 from memomalloc.errors import FileFormatError
 
@@ -28,7 +30,7 @@ def test_results_survive_their_file(tmp_path: Path) -> None:
     results = results_with(row, Row.of_case(CASE, status="failed", error="no"))
     results.environment["jemalloc"] = {"LD_PRELOAD": "libjemalloc.so.2"}
     results.save(tmp_path / "r.json")
-    assert Results.load(tmp_path / "r.json") == results
+    assert load_model_results(tmp_path / "r.json") == results
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
@@ -66,4 +68,12 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(text)
     with pytest.raises(FileFormatError, match=r"r\.json"):
-        Results.load(path)
+        load_model_results(path)
+
+
+def test_results_of_planners_are_told_from_those_of_models(tmp_path: Path) -> None:
+    planned = PlannerResults.here(time_limit_s=1.0, seed=0)
+    planned.save(tmp_path / "p.json")
+    assert load_results(tmp_path / "p.json") == planned
+    with pytest.raises(FileFormatError, match="not of models"):
+        load_model_results(tmp_path / "p.json")

@@ -27,7 +27,12 @@ def test_smoke_run_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert row["planner"] in text
         assert row["note"] in ("", "not installed")
         assert row["note"] or row["ratio"] >= 1
-    assert table.read_text().count("\n") == 3
+    page = table.read_text()
+    assert all(f"| {name} |" in page for name in planner_names())
+    # What was measured then can be reported later.
+    pytest.importorskip("jinja2")
+    assert main(["bench", "report", str(results), "-o", str(tmp_path / "report")]) == 0
+    assert page.splitlines()[3:] == (tmp_path / "report" / "report.md").read_text().splitlines()[3:]
 
 
 def test_files_and_planners_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

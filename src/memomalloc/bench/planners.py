@@ -6,13 +6,12 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.data.checker import check
 from memomalloc.data.problem import Problem
 from memomalloc.errors import InvalidProblemError, MissingDependencyError
@@ -52,13 +51,6 @@ class Measurement:
             return None
         return self.arena_bytes / self.lower_bound_bytes if self.lower_bound_bytes else 1.0
 
-    def as_text(self) -> str:
-        """A cell of a table."""
-        if self.ratio is None:
-            return self.note
-        proof = "*" if self.proven_optimal else ""
-        return f"{self.ratio:.4f}{proof} {self.elapsed_s:.3f}"
-
 
 def planner_names() -> list[str]:
     """Every planner that can run here, omnimalloc last where it is installed."""
@@ -83,40 +75,6 @@ def compare(
         for planner in planners:
             run = _run_omnimalloc if planner == OMNIMALLOC else _run_planner
             yield _measure(name, problem, planner, partial(run, problem, planner, time_limit_s, seed))
-
-
-def as_document(measurements: Sequence[Measurement], *, time_limit_s: float, seed: int) -> dict[str, Any]:
-    """All of it for a JSON file, with what it was measured on."""
-    return {
-        "format": "memomalloc-planner-results",
-        "version": 1,
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "time_limit_s": time_limit_s,
-        "seed": seed,
-        "rows": [asdict(measurement) | {"ratio": measurement.ratio} for measurement in measurements],
-    }
-
-
-def as_markdown(measurements: Sequence[Measurement]) -> str:
-    """A table: instances down, planners across."""
-    planners = list(dict.fromkeys(measurement.planner for measurement in measurements))
-    lines = [
-        "| instance | buffers | lower bound | " + " | ".join(planners) + " |",
-        "|---|---:|---:|" + "---:|" * len(planners),
-    ]
-    for row in rows_of(measurements):
-        cells = " | ".join(measurement.as_text() for measurement in row)
-        lines.append(f"| {row[0].instance} | {row[0].num_buffers} | {row[0].lower_bound_bytes} | {cells} |")
-    return "\n".join(lines) + "\n"
-
-
-def rows_of(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
-    """The measurements by instance, in the order in which they were made."""
-    by_instance: dict[str, list[Measurement]] = {}
-    for measurement in measurements:
-        by_instance.setdefault(measurement.instance, []).append(measurement)
-    return list(by_instance.values())
 
 
 _Run = Callable[[], tuple[int, bool]]

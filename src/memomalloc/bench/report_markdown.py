@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from memomalloc.bench.report_tables import ReportTable, report_conclusions, report_tables
-from memomalloc.bench.results import Results
+from memomalloc.bench.report_tables import Report, ReportTable
 
 
-def markdown(results: Results, *, command: str, pictures: Mapping[str, str]) -> str:
-    """The report as text.
+def markdown(report: Report, *, command: str, pictures: Mapping[str, str]) -> str:
+    """A report as text.
 
     Args:
-        results: what was measured.
+        report: what it says.
         command: what made this report, so that a reader can make it again.
         pictures: titles and paths of images, relative to where the text will be.
     """
-    parts = ["# Measurements", f"Made by `{command}`; do not edit."]
-    for table in report_tables(results):
+    parts = [f"# {report.title}", f"Made by `{command}`; do not edit."]
+    for table in report.tables:
         parts += [f"## {table.title}", *([table.note] if table.note else []), _table(table)]
-    conclusions = report_conclusions(results)
-    if conclusions:
-        parts += ["## Where there is no gain", "\n".join(f"- {line}" for line in conclusions)]
+    if report.without_gain:
+        parts += ["## Where there is no gain", "\n".join(f"- {line}" for line in report.without_gain)]
     if pictures:
         parts += ["## Pictures", *(f"![{title}]({path})" for title, path in pictures.items())]
     return "\n\n".join(parts) + "\n"

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from memomalloc.bench.report_tables import report_conclusions, report_tables
-from memomalloc.bench.results import Results
+from memomalloc.bench.report_tables import Report
 from memomalloc.extras import require
 
 _TEMPLATE = Path(__file__).with_name("report_page.html.jinja")
 
 
-def page(results: Results, *, command: str, pictures: Mapping[str, str]) -> str:
+def page(report: Report, *, command: str, pictures: Mapping[str, str]) -> str:
     """The page as text.
 
     Args:
-        results: what was measured.
+        report: what it says.
         command: what made this report.
         pictures: titles and SVG documents, which are put into the page.
 
@@ -27,8 +26,7 @@ def page(results: Results, *, command: str, pictures: Mapping[str, str]) -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text: str = environment.from_string(_TEMPLATE.read_text()).render(
         command=command,
-        tables=report_tables(results),
-        conclusions=report_conclusions(results),
+        report=report,
         # From the tag on: a page has no place for the XML declaration before it.
         pictures={title: svg[svg.index("<svg") :] for title, svg in pictures.items()},
     )

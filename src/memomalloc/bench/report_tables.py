@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -32,8 +33,27 @@ class ReportTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def report_tables(results: Results) -> list[ReportTable]:
-    """All tables of a report, in order."""
+@dataclass(frozen=True)
+class Report:
+    """All that a report says in words and figures.
+
+    Attributes:
+        title: the heading of the page.
+        tables: in order.
+        without_gain: every row without a gain, and what is known about why.
+    """
+
+    title: str
+    tables: list[ReportTable]
+    without_gain: list[str] = field(default_factory=list)
+
+
+def model_report(results: Results) -> Report:
+    """The report of measured models."""
+    return Report("Measurements", _tables(results), _without_gain(results))
+
+
+def _tables(results: Results) -> list[ReportTable]:
     rows = sorted(results.rows, key=_order)
     tables = [_conditions(results), _summary(rows)]
     for (suite, upstream), group in groupby(rows, key=lambda row: (row.suite, row.upstream)):
@@ -43,8 +63,7 @@ def report_tables(results: Results) -> list[ReportTable]:
     return tables
 
 
-def report_conclusions(results: Results) -> list[str]:
-    """Every row without a gain, and what is known about why."""
+def _without_gain(results: Results) -> list[str]:
     rows = sorted(results.rows, key=_order)
     return [f"{row.upstream}: {text.conclusion(row)}" for row in rows if row.verdict != "gain"]
 
@@ -60,18 +79,21 @@ def _order(row: Row) -> tuple[object, ...]:
     return row.suite, upstream, mode, row.model, row.input_size, row.workers, row.intra_op_threads, row.batch
 
 
+def conditions_table(machine: Mapping[str, Any], versions: Mapping[str, str], others: Mapping[str, str]) -> ReportTable:
+    """What something was measured on."""
+    entries = {**{name.replace("_", " "): str(value) for name, value in machine.items()}, **versions, **others}
+    return ReportTable("Measured on", "", ("what", "value"), tuple(entries.items()))
+
+
 def _conditions(results: Results) -> ReportTable:
     repetitions = ", ".join(f"{name} {value}" for name, value in results.repetitions.items())
-    entries = {
-        **{name.replace("_", " "): str(value) for name, value in results.machine.items()},
-        **results.versions,
-        "seed": str(results.seed),
-        "repetitions": repetitions,
+    environment = {
+        upstream: " ".join(f"{name}={value}" for name, value in variables.items())
+        for upstream, variables in results.environment.items()
+        if variables
     }
-    for upstream, variables in results.environment.items():
-        if variables:
-            entries[upstream] = " ".join(f"{name}={value}" for name, value in variables.items())
-    return ReportTable("Measured on", "", ("what", "value"), tuple(entries.items()))
+    others = {"seed": str(results.seed), "repetitions": repetitions, **environment}
+    return conditions_table(results.machine, results.versions, others)
 
 
 def _summary(rows: Sequence[Row]) -> ReportTable:

@@ -11,7 +11,6 @@ from memomalloc.bench.case import Case
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.row import Row
 from memomalloc.data.atomic_file import atomic_file
-from memomalloc.errors import FileFormatError
 
 FORMAT = "memomalloc-results"
 VERSION = 1
@@ -68,26 +67,19 @@ class Results:
             file.write(text.encode())
 
     @classmethod
-    def load(cls, path: str | Path) -> Results:
-        """Read a file.
+    def from_document(cls, document: dict[str, Any]) -> Results:
+        """The inverse of :meth:`save`.
 
         Raises:
-            OSError: it cannot be read.
-            FileFormatError: it is no results file.
+            ValueError, TypeError, KeyError, AttributeError: it is none.
         """
-        try:
-            document = json.loads(Path(path).read_bytes())
-            if document["format"] != FORMAT or document["version"] != VERSION:
-                raise FileFormatError(path, f"not a results file of version {VERSION}")
-            return cls(
-                machine=dict(document["machine"]),
-                versions=dict(document["versions"]),
-                seed=int(document["seed"]),
-                repetitions=dict(document["repetitions"]),
-                environment=dict(document["environment"]),
-                rows=[Row.from_dict(row) for row in document["rows"]],
-            )
-        except FileFormatError:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise FileFormatError(path, f"not a results file: {error!r}") from error
+        if document["version"] != VERSION:
+            raise ValueError(f"version {document['version']}, not {VERSION}")
+        return cls(
+            machine=dict(document["machine"]),
+            versions=dict(document["versions"]),
+            seed=int(document["seed"]),
+            repetitions=dict(document["repetitions"]),
+            environment=dict(document["environment"]),
+            rows=[Row.from_dict(row) for row in document["rows"]],
+        )

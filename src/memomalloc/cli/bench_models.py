@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from memomalloc.bench.results import Results
+    from memomalloc.bench.results_file import load_model_results
     from memomalloc.bench.row_text import conclusion
     from memomalloc.bench.session import run_session
 
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     repetitions = dataclasses.asdict(request.effort)
     results = Results.here(seed=args.seed, repetitions=repetitions)
     if args.resume and args.output.exists():
-        results = _resumed(Results.load(args.output), results)
+        results = _resumed(load_model_results(args.output), results)
 
     def on_row(row: Row) -> None:
         console.print(

@@ -12,14 +12,13 @@ examples:
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memomalloc.extras import require
 
 if TYPE_CHECKING:
-    from memomalloc.bench.planners import Measurement
+    from memomalloc.bench.planner_results import PlannerResults
     from memomalloc.data.problem import Problem
 
 HELP = "every planner on every instance"
@@ -46,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """
     require("rich", extra="cli", feature="memomalloc bench")
     from memomalloc.bench import planners
+    from memomalloc.bench.planner_report import planner_report
+    from memomalloc.bench.planner_results import PlannerResults
+    from memomalloc.bench.report_markdown import markdown
     from memomalloc.data.atomic_file import atomic_file
     from memomalloc.planners.registry import find
 
@@ -55,19 +57,18 @@ def run(args: argparse.Namespace) -> int:
             find(name)
     instances = _instances(args)
     time_limit_s = 0.1 if args.smoke else args.time_limit
-    measurements: list[Measurement] = []
+    results = PlannerResults.here(time_limit_s=time_limit_s, seed=args.seed)
     try:
-        _measure(measurements, instances, names, time_limit_s=time_limit_s, seed=args.seed)
+        _measure(results, instances, names)
     finally:
         # Interrupted or not: what was measured is shown and kept.
-        _show(measurements)
+        _show(results)
         if args.json is not None:
-            document = planners.as_document(measurements, time_limit_s=time_limit_s, seed=args.seed)
-            with atomic_file(args.json) as file:
-                file.write(json.dumps(document, indent=1).encode() + b"\n")
+            results.save(args.json)
         if args.markdown is not None:
             with atomic_file(args.markdown) as file:
-                file.write(planners.as_markdown(measurements).encode())
+                text = markdown(planner_report(results), command="memomalloc bench planners", pictures={})
+                file.write(text.encode())
     return 0
 
 
@@ -80,14 +81,7 @@ def _instances(args: argparse.Namespace) -> list[tuple[str, Problem]]:
     return shipped + list(generated_instances(smoke=args.smoke))
 
 
-def _measure(
-    measurements: list[Measurement],
-    instances: list[tuple[str, Problem]],
-    names: list[str],
-    *,
-    time_limit_s: float,
-    seed: int,
-) -> None:
+def _measure(results: PlannerResults, instances: list[tuple[str, Problem]], names: list[str]) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from memomalloc.bench.planners import compare
@@ -96,20 +90,18 @@ def _measure(
     # No refreshing thread: it would take the processor from what is being measured.
     with Progress(*columns, auto_refresh=False, transient=True) as progress:
         task = progress.add_task("planning", total=len(instances) * len(names))
-        for measurement in compare(instances, names, time_limit_s=time_limit_s, seed=seed):
-            measurements.append(measurement)
+        for measurement in compare(instances, names, time_limit_s=results.time_limit_s, seed=results.seed):
+            results.rows.append(measurement)
             progress.update(task, advance=1, description=measurement.instance)
             progress.refresh()
 
 
-def _show(measurements: list[Measurement]) -> None:
+def _show(results: PlannerResults) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from memomalloc.bench.planners import rows_of
-
     console = Console()
-    for row in rows_of(measurements):
+    for row in results.by_instance().values():
         title = f"{row[0].instance}: {row[0].num_buffers} buffers, lower bound {row[0].lower_bound_bytes} bytes"
         table = Table("planner", title=title, title_justify="left")
         for heading in ("arena / bound", "arena bytes", "seconds"):

@@ -14,7 +14,9 @@ HELP = "write results as Markdown, pictures and an HTML page"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("results", metavar="RESULTS", type=Path, help="a file of `memomalloc bench models`")
+    parser.add_argument(
+        "results", metavar="RESULTS", type=Path, help="a file of `memomalloc bench models` or `bench planners`"
+    )
     parser.add_argument(
         "--output", "-o", metavar="DIR", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"
     )
@@ -25,14 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the files."""
+    from memomalloc.bench.planner_report import planner_report
     from memomalloc.bench.plots import draw
     from memomalloc.bench.report_markdown import markdown
     from memomalloc.bench.report_page import page
+    from memomalloc.bench.report_tables import model_report
     from memomalloc.bench.results import Results
+    from memomalloc.bench.results_file import load_results
     from memomalloc.data.atomic_file import atomic_file
 
-    results = Results.load(args.results)
-    drawn = draw(results)
+    results = load_results(args.results)
+    if isinstance(results, Results):
+        report, drawn = model_report(results), draw(results)
+    else:
+        report, drawn = planner_report(results), {}
     command = f"memomalloc bench report {args.results}"
     args.output.mkdir(parents=True, exist_ok=True)
     text_path = args.markdown or args.output / "report.md"
@@ -44,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
             files[path] = image
         pictures[title] = os.path.relpath(path.with_suffix(".svg"), text_path.parent)
     files[args.output / "report.html"] = page(
-        results, command=command, pictures={title: images["svg"].decode() for title, images in drawn.items()}
+        report, command=command, pictures={title: images["svg"].decode() for title, images in drawn.items()}
     ).encode()
-    files[text_path] = markdown(results, command=command, pictures=pictures).encode()
+    files[text_path] = markdown(report, command=command, pictures=pictures).encode()
     for path, content in files.items():
         with atomic_file(path) as file:
             file.write(content)
