@@ -84,9 +84,10 @@ def test_upstream_out_of_memory_is_the_callers_error_and_nothing_more() -> None:
     assert wrapper.stats().num_arenas_in_use == 0
 
 
+@pytest.mark.parametrize("max_bytes", [0, 1])
 @in_child_process()
-def test_an_arena_that_is_refused_leaves_calls_unplanned() -> None:
-    wrapper = memomalloc.optimize(Chain(), max_bytes=1)
+def test_an_arena_that_is_refused_leaves_calls_unplanned(max_bytes: int) -> None:
+    wrapper = memomalloc.optimize(Chain(), max_bytes=max_bytes)
     for seed in range(10):
         assert_equal_bits(wrapper(chain_values(seed)), chain_result(chain_values(seed)))
     stats = wrapper.stats()

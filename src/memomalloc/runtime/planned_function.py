@@ -253,7 +253,8 @@ class PlannedFunction(LockHolder):
             text = f"evicted the plan of {self.name} that was not used for longest"
             report("evicted", self.name, text, num_plans=len(self._groups))
         if self._budget is None:
-            self._budget = extension.install().ArenaBudget(self.max_bytes or default_max_bytes())
+            limit_bytes = default_max_bytes() if self.max_bytes is None else self.max_bytes
+            self._budget = extension.install().ArenaBudget(limit_bytes)
         group = CallGroup(self.name, self.settings, self._budget, shapes_vary=shapes_vary)
         if not only_on_cpu(args, kwargs):
             group.unplannable = "device"
