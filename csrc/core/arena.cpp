@@ -11,7 +11,9 @@
 #include <utility>
 
 #include "core/arena_budget.hpp"
+#include "core/free_pages.hpp"
 #include "core/registry.hpp"
+#include "core/survivors.hpp"
 #include "core/thread_state.hpp"
 
 namespace memomalloc {
@@ -25,12 +27,6 @@ constexpr uint32_t kFirstWindowByAsker = 16;  // it is mistaken less often
 constexpr uint32_t kMaxWindow = 1024;
 
 constexpr unsigned char kPoison = 0xEF;
-
-// Where pages are larger, the system refuses what is no whole page, and keeps it.
-constexpr uint64_t kPageBytes = 4096;
-constexpr uint64_t round_up_to_page(uint64_t bytes) noexcept {
-  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
-}
 
 // MADV_POPULATE_WRITE, of Linux 5.14: older headers do not have it, older kernels refuse it.
 constexpr int kPopulateWrite = 23;
@@ -91,17 +87,16 @@ void Arena::start_run() noexcept {
 }
 
 void Arena::block_what_survives() noexcept {
-  for (uint32_t place = 0; place < layout_->num_shared_places(); ++place) {
+  const auto occupant_of = [this](uint32_t place) {
     // acquire: pairs with vacate(); a place seen as free here may be handed out without another look.
-    const uint32_t occupant = occupants_[place].load(std::memory_order_acquire);
-    if (occupant == 0) continue;
-    const Slot& survivor = slots_[occupant - 1];
-    for (uint32_t k = 0; k < num_slots_; ++k) {
-      const Slot& slot = slots_[k];
-      if (slot.offset < survivor.offset + survivor.size && survivor.offset < slot.offset + slot.size)
-        block(k);
-    }
-  }
+    return occupants_[place].load(std::memory_order_acquire);
+  };
+  // Nothing survives as a rule: a walk over the words as they lie tells it soonest. Nobody but a run, which
+  // is to begin, makes a place occupied: those seen free stay so.
+  uint32_t place = 0;
+  while (place < layout_->num_shared_places() && occupant_of(place) == 0) ++place;
+  if (place == layout_->num_shared_places()) return;
+  for_each_slot_under_survivors(*layout_, occupant_of, [this](uint32_t k) { block(k); });
 }
 
 RunCounts Arena::finish_run() noexcept {
@@ -265,7 +260,6 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, std::shar
   if (base == nullptr) return nullptr;
   // Advice that the system may refuse: the arena works without.
   if (options.huge_pages) madvise(base, bytes, MADV_HUGEPAGE);
-  if (options.prefault) madvise(base, bytes, kPopulateWrite);
   budget->take(bytes);
 
   arena->occupants_ = std::move(occupants);
@@ -280,6 +274,7 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, std::shar
   arena->layout_owner_ = std::move(layout);
   arena->budget_ = std::move(budget);
   arena->poison_ = options.poison;
+  arena->needs_prefault_ = options.prefault;
   // relaxed: whoever gives back a block got it from a run, which begins after this.
   arena->is_watched_.store(options.poison, std::memory_order_relaxed);
   arena->pool = pool;
@@ -287,6 +282,13 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, std::shar
   // relaxed: a late reader of the arena's former life finds, under the lock, that there is nothing to reap.
   arena->orphaned_.store(false, std::memory_order_relaxed);
   return arena;
+}
+
+void Arena::prefault() noexcept {
+  if (!needs_prefault_) return;
+  needs_prefault_ = false;
+  // Advice, as in create().
+  madvise(base_, mapped_bytes(), kPopulateWrite);
 }
 
 void Arena::orphan() noexcept {
@@ -322,26 +324,23 @@ void Arena::reap_locked() noexcept {
 uint64_t Arena::release_pages(std::chrono::nanoseconds idle_for) {
   if (running_ || std::chrono::steady_clock::now() - idle_since_ < idle_for) return 0;
   // What lives now may be given back meanwhile; nothing can come to live, since only a run takes slots.
-  std::vector<std::pair<uint64_t, uint64_t>> live;  // begin and end
+  std::vector<ByteRange> live;
   for (uint32_t place = 0; place < layout_->num_places(); ++place) {
     // acquire: pairs with vacate(): its holder is done with the bytes before they go.
     const uint32_t occupant = occupants_[place].load(std::memory_order_acquire);
     if (occupant == 0) continue;
     const uint64_t begin = layout_->place_offset(place);
-    live.emplace_back(begin, begin + slots_[occupant - 1].size);
+    live.push_back({begin, begin + slots_[occupant - 1].size});
   }
-  if (!ran_since_release_ && live.size() == num_live_at_release_) return 0;
+  const std::size_t num_live = live.size();
+  if (!ran_since_release_ && num_live == num_live_at_release_) return 0;
+  const std::vector<ByteRange> free = free_pages(std::move(live), mapped_bytes(), system_page_bytes());
   ran_since_release_ = false;
-  num_live_at_release_ = live.size();
-  live.emplace_back(round_up_to_page(mapped_bytes()), 0);
-  std::sort(live.begin(), live.end());
+  num_live_at_release_ = num_live;
   uint64_t released = 0;
-  uint64_t begin = 0;
-  for (const auto& [next, end] : live) {
-    const uint64_t gap_end = next / kPageBytes * kPageBytes;
-    if (begin < gap_end && madvise(base_ + begin, gap_end - begin, MADV_DONTNEED) == 0)
-      released += gap_end - begin;
-    begin = std::max(begin, round_up_to_page(end));
+  for (const ByteRange& pages : free) {
+    const uint64_t bytes = pages.end - pages.begin;
+    if (madvise(base_ + pages.begin, bytes, MADV_DONTNEED) == 0) released += bytes;
   }
   return released;
 }

@@ -57,7 +57,7 @@ struct DeviatingRequests {
 // How the arenas of a pool are mapped.
 struct ArenaOptions {
   bool poison = false;      // overwrite every block as it is given back: a tool for tests
-  bool prefault = false;    // make all pages resident when the arena is mapped, not at their first use
+  bool prefault = false;    // make all pages resident at the first run's begin, not at their first use
   bool huge_pages = false;  // ask for huge pages (MADV_HUGEPAGE)
 };
 
@@ -139,6 +139,11 @@ class alignas(64) Arena {
   void reap() noexcept;
   // The same for callers that hold the lock.
   void reap_locked() noexcept;
+
+  // Makes all pages resident if the options say so and it was not done since the arena was mapped. Takes
+  // seconds for a large arena: called by the thread that runs on it, *without* the registry lock, for which
+  // every other begin would wait. The run keeps the arena mapped meanwhile.
+  void prefault() noexcept;
 
   uint32_t num_live_blocks() const noexcept;
   uint64_t mapped_bytes() const noexcept { return layout_->mapped_bytes(); }
@@ -247,6 +252,7 @@ class alignas(64) Arena {
   bool poison_ = false;
   bool running_ = false;
   bool ran_since_release_ = false;
+  bool needs_prefault_ = false;  // set where the arena is mapped; from then on its running thread's
 
   const Layout* layout_ = nullptr;
   const Slot* slots_ = nullptr;

@@ -56,7 +56,8 @@ Layout::Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, 
   fill_place_table();
 }
 
-std::vector<bool> Layout::find_exclusive() const {
+// Notes the others, too: which share bytes, in order.
+std::vector<bool> Layout::find_exclusive() {
   std::vector<uint32_t> by_offset(num_slots());
   std::iota(by_offset.begin(), by_offset.end(), 0u);
   std::sort(by_offset.begin(), by_offset.end(),
@@ -74,6 +75,8 @@ std::vector<bool> Layout::find_exclusive() const {
       last = slot;
     }
   }
+  std::copy_if(by_offset.begin(), by_offset.end(), std::back_inserter(shared_slots_by_offset_),
+               [&exclusive](uint32_t slot) { return !exclusive[slot]; });
   return exclusive;
 }
 

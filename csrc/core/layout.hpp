@@ -99,6 +99,9 @@ class Layout {
   const Slot* slots() const noexcept { return slots_.data(); }
   uint64_t place_offset(uint32_t place) const noexcept { return place_offsets_[place]; }
 
+  // The slots that share a byte with another one, by their offsets.
+  const std::vector<uint32_t>& shared_slots_by_offset() const noexcept { return shared_slots_by_offset_; }
+
   // By slot: who asks for it; null where requests are matched by their sizes alone.
   const uint32_t* askers() const noexcept { return askers_.empty() ? nullptr : askers_.data(); }
 
@@ -107,7 +110,7 @@ class Layout {
 
  private:
   void find_predecessors();
-  std::vector<bool> find_exclusive() const;
+  std::vector<bool> find_exclusive();
   void assign_places(const std::vector<PlannedBuffer>& buffers, uint32_t spare_places);
   void fill_place_table();
 
@@ -115,6 +118,7 @@ class Layout {
   std::vector<Predecessor> predecessors_;
   std::vector<uint64_t> place_offsets_;
   std::vector<uint32_t> askers_;
+  std::vector<uint32_t> shared_slots_by_offset_;
   std::vector<PlaceTable::Entry> place_entries_;  // at most a quarter full
   PlaceTable place_table_;
   uint32_t num_shared_places_ = 0;

@@ -2,7 +2,6 @@
 #include "core/arena_budget.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <chrono>
 #include <cstring>
@@ -14,6 +13,7 @@
 #include "live_blocks.hpp"
 #include "memory_map.hpp"
 #include "other_thread.hpp"
+#include "residency.hpp"
 
 namespace memomalloc::testing {
 namespace {
@@ -125,12 +125,6 @@ TEST_F(ArenaBudgetTest, AThreadThatWaitsInVainGoesOnWithoutAnArena) {
   }).join();
   EXPECT_EQ(pool->begin(std::chrono::milliseconds(10)).outcome, Begin::kNested);
   Pool::end(run.token);
-}
-
-bool is_resident(void* page) {
-  unsigned char state = 0;
-  EXPECT_EQ(mincore(page, 1, &state), 0);
-  return (state & 1) != 0;
 }
 
 TEST_F(ArenaBudgetTest, PagesOfIdleArenasGoBackAndAreZeroWhenTheyReturn) {

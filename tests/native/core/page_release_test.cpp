@@ -1,6 +1,5 @@
 // Pages go back to the system: which, when, and what stays.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <atomic>
 #include <chrono>
@@ -8,24 +7,20 @@
 #include <thread>
 #include <vector>
 
+#include "core/free_pages.hpp"
 #include "core/pool.hpp"
 #include "core_fixture.hpp"
 #include "live_blocks.hpp"
+#include "residency.hpp"
 
 namespace memomalloc::testing {
 namespace {
 
-constexpr uint64_t kPage = 4096;
+const uint64_t kPage = system_page_bytes();
 constexpr std::chrono::hours kHour{1};
 
 class PageReleaseTest : public CoreTest {
  protected:
-  static bool is_resident(const std::byte* page) {
-    unsigned char state = 0;
-    EXPECT_EQ(mincore(const_cast<std::byte*>(page), 1, &state), 0);
-    return (state & 1) != 0;
-  }
-
   // The blocks of a run that asks for these sizes, all still live, and written to.
   static std::vector<std::byte*> blocks_of_a_run(Pool& pool, const std::vector<uint64_t>& sizes) {
     const BeginResult run = pool.begin();
