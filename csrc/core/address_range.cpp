@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -17,6 +18,12 @@ bool system_grants(std::size_t bytes) noexcept {
 }
 
 }  // namespace
+
+std::size_t AddressRange::default_limit_bytes() noexcept {
+  const auto page_bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t memory_bytes = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * page_bytes;
+  return std::clamp(4 * memory_bytes, kMinReservedBytes, kMaxReservedBytes);
+}
 
 std::size_t AddressRange::reserve(std::size_t limit_bytes) noexcept {
   if (size_ != 0) return size_;
@@ -74,17 +81,24 @@ std::byte* AddressRange::map(std::size_t bytes, Arena* arena) noexcept {
 }
 
 std::byte* AddressRange::map_block(std::size_t bytes, Arena* owner) noexcept {
+  const std::size_t limit = size_ / kGranuleBytes / kMaxBlocksPart;
+  // By what is left: a sum with any size at all could overflow.
+  if (num_blocks_ == kMaxBlocks || bytes > (limit - num_block_granules_) * kGranuleBytes) return nullptr;
   if (!system_grants(bytes)) return nullptr;
   std::byte* block = map(bytes, owner);
-  if (block != nullptr) block_bytes_[granule_of(block)] = bytes;
+  if (block == nullptr) return nullptr;
+  block_bytes_[granule_of(block)] = bytes;
+  ++num_blocks_;
+  num_block_granules_ += granules(bytes);
   return block;
 }
 
 bool AddressRange::unmap_block(void* block) noexcept {
-  const std::size_t granule = granule_of(block);
-  const uint64_t bytes = block_bytes_[granule];
-  if (bytes == 0 || reinterpret_cast<uintptr_t>(block) != base_ + granule * kGranuleBytes) return false;
-  block_bytes_[granule] = 0;
+  const std::size_t bytes = block_bytes(block);
+  if (bytes == 0) return false;
+  block_bytes_[granule_of(block)] = 0;
+  --num_blocks_;
+  num_block_granules_ -= granules(bytes);
   unmap(static_cast<std::byte*>(block), bytes);
   return true;
 }

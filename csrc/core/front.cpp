@@ -81,11 +81,14 @@ void release_recorded(void* block) noexcept {
 }
 
 void release_carefully(Arena* arena, void* block) noexcept {
-  const ThreadState& thread = t_state;
-  const bool report = thread.running != nullptr ? thread.running->reports() : g_upstream.profiling();
-  const bool is_freed = owns_recorded_blocks(arena)
-                            ? release_recorded_block(block)
-                            : arena != nullptr && arena->give_back_carefully(block, report);
+  bool is_freed = false;
+  if (owns_recorded_blocks(arena)) {
+    is_freed = release_recorded_block(block, g_upstream.profiling());
+  } else if (arena != nullptr) {
+    const ThreadState& thread = t_state;
+    const bool report = thread.running != nullptr ? thread.running->reports() : g_upstream.profiling();
+    is_freed = arena->give_back_carefully(block, report);
+  }
   if (!is_freed) {
     g_num_bad_frees.fetch_add(1, std::memory_order_relaxed);  // a statistic, orders nothing
   }

@@ -14,15 +14,15 @@ class Arena;
 // Mapped apart, they are gone from the process as they are freed.
 inline constexpr std::size_t kMinRecordedBlockBytes = std::size_t{128} << 10;
 
-// A block of at least `bytes` >= kMinRecordedBlockBytes; null where none can be mapped. Takes the registry
-// lock.
+// A block of at least `bytes` >= kMinRecordedBlockBytes; null where none can be mapped, or too many live (see
+// AddressRange). Takes the registry lock.
 void* allocate_recorded_block(std::size_t bytes) noexcept;
 
 // Whether the owner of an address is no arena, but stands for these blocks.
 bool owns_recorded_blocks(const Arena* owner) noexcept;
 
-// Unmaps a block; false, and nothing has changed, if none starts at that address. Takes the registry lock;
-// reachable from a deleter.
-bool release_recorded_block(void* block) noexcept;
+// Unmaps a block, and tells the profiler before if `report`; false, and nothing has changed, if none starts
+// at that address. Takes the registry lock; reachable from a deleter.
+bool release_recorded_block(void* block, bool report) noexcept;
 
 }  // namespace memomalloc

@@ -90,6 +90,27 @@ def test_where_no_memory_may_be_mapped_a_run_is_counted_as_without_arena() -> No
     assert_equal_bits(output, chain_result(chain_values(1)))
 
 
+@in_child_process()
+def test_large_tensors_of_a_recording_that_stay_leave_room_for_arenas() -> None:
+    _limit_address_space(2048 * MIB)
+    num_granules = extension.install().reserved_bytes() // (2 * MIB)
+    with memomalloc.record():
+        weights = [torch.zeros(40_000) for _ in range(num_granules)]
+    stats = _call_conv_net()
+    assert stats.runs_replayed > 0
+    assert stats.requests_served == stats.requests_planned
+    assert all(not weight.any() for weight in weights)
+
+
+@in_child_process()
+def test_many_large_tensors_of_a_recording_leave_mappings_for_threads() -> None:
+    extension.install()
+    with memomalloc.record():
+        tensors = [torch.empty(33_000) for _ in range(10_000)]
+    num_mappings = len(Path("/proc/self/maps").read_text().splitlines())
+    assert num_mappings < 2 * 4096 + 4096, f"{num_mappings} for {len(tensors)} tensors"
+
+
 def _planned(size_bytes: int) -> memomalloc.Plan:
     return memomalloc.plan(memomalloc.Problem.from_arrays(np.array([size_bytes]), np.array([0]), np.array([1])))
 
@@ -105,7 +126,7 @@ def test_a_plan_larger_than_the_address_space_is_refused(size_bytes: int) -> Non
 
 
 def test_a_huge_plan_that_fits_the_reservation_costs_no_memory() -> None:
-    plan = _planned(2**36)
+    plan = _planned(extension.install().reserved_bytes() // 2)
     with memomalloc.replay(plan) as replay:
         output = chain_result(chain_values(1))
     assert replay.started

@@ -64,6 +64,39 @@ TEST_F(RecordedBlockTest, ADoubleFreeAndAPointerIntoABlockAreCountedAndHarmless)
   expected_bad_frees_ = 3;
 }
 
+TEST_F(RecordedBlockTest, TooManyThatStayGoUpstreamAndLeaveRoomForArenas) {
+  const auto recording = Recording::open();
+  std::vector<void*> blocks;
+  for (std::size_t i = 0; i <= AddressRange::kMaxBlocks; ++i)
+    blocks.push_back(allocate(kMinRecordedBlockBytes));
+  recording->close();
+  EXPECT_TRUE(g_range.contains(blocks.front()));
+  EXPECT_FALSE(g_range.contains(blocks.back()));
+  Pool pool(make_layout({{0, 64, 64, false}}), 1);
+  const BeginResult run = pool.begin();
+  EXPECT_EQ(run.outcome, Begin::kStarted);
+  Pool::end(run.token);
+  for (void* block : blocks) release(block);
+}
+
+TEST_F(RecordedBlockTest, TheProfilerHearsOfTheFreeAsOfTheAllocation) {
+  std::vector<int64_t> reported;
+  CountingUpstream::reported_bytes = &reported;
+  CountingUpstream::is_profiling = true;
+  const auto recording = Recording::open();
+  void* freed_within = allocate(kMinRecordedBlockBytes + 1);
+  void* freed_later = allocate(2 * kMinRecordedBlockBytes);
+  release(freed_within);
+  recording->close();
+  release(freed_later);
+  release(freed_later);  // nobody is told of a bad free
+  CountingUpstream::is_profiling = false;
+  CountingUpstream::reported_bytes = nullptr;
+  const int64_t bytes = kMinRecordedBlockBytes;
+  EXPECT_EQ(reported, (std::vector<int64_t>{bytes + 1, 2 * bytes, -bytes - 1, -2 * bytes}));
+  expected_bad_frees_ = 1;
+}
+
 TEST_F(RecordedBlockTest, AReplayThatIsRecordedIsServedFromItsPlan) {
   Pool pool(make_layout({{0, uint64_t{1} << 20, uint64_t{1} << 20, false}}), 1);
   const BeginResult run = pool.begin();
