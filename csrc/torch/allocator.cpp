@@ -3,6 +3,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <limits>
@@ -15,8 +16,20 @@ namespace {
 
 c10::Allocator* g_torch_upstream = nullptr;
 
-// Bytes of planned blocks alive, for the profiler's "total allocated".
+// Bytes of planned blocks alive that were reported, for the profiler's "total allocated".
 std::atomic<int64_t> g_reported_bytes{0};
+
+// Adds to the total, and says what it is then. Never below 0: a block that was taken before anybody listened
+// is reported only as it is given back.
+int64_t count_reported(int64_t bytes) noexcept {
+  // relaxed: a statistic, orders nothing.
+  int64_t total = g_reported_bytes.load(std::memory_order_relaxed);
+  int64_t next = 0;
+  do {
+    next = std::max<int64_t>(total + bytes, 0);
+  } while (!g_reported_bytes.compare_exchange_weak(total, next, std::memory_order_relaxed));
+  return next;
+}
 
 // The one deleter of every block that we return, planned or not: raw_deallocate() gives us an address and
 // nothing else.
@@ -30,8 +43,7 @@ void* allocate_upstream(std::size_t bytes) {
 bool profiling() noexcept { return c10::memoryProfilingEnabled(); }
 
 void report(void* block, int64_t bytes) noexcept {
-  // A statistic, orders nothing.
-  const int64_t total = g_reported_bytes.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+  const int64_t total = count_reported(bytes);
   try {
     c10::reportMemoryUsageToProfiler(block, bytes, static_cast<std::size_t>(total), 0,
                                      c10::Device(c10::kCPU));

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -19,6 +24,18 @@ def _memory_events(run: object) -> list[int]:
         for event in profiler.events()
         if event.name == "[memory]" or event.self_cpu_memory_usage
     ]
+
+
+def _sizes_and_totals(run: Callable[[], None]) -> tuple[list[int], list[int]]:
+    """Of each allocation and free in order: its bytes, and the bytes that are said to be allocated then."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    memory = sorted((event for event in events if event.get("name") == "[memory]"), key=lambda event: event["ts"])
+    return [event["args"]["Bytes"] for event in memory], [event["args"]["Total Allocated"] for event in memory]
 
 
 def _total_by_operator(run: object) -> dict[str, int]:
@@ -57,6 +74,45 @@ def test_allocations_and_frees_balance() -> None:
         events = _memory_events(run)
     assert sum(size > 0 for size in events) == sum(size < 0 for size in events) == 3 * 12
     assert sum(events) == 0
+
+
+def test_large_blocks_of_a_recorded_run_balance() -> None:
+    memomalloc.optimize(Chain())  # installs
+
+    def run() -> None:
+        with memomalloc.record():
+            for _ in range(3):
+                block = torch.empty(2**20, dtype=torch.uint8)
+                del block
+
+    sizes = _sizes_and_totals(run)[0]
+    assert [size for size in sizes if abs(size) >= 2**20] == [2**20, -(2**20)] * 3
+
+
+def test_the_total_is_never_negative_though_older_blocks_are_freed() -> None:
+    size_bytes = 4 * 2**20
+
+    def double(values: torch.Tensor) -> torch.Tensor:
+        return values + values
+
+    wrapper = memomalloc.optimize(double)
+    values = torch.ones(2**20)
+    learn(wrapper, values)
+    older = [wrapper(values)]
+
+    def run() -> None:
+        output = wrapper(values)
+        older.clear()
+        del output
+        output = wrapper(values)
+        del output
+
+    with fully_served(wrapper, runs=2):
+        sizes, totals = _sizes_and_totals(run)
+    assert sizes == [size_bytes, -size_bytes, -size_bytes, size_bytes, -size_bytes]
+    # A negative total would be a huge one, since it has no sign.
+    assert all(0 <= total < 2**40 for total in totals), totals
+    assert totals[3] - totals[2] == size_bytes
 
 
 def test_a_profile_that_begins_inside_a_run_does_no_harm() -> None:
