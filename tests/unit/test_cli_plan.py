@@ -105,11 +105,9 @@ def test_wrong_usage(path: Path, options: list[str], capsys: pytest.CaptureFixtu
     assert caught.value.code == 2
 
 
-def test_debug_shows_where_an_error_comes_from() -> None:
-    from memomalloc.errors import FileFormatError
-
-    with pytest.raises(FileFormatError):
-        main(["--debug", "plan", "none.csv"])
+def test_debug_shows_where_an_error_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--debug", "plan", "none.csv"]) == main(["plan", "none.csv"]) == 2
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_planners_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,24 +25,23 @@ class UnknownModelError(MemomallocError, LookupError):
     """No model of that name is in the suite."""
 
 
-def models_of(suite: str, user_reference: str = "") -> dict[str, Model]:
+def models_of(suite: str, user_references: Sequence[str] = ()) -> dict[str, Model]:
     """The models of a suite by name.
 
     Args:
         suite: one of :data:`SUITES`.
-        user_reference: the ``module:function`` of the suite ``user``.
+        user_references: of the suite ``user``, each a ``module:function``.
 
     Raises:
         MissingDependencyError: the suite needs a package that is not installed.
-        UserModelError: the user's function cannot be found.
+        UserModelError: one of the user's functions cannot be found, or none is named.
     """
     if suite == USER_SUITE:
-        from memomalloc.bench.user_model import user_model
+        from memomalloc.bench.user_model import user_models
 
-        models = (user_model(user_reference),)
-    else:
-        module, name = _SUITES[suite]
-        models = getattr(importlib.import_module(module), name)
+        return user_models(user_references)
+    module, name = _SUITES[suite]
+    models: Sequence[Model] = getattr(importlib.import_module(module), name)
     return {model.name: model for model in models}
 
 

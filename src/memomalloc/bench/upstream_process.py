@@ -33,14 +33,14 @@ class Request:
 
     Attributes:
         suite: of all cases.
-        user_reference: of the suite ``user``.
+        user_references: of the suite ``user``.
         seed: of torch's generator.
         effort: how long to measure.
         cases: all of the same upstream.
     """
 
     suite: str
-    user_reference: str
+    user_references: tuple[str, ...]
     seed: int
     effort: Effort
     cases: tuple[Case, ...]
@@ -55,7 +55,7 @@ class Request:
         values = json.loads(text)
         return cls(
             suite=values["suite"],
-            user_reference=values["user_reference"],
+            user_references=tuple(values["user_references"]),
             seed=values["seed"],
             effort=Effort(**values["effort"]),
             cases=tuple(Case(**case) for case in values["cases"]),
@@ -64,7 +64,7 @@ class Request:
 
 def serve(request: Request, send: Callable[[dict[str, Any]], None]) -> None:
     """Measure the cases of a request, and send what is found."""
-    models = models_of(request.suite, request.user_reference)
+    models = models_of(request.suite, request.user_references)
     wanted, found = UPSTREAMS[request.cases[0].upstream].native_name, extension.load().upstream_name()
     if found != wanted:
         raise MemomallocError(f"{wanted} was to be preloaded, but the allocator of the process is {found}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +21,19 @@ _OFFERED = ("batch", "input_size")
 
 class UserModelError(MemomallocError, ValueError):
     """The user's function cannot be found, or does not return a model with inputs."""
+
+
+def user_models(references: Sequence[str]) -> dict[str, Model]:
+    """The models of all references by name: that of the function, or the whole reference where two are called alike.
+
+    Raises:
+        UserModelError: a function cannot be found, or none is named.
+    """
+    if not references:
+        raise UserModelError("a model of your own is given as --model module:function")
+    models = {reference: user_model(reference) for reference in references}
+    times = Counter(model.name for model in models.values())
+    return {(model.name if times[model.name] == 1 else reference): model for reference, model in models.items()}
 
 
 def user_model(reference: str) -> Model:

@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("memomalloc: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`head`, a pager) has seen enough. Nothing may be written at exit either.
@@ -46,9 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (MemomallocError, OSError) as error:
         if args.debug:
-            raise
-        print(f"memomalloc: error: {error}", file=sys.stderr)
+            traceback.print_exc()
+        print(f"memomalloc: error: {_one_line(error)}", file=sys.stderr)
         return NO_PLAN if isinstance(error, CapacityError) else WRONG_INPUT
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says; those of the system without their number, which tells a person nothing."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser, and one for each command, whose errors are one line as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_INPUT, f"memomalloc: error: {message}; see `{self.prog} --help`\n")
 
 
 class _Version(argparse.Action):
@@ -63,7 +78,7 @@ class _Version(argparse.Action):
 
 def make_parser() -> argparse.ArgumentParser:
     """All commands with their options."""
-    parser = argparse.ArgumentParser(prog="memomalloc", description="Memorize the memory of an inference.")
+    parser = _Parser(prog="memomalloc", description="Memorize the memory of an inference.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")

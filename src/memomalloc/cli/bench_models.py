@@ -6,13 +6,14 @@ after each row: an interrupted session goes on with --resume. Options that take 
 
 examples:
   memomalloc bench models --suite demo --upstream glibc,jemalloc,tcmalloc,mimalloc --output results.json
-  memomalloc bench models --suite user --model my_module:build --batch 1,4 --output results.json
+  memomalloc bench models --suite user --model my_module:build,my_module:other --batch 1,4 --output results.json
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     numbers = _list_of(_positive)
     add = parser.add_argument
     add("--suite", choices=_SUITES, default="demo", help="which models (default: %(default)s)")
-    add("--model", metavar="NAMES", type=_list_of(str), default=(), help="only these; for `user`, module:function")
+    add(
+        "--model",
+        metavar="NAMES",
+        type=_list_of(str),
+        default=(),
+        help="only these; for `user`, each a module:function",
+    )
     add("--batch", metavar="N", type=numbers, default=(1, 8), help="samples of one call (default: 1,8)")
     add("--input-size", metavar="N", type=numbers, default=(), help="pixels, tokens or frames (default: the model's)")
     add("--workers", metavar="N", type=numbers, default=(1,), help="threads that call at once (default: 1)")
@@ -83,28 +90,49 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.results_file import load_model_results
     from memomalloc.bench.row_text import conclusion
     from memomalloc.bench.session import run_session
+    from memomalloc.cli import INTERRUPTED
+    from memomalloc.cli.output_file import require_folder_of
+    from memomalloc.errors import FileFormatError
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
-    request = _request(args)
+    require_folder_of(args.output)
     if args.output.exists() and not args.resume and not args.smoke:
-        console.print(f"{args.output} exists: go on with it with --resume, or name another file")
-        return 2
+        raise FileFormatError(args.output, "exists: go on with it with --resume, or name another file")
+    request = _request(args)
     repetitions = dataclasses.asdict(request.effort)
     results = Results.here(seed=args.seed, repetitions=repetitions)
     if args.resume and args.output.exists():
         results = _resumed(load_model_results(args.output), results)
 
     def on_row(row: Row) -> None:
+        # No markup: an error may have brackets.
         console.print(
-            f"{row.upstream}: {conclusion(row)}", style=None if row.status == "ok" else "red", highlight=False
+            f"{row.upstream}: {conclusion(row)}",
+            style=None if row.status == "ok" else "red",
+            highlight=False,
+            markup=False,
         )
 
-    with _ProgressLine(console) as line:
-        run_session(request, results, path=args.output, on_progress=line.show, on_row=on_row)
-    console.print(f"{len(results.rows)} rows are in {args.output}; memomalloc bench report {args.output} shows them")
+    try:
+        with _ProgressLine(console) as line:
+            run_session(request, results, path=args.output, on_progress=line.show, on_row=on_row)
+    except KeyboardInterrupt:
+        print(f"memomalloc: interrupted; {_how_to_go_on(len(results.rows), args.output)}", file=sys.stderr)
+        return INTERRUPTED
+    console.print(
+        f"{len(results.rows)} rows are in {args.output}; memomalloc bench report {args.output} shows them",
+        highlight=False,
+        markup=False,
+    )
     return 0 if all(row.status == "ok" for row in results.rows) else 1
+
+
+def _how_to_go_on(num_rows: int, path: Path) -> str:
+    if not num_rows:
+        return "no row was measured yet"
+    return f"{num_rows} rows are in {path}: go on with the same command and --resume"
 
 
 def _request(args: argparse.Namespace) -> Request:
@@ -114,8 +142,8 @@ def _request(args: argparse.Namespace) -> Request:
     from memomalloc.bench.upstream_process import Request
 
     is_user = args.suite == USER_SUITE
-    user_reference = args.model[0] if is_user and args.model else ""
-    models = models_of(args.suite, user_reference)
+    user_references = args.model if is_user else ()
+    models = models_of(args.suite, user_references)
     if args.futex:
         require_strace()
     effort = Effort(
@@ -138,7 +166,7 @@ def _request(args: argparse.Namespace) -> Request:
         modes=args.mode,
         upstreams=args.upstream,
     )
-    return Request(args.suite, user_reference, args.seed, effort, tuple(dimensions.cases(args.suite, models)))
+    return Request(args.suite, user_references, args.seed, effort, tuple(dimensions.cases(args.suite, models)))
 
 
 def _resumed(old: Results, new: Results) -> Results:
@@ -180,11 +208,15 @@ class _ProgressLine:
 
     def show(self, progress: Progress) -> None:
         """Show how far the session is."""
+        from rich.markup import escape
+
         left = "" if progress.left_s is None else f", {time.strftime('%H:%M:%S', time.gmtime(progress.left_s))} left"
         self._bar.update(
             self._task,
             completed=(progress.num_done + progress.share) / progress.num_cases,
-            description=f"{progress.num_done + 1} of {progress.num_cases}: {progress.case}: {progress.stage}{left}",
+            description=escape(
+                f"{progress.num_done + 1} of {progress.num_cases}: {progress.case}: {progress.stage}{left}"
+            ),
             refresh=True,
         )
 

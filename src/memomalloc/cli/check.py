@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
             f"({plan.arena_bytes} bytes), {plan.gap:.2%} above the lower bound"
         )
     if not fits:
-        print(_remedy(args.plan, plan.arena_bytes, plan.lower_bound_bytes, args.max_bytes), file=sys.stderr)
+        remedy = _remedy(args.plan, plan.arena_bytes, plan.lower_bound_bytes, args.max_bytes)
+        print(f"memomalloc: error: {remedy}", file=sys.stderr)
     return 0 if fits else TOO_LARGE
 
 

@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
     from memomalloc.bench import demo
     from memomalloc.bench.results import Results
+    from memomalloc.cli.output_file import require_folder_of
 
+    require_folder_of(args.json)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_TABLE_WIDTH)
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         _show(results, console, elapsed_s=time.perf_counter() - began)
         if args.json is not None:
             results.save(args.json)
-            console.print(f"All figures and samples are in {args.json}")
+            console.print(f"All figures and samples are in {args.json}", highlight=False, markup=False)
     return 0 if all(row.status == "ok" for row in results.rows) else 1
 
 
@@ -115,7 +117,8 @@ def _show(results: Results, console: Console, *, elapsed_s: float) -> None:
         return
     console.print(demo_table(results.rows))
     for row in results.rows:
-        console.print(conclusion(row), style=None if row.status == "ok" else "bold red", highlight=False)
+        # No markup: an error may have brackets.
+        console.print(conclusion(row), style=None if row.status == "ok" else "bold red", highlight=False, markup=False)
     if all(row.results_equal for row in results.rows):
         console.print("Results with and without the plan were equal bit for bit in every row.")
     console.print(

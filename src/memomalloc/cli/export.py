@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; whatever goes wrong is raised.
     """
+    from memomalloc.cli.output_file import require_folder_of
     from memomalloc.data.minimalloc_csv import write_minimalloc_csv
     from memomalloc.data.plan import Plan
     from memomalloc.data.trace import Trace
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.report.placement import Placement
     from memomalloc.report.snapshot_export import write_snapshot
 
+    require_folder_of(args.output)
     trace = Trace.load(args.trace)
     planned = plan(trace) if args.plan is None else Plan.load(args.plan)
     placement = Placement.of_plan(planned, trace=trace, title=args.trace.name)

@@ -56,10 +56,14 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; whatever goes wrong is raised.
     """
+    from memomalloc.cli.output_file import require_folder_of
+
     if args.table:
         require("rich", extra="cli", feature="memomalloc show --table")
     if args.png is not None:
         require("matplotlib", extra="plot", feature="memomalloc show --png")
+        _check_suffix(args.png)
+    require_folder_of(args.html, args.png)
     placements = _placements(args)
     title = " and ".join(path.name for path in _files(args))
     if args.html is not None:
@@ -80,6 +84,16 @@ def run(args: argparse.Namespace) -> int:
         if path is not None and not args.json:
             print(f"wrote {path}")
     return 0
+
+
+def _check_suffix(path: Path) -> None:
+    from memomalloc.errors import FileFormatError
+    from memomalloc.report.picture import SUFFIXES
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise FileFormatError(
+            path, f"a picture is written as one of {', '.join(SUFFIXES)}: end the name in one of them"
+        )
 
 
 def _files(args: argparse.Namespace) -> list[Path]:

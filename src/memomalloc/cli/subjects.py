@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import runpy
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,10 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
     try:
         with recording, contextlib.redirect_stdout(sys.stderr):
             runpy.run_path(str(path), run_name="__main__")
+    except Exception as error:
+        raise RecordingError(
+            f"{path} failed ({type(error).__name__}: {error}){_where(error, path)}: it is shown when it runs through"
+        ) from error
     except SystemExit as end:
         if end.code not in (None, 0):
             raise RecordingError(f"{path} ended with status {end.code}: it is shown when it runs through") from end
@@ -64,6 +69,12 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
     if not len(recording.trace):
         raise RecordingError(f"{path} allocated no tensor on the CPU in its main thread")
     return recording.trace
+
+
+def _where(error: Exception, path: Path) -> str:
+    """The line of the program that an error came through last; --debug shows the others."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f" at line {lines[-1]}" if lines else ""
 
 
 def placements_of(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Paul Tol's "muted": people with any colour vision can tell them apart. What is beyond is grey.
 PALETTE = ("#332288", "#ddcc77", "#44aa99", "#cc6677", "#88ccee", "#882255", "#117733", "#aa4499", "#999933")
 _REST = "#bbbbbb"
+SUFFIXES = (".png", ".svg", ".pdf")
+"""What the name of a picture may end in."""
 # Sizes have an order, and so have the colours of viridis.
 _SIZE_COLOURS = dict(
     zip(
@@ -78,11 +80,14 @@ def save_picture(placements: Sequence[Placement], path: str | Path, **options: A
     Raises:
         MissingDependencyError: matplotlib is not installed.
         OSError: the folder cannot be written to.
-        ValueError: matplotlib knows no such format.
+        ValueError: the name ends in none of `SUFFIXES`.
     """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: a picture is written as one of {', '.join(SUFFIXES)}: end the name in one of them")
     figure = draw(placements, **options)
     with atomic_file(path) as file:
-        figure.savefig(file, format=Path(path).suffix[1:] or "png", dpi=160)
+        figure.savefig(file, format=suffix[1:], dpi=160)
 
 
 def _colours(placements: Sequence[Placement], by: str, depth: int | None) -> dict[str, str]:

@@ -61,14 +61,8 @@ class Placement:
         Raises:
             InvalidPlanError: the trace is of other buffers.
         """
-        if trace is not None and (
-            len(trace) != len(plan)
-            or not np.array_equal(trace.starts, plan.starts)
-            or not np.array_equal(trace.ends, plan.ends)
-        ):
-            raise InvalidPlanError(
-                f"the plan of {len(plan)} buffers was not made from this trace of {len(trace)}: plan it again"
-            )
+        if trace is not None and (difference := _difference(plan, trace)):
+            raise InvalidPlanError(f"the plan was not made from this trace ({difference}): plan the trace again")
         return cls(
             title=title or plan.planner,
             sizes=plan.sizes,
@@ -139,6 +133,24 @@ class Placement:
         tick = self.live_bytes.peak_tick
         alive = np.flatnonzero((self.starts <= tick) & (tick < self.ends))
         return alive[np.argsort(-self.sizes[alive], kind="stable")]
+
+
+def _difference(plan: Plan, trace: Trace) -> str:
+    """In what a plan and a trace differ, of which one cannot be from the other; empty if they do not."""
+    if len(plan) != len(trace):
+        return f"it has {len(plan)} buffers, the trace {len(trace)}"
+    sizes = trace.problem(plan.alignment_bytes).sizes
+    for what, planned, traced in (
+        ("size", plan.sizes, sizes),
+        ("first tick", plan.starts, trace.starts),
+        ("last tick", plan.ends, trace.ends),
+        ("escape", plan.escapes, trace.escapes),
+    ):
+        differing = np.flatnonzero(planned != traced)
+        if len(differing):
+            i = differing[0]
+            return f"the {what} of buffer {i} is {planned[i]} in it, {traced[i]} in the trace"
+    return ""
 
 
 def _without_gaps(addresses: Int64Array, sizes: Int64Array) -> Int64Array:
