@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,8 +125,10 @@ def run_doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_healthy_program_is_told_so(tmp_path: Path) -> None:
     finished = run_doctor(str(written(tmp_path, HEALTHY)))
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "nothing of this is wrong" in finished.stdout
+    assert finished.stdout.startswith("nothing is wrong with program.py")
     assert "YES" not in finished.stdout
+    assert not re.search(r"-\d", finished.stdout)
+    assert finished.stderr.startswith("running ")
 
 
 def test_a_program_gets_its_arguments_and_may_fail(tmp_path: Path) -> None:
@@ -137,7 +141,27 @@ def test_a_program_gets_its_arguments_and_may_fail(tmp_path: Path) -> None:
         """,
     )
     finished = run_doctor(str(program), "--batch", "4")
-    assert "ValueError: given ['--batch', '4'] as __main__" in finished.stdout
+    assert finished.returncode == 2
+    verdict = finished.stdout.splitlines()[0]
+    assert verdict.startswith("program.py failed: ValueError: given ['--batch', '4'] as __main__; ")
+    assert "nothing is wrong with" not in finished.stdout
+
+
+def test_figures_for_machines(tmp_path: Path) -> None:
+    finished = run_doctor("--json", str(written(tmp_path, PROGRAMS["page-fault-bound allocation"])))
+    found = json.loads(finished.stdout)
+    assert finished.returncode == 1
+    assert found["verdict"].startswith("program.py has: page-fault-bound allocation")
+    assert found["error"] == ""
+    held = [diagnosis["name"] for diagnosis in found["diagnoses"] if diagnosis["holds"]]
+    assert held == ["page-fault-bound allocation"]
+    assert all(bool(diagnosis["remedy"]) == diagnosis["holds"] for diagnosis in found["diagnoses"])
+    finished = run_doctor("--json", str(written(tmp_path, "import time; time.sleep(0.1); raise SystemExit(3)")))
+    assert (finished.returncode, json.loads(finished.stdout)["error"]) == (2, "it ended with status 3")
+    finished = run_doctor("--json")
+    found = json.loads(finished.stdout)
+    assert (finished.returncode, found["verdict"]) == (0, "memomalloc works here")
+    assert all(finding["fine"] for finding in found["findings"])
 
 
 def test_a_program_that_is_not_there_or_dies_is_an_error(tmp_path: Path) -> None:
@@ -145,10 +169,17 @@ def test_a_program_that_is_not_there_or_dies_is_an_error(tmp_path: Path) -> None
         Examination(tmp_path / "missing.py", [])
     with pytest.raises(ExaminationError, match="not watched to its end"):
         Examination(written(tmp_path, "import os; os._exit(3)"), [])
+    finished = run_doctor(str(written(tmp_path, "import os; os.write(2, b'one\\ntwo\\n'); os.abort()")))
+    assert finished.returncode == 2
+    assert finished.stderr.splitlines()[1:] == [
+        f"memomalloc: error: {tmp_path}/program.py run as it is was not watched to its end: "
+        "it was ended by SIGABRT: two"
+    ]
 
 
 def test_the_installation_is_tried_out() -> None:
     finished = run_doctor()
+    assert finished.stdout.startswith("memomalloc works here\n")
     assert "requests of a small model served from its plan, with equal results" in finished.stdout, finished.stderr
     assert finished.returncode == 0
 

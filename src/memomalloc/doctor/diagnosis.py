@@ -48,6 +48,10 @@ def _mib(num_bytes: float) -> str:
     return f"{num_bytes / MIB:,.0f} MiB"
 
 
+def _grew(num_bytes: int) -> str:
+    return f"{'shrank' if num_bytes < 0 else 'grew'} by {_mib(abs(num_bytes))}"
+
+
 def _matters(num_bytes: int, observation: Observation) -> bool:
     return num_bytes >= max(MIN_BYTES, MIN_SHARE * observation.samples[-1].resident_bytes)
 
@@ -112,8 +116,8 @@ def _thread_arenas(examination: Examination) -> Diagnosis:
 def _live_tensors(examination: Examination) -> Diagnosis:
     seen = examination.plain
     figures = [
-        f"tensors that the program can reach grew by {_mib(seen.live_growth_bytes)} after the warm-up, "
-        f"and physical memory by {_mib(seen.growth_bytes)}"
+        f"tensors that the program can reach {_grew(seen.live_growth_bytes)} after the warm-up, "
+        f"and physical memory {_grew(seen.growth_bytes)}"
     ]
     # Tensors that are merely seen at another moment of a call do not make the process grow.
     holds = _matters(min(seen.live_growth_bytes, seen.growth_bytes), seen)

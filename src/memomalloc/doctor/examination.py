@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,8 @@ from memomalloc.doctor.observation import Observation
 from memomalloc.doctor.observer import RECORD_OPTION
 from memomalloc.errors import MemomallocError
 
-#: So much of what a process that died has printed last goes into the message.
-MAX_LOG_LENGTH = 1000
+#: So much of the last line that a process that died has printed goes into the message.
+MAX_LOG_LENGTH = 400
 
 
 class ExaminationError(MemomallocError, RuntimeError):
@@ -82,6 +83,12 @@ class Examination:
                 check=False,
             )
             if not out.exists():
-                said = finished.stderr.strip()[-MAX_LOG_LENGTH:] or f"status {finished.returncode}"
+                said = (finished.stderr.strip().splitlines() or [""])[-1][-MAX_LOG_LENGTH:]
+                said = f"{_ending(finished.returncode)}{': ' if said else ''}{said}"
                 raise ExaminationError(f"{self._program} run {why} was not watched to its end: {said}")
             return Observation.load(out)
+
+
+def _ending(status: int) -> str:
+    """How a process ended, by its status as `subprocess` has it."""
+    return f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with status {status}"

@@ -115,7 +115,7 @@ def observe(program: Path, arguments: list[str], *, record: bool) -> Observation
         except SystemExit as exit_:
             error = f"it ended with status {exit_.code}" if exit_.code not in (None, 0) else ""
         except Exception as raised:  # a program that fails can be diagnosed until then
-            error = f"{type(raised).__name__}: {raised}"
+            error = " ".join(f"{type(raised).__name__}: {raised}".split())
     arenas = read_arenas()
     native.release_upstream_memory()
     retained = max(watch.samples[-1].resident_bytes - resident_bytes(), 0)
