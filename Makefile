@@ -84,6 +84,7 @@ smoke: $(VENV)/installed native-release  ## the demo and the benchmarks, in thei
 	$(BIN)/memomalloc bench models --suite demo --model mobilenet_v2,bert_small --batch 1 --smoke -o build/smoke-models.json
 	$(BIN)/memomalloc bench report build/smoke-models.json -o build/smoke-report
 	$(BIN)/python benchmarks/fast_path.py --smoke
+	$(BIN)/python benchmarks/time_shares.py --smoke --batch 1
 
 .PHONY: package
 package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
@@ -105,11 +106,15 @@ stress: $(VENV)/installed  ## ten minutes of load on several wrappers, ten thous
 
 .PHONY: bench-fast-path
 bench-fast-path: native-release  ## nanoseconds of an allocate-and-free pair, beside four allocators
-	$(BIN)/python benchmarks/fast_path.py
+	$(BIN)/python benchmarks/fast_path.py --json build/fast_path.json
+
+.PHONY: bench-time
+bench-time: $(VENV)/installed  ## where the time of a replayed call goes: the kernel, each operator (a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/time_shares.py --json build/time_shares.json
 
 .PHONY: bench-models
-bench-models: $(VENV)/installed  ## latency and memory of the demo suite beside every allocator that is installed (hours)
-	$(BIN)/memomalloc bench models --suite transformers -o build/models.json --resume
+bench-models: $(VENV)/installed  ## latency and memory of transformers over four allocators, as on their page (hours)
+	$(BIN)/memomalloc bench models --suite transformers --upstream glibc,jemalloc,tcmalloc,mimalloc -o build/models.json --resume
 	$(BIN)/memomalloc bench report build/models.json -o build/models
 
 # torchvision does not import beside the CPU build of torch that .venv has: an environment of its own.
@@ -129,11 +134,12 @@ bench-paper: .venv-paper/installed  ## the models of the paper, in an environmen
 # The pages of docs/benchmarks, from what was measured; a test says when they are not.
 .PHONY: bench-pages
 bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
-	for name in demo peers paper transformers planners; do \
-	  $(BIN)/memomalloc bench report benchmarks/results/$$name.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
+	for page in demo=demo peers=peers paper=paper transformers=transformers planners=planners time=time_shares; do \
+	  name=$${page%=*}; \
+	  $(BIN)/memomalloc bench report benchmarks/results/$${page#*=}.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
 	done
 	rm -f docs/benchmarks/*/*.png docs/benchmarks/*/*.html
-	rmdir docs/benchmarks/planners
+	rmdir docs/benchmarks/planners docs/benchmarks/time
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built

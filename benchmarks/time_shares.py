@@ -1,6 +1,8 @@
 """Where the time of a planned inference goes: what a better plan could still save, and what it could not.
 
-python benchmarks/time_shares.py [--suite demo] [--batch 1,8] [--markdown FILE]
+    python benchmarks/time_shares.py --json benchmarks/results/time_shares.json
+
+The page of the documents is made from that file: ``memomalloc bench report`` knows it.
 """
 
 from __future__ import annotations
@@ -15,14 +17,13 @@ import torch
 import memomalloc
 from memomalloc.bench.process import Usage
 from memomalloc.bench.suite import models_of
-from memomalloc.data.atomic_file import atomic_file
+from memomalloc.bench.time_shares import TimeShare, TimeShares
 
-CALLS = 5
-#: Operators that are worth a column of their own; all others are summed.
-NUM_OPERATORS = 5
+#: Calls over which processor time is counted, and again as many under the profiler.
+CALLS = 10
 
 
-def shares(model: Any, batch: int, size: int) -> tuple[float, list[tuple[str, float]]]:
+def measure(model: Any, batch: int, size: int) -> TimeShare:
     """The kernel's share of the processor time of replayed calls, and that of each operator (its own time)."""
     workload = model.build(batch, size)
     with torch.inference_mode():
@@ -42,30 +43,31 @@ def shares(model: Any, batch: int, size: int) -> tuple[float, list[tuple[str, fl
     for event in profile.key_averages():
         times[event.key.removeprefix("aten::")] += event.self_cpu_time_total
     total = sum(times.values())
-    top = [(name, value / total) for name, value in times.most_common(NUM_OPERATORS)]
-    return used.kernel_s / used.cpu_s, top
+    shares = {name: time / total for name, time in times.most_common() if time / total >= 0.001}
+    return TimeShare(model.name, batch, size, used.cpu_s / CALLS * 1e3, used.kernel_s / used.cpu_s, shares)
 
 
 def main() -> None:
+    """Measure, print, and keep the figures where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", default="demo")
     parser.add_argument("--batch", default="1,8")
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    parser.add_argument("--json", type=Path, help="where to write machine, versions and figures")
     parser.add_argument("--smoke", action="store_true", help="small inputs")
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    lines = ["| model | batch | kernel | operators, of their own time |", "| --- | --- | --- | --- |"]
-    print(*lines, sep="\n")
+    results = TimeShares.here(calls=CALLS)
     for model in models_of(args.suite).values():
         for batch in map(int, args.batch.split(",")):
-            kernel, top = shares(model, batch, 32 if args.smoke else model.input_sizes[0])
-            operators = ", ".join(f"{name} {100 * share:.0f} %" for name, share in top)
-            lines.append(f"| {model.name} | {batch} | {100 * kernel:.1f} % | {operators} |")
-            print(lines[-1], flush=True)
-    if args.markdown is not None:
-        with atomic_file(args.markdown) as file:
-            file.write(("\n".join(lines) + "\n").encode())
+            row = measure(model, batch, 32 if args.smoke else model.input_sizes[0])
+            results.rows.append(row)
+            print(
+                f"{row.model} at batch {batch}: kernel {100 * row.kernel_share:.1f} %, {row.operators_text()}",
+                flush=True,
+            )
+    if args.json is not None:
+        results.save(args.json)
 
 
 if __name__ == "__main__":

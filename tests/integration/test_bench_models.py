@@ -30,7 +30,7 @@ class Layers(torch.nn.Module):
     def forward(self, x):
         self.calls += 1
         if self.what == 2:
-            raise ValueError("this model fails")
+            raise ValueError("this model fails: [red]see[/red] [16, 256]")
         if self.what == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.what == 4:
@@ -83,7 +83,8 @@ def test_whatever_a_model_does_is_its_row_and_the_session_goes_on(folder: Path) 
         6: "timed_out",
         7: "ok",
     }, finished.stdout
-    assert rows[2]["error"] == "ValueError: this model fails"
+    assert rows[2]["error"] == "ValueError: this model fails: [red]see[/red] [16, 256]"
+    assert rows[2]["error"] in finished.stdout
     assert "SIGKILL" in rows[3]["error"]
     assert "went upstream" in rows[5]["error"]
     for batch in (1, 7):
@@ -104,6 +105,9 @@ def test_an_interrupted_session_is_resumed(folder: Path) -> None:
         _, complaints = session.communicate(timeout=60)
     assert session.returncode == 130
     assert b"Traceback" not in complaints
+    assert complaints.decode() == (
+        "memomalloc: interrupted; 1 rows are in results.json: go on with the same command and --resume\n"
+    )
     wait_until_ended(session.pid)
     first = rows_in(path)
     assert [row["batch"] for row in first] == [1]
@@ -115,6 +119,15 @@ def test_an_interrupted_session_is_resumed(folder: Path) -> None:
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert [row["batch"] for row in rows_in(path)] == [1, 7]
     assert rows_in(path)[0] == first[0]
+
+
+def test_every_model_of_the_user_is_measured(folder: Path) -> None:
+    (folder / "more_models.py").write_text("from their_models import build, build as other")
+    models = "their_models:build,more_models:other,more_models:build"
+    finished = run_bench(folder, *OPTIONS, "--model", models, "--batch", "1")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    rows = rows_in(folder / "results.json")
+    assert [row["model"] for row in rows] == ["their_models:build", "other", "more_models:build"]
 
 
 def test_results_of_other_conditions_are_not_mixed(folder: Path) -> None:
@@ -171,12 +184,21 @@ def test_a_report_needs_nothing_but_itself(folder: Path) -> None:
     finished = run_bench(folder, "report", "results.json", "--output", "out", "--markdown", "report.md")
     assert finished.returncode == 0, finished.stderr
     text = (folder / "report.md").read_text()
+    assert text.startswith("# Models of your own over glibc\n")
+    headings = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert headings[:2] == ["Summary", "Pictures"]
+    assert headings[-1] == "Measured on"
+    assert re.search(r"^\| memory \| [\d.]+ GiB \|$", text, re.MULTILINE)
+    assert re.search(r"^\| load average \| \d+\.\d \|$", text, re.MULTILINE)
+    assert "whole_row_s none" in text
     assert "| build | 1 | 32 |" in text
     assert "this model fails" in text
     for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         assert (folder / picture).stat().st_size > 1000
     page = (folder / "out" / "report.html").read_text()
     assert "<svg" in page
+    assert page.index("<svg") < page.index("Measured on")
+    assert '<td class="text">build</td><td>1</td>' in page
     assert "this model fails" in page
     assert not re.search(r"(src|href)=[\"'](?!#)", page.replace('xlink:href="#', "")), "it loads something"
     assert list((folder / "out").glob("*.png"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from memomalloc.bench.results_file import load_model_results, load_results
 from memomalloc.bench.row import Row, latency_figures
 from memomalloc.errors import FileFormatError
 
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 CASE = Case("demo", "m", 1, 32)
 
 
@@ -77,3 +79,16 @@ def test_results_of_planners_are_told_from_those_of_models(tmp_path: Path) -> No
     assert load_results(tmp_path / "p.json") == planned
     with pytest.raises(FileFormatError, match="not of models"):
         load_model_results(tmp_path / "p.json")
+
+
+def test_no_limit_is_null_in_the_file(tmp_path: Path) -> None:
+    results = Results.here(seed=3, repetitions={"budget_s": 1.0, "whole_row_s": math.inf})
+    results.save(tmp_path / "r.json")
+    document = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
+    assert document["repetitions"] == {"budget_s": 1.0, "whole_row_s": None}
+    assert load_model_results(tmp_path / "r.json") == results
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.name)
+def test_results_of_the_repository_are_json(path: Path) -> None:
+    json.loads(path.read_text(), parse_constant=pytest.fail)

@@ -18,30 +18,38 @@ def planner_report(results: PlannerResults) -> Report:
     by_planner: dict[str, dict[str, Measurement]] = {}
     for row in results.rows:
         by_planner.setdefault(row.planner, {})[row.instance] = row
+    summary = ReportTable(
+        "Peak",
+        "The arena over the lower bound, 1 is the least there can be; * proven optimal. The mean is geometric.",
+        ("planner", "mean", *by_instance),
+        tuple(
+            (planner, _mean(list(rows.values())), *(_peak(rows.get(name)) for name in by_instance))
+            for planner, rows in by_planner.items()
+        ),
+        ("planner",),
+    )
     tables = [
-        conditions_table(
-            results.machine,
-            results.versions,
-            {"time limit of a search, s": f"{results.time_limit_s:g}", "seed": str(results.seed)},
-        ),
-        ReportTable("Instances", "The lower bound in MiB.", ("instance", "buffers", "lower bound"), tuple(instances)),
-        ReportTable(
-            "Peak",
-            "The arena over the lower bound, 1 is the least there can be; * proven optimal. The mean is geometric.",
-            ("planner", "mean", *by_instance),
-            tuple(
-                (planner, _mean(list(rows.values())), *(_peak(rows.get(name)) for name in by_instance))
-                for planner, rows in by_planner.items()
-            ),
-        ),
         ReportTable(
             "Time",
             "Milliseconds, with preparation and check.",
             ("planner", *by_instance),
             tuple((planner, *(_time(rows.get(name)) for name in by_instance)) for planner, rows in by_planner.items()),
+            ("planner",),
+        ),
+        ReportTable(
+            "Instances",
+            "The lower bound in MiB.",
+            ("instance", "buffers", "lower bound"),
+            tuple(instances),
+            ("instance",),
+        ),
+        conditions_table(
+            results.machine,
+            results.versions,
+            {"time limit of a search, s": f"{results.time_limit_s:g}", "seed": str(results.seed)},
         ),
     ]
-    return Report("Planners", tables)
+    return Report("Planners", summary, tables)
 
 
 def _mean(rows: list[Measurement]) -> str:

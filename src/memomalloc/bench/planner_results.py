@@ -79,4 +79,4 @@ class PlannerResults:
             "rows": [asdict(row) | {"ratio": row.ratio} for row in self.rows],
         }
         with atomic_file(path) as file:
-            file.write(json.dumps(document, indent=1).encode() + b"\n")
+            file.write(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -25,12 +26,18 @@ class ReportTable:
         note: what its columns mean; may be empty.
         columns: heads.
         rows: cells, one text for each column.
+        text_columns: heads of the columns that hold words; all others hold figures.
     """
 
     title: str
     note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    text_columns: tuple[str, ...]
+
+    def is_text(self, column: str) -> bool:
+        """Whether a column is set from the left; figures are set from the right."""
+        return column in self.text_columns
 
 
 @dataclass(frozen=True)
@@ -39,32 +46,48 @@ class Report:
 
     Attributes:
         title: the heading of the page.
-        tables: in order.
+        summary: the table to read first; the pictures follow it.
+        tables: the others, in order; the last one says what was measured on.
         without_gain: every row without a gain, and what is known about why.
     """
 
     title: str
+    summary: ReportTable
     tables: list[ReportTable]
     without_gain: list[str] = field(default_factory=list)
 
 
 def model_report(results: Results) -> Report:
     """The report of measured models."""
-    return Report("Measurements", _tables(results), _without_gain(results))
-
-
-def _tables(results: Results) -> list[ReportTable]:
     rows = sorted(results.rows, key=_order)
-    tables = [_conditions(results), _summary(rows)]
+    return Report(_title(rows), _summary(rows), _tables(rows, results), _without_gain(rows))
+
+
+_SUITE_TITLES = {
+    "demo": "The demo's models",
+    "paper": "The paper's models",
+    "transformers": "Transformers",
+    "user": "Models of your own",
+}
+
+
+def _title(rows: Sequence[Row]) -> str:
+    """What was measured, and over which allocators."""
+    suites = " and ".join(_SUITE_TITLES.get(suite, suite) for suite in dict.fromkeys(row.suite for row in rows))
+    *others, last = dict.fromkeys(row.upstream for row in rows) or ("no allocator",)
+    return f"{suites or 'Nothing'} over {' and '.join([*([', '.join(others)] if others else []), last])}"
+
+
+def _tables(rows: Sequence[Row], results: Results) -> list[ReportTable]:
+    tables = []
     for (suite, upstream), group in groupby(rows, key=lambda row: (row.suite, row.upstream)):
         measured = [row for row in group if row.ratio_median is not None]
         if measured:
             tables += [_latencies(suite, upstream, measured), _costs(suite, upstream, measured)]
-    return tables
+    return [*tables, _conditions(results)]
 
 
-def _without_gain(results: Results) -> list[str]:
-    rows = sorted(results.rows, key=_order)
+def _without_gain(rows: Sequence[Row]) -> list[str]:
     return [f"{row.upstream}: {text.conclusion(row)}" for row in rows if row.verdict != "gain"]
 
 
@@ -81,12 +104,22 @@ def _order(row: Row) -> tuple[object, ...]:
 
 def conditions_table(machine: Mapping[str, Any], versions: Mapping[str, str], others: Mapping[str, str]) -> ReportTable:
     """What something was measured on."""
-    entries = {**{name.replace("_", " "): str(value) for name, value in machine.items()}, **versions, **others}
-    return ReportTable("Measured on", "", ("what", "value"), tuple(entries.items()))
+    entries = {**dict(_machine_entry(*entry) for entry in machine.items()), **versions, **others}
+    return ReportTable("Measured on", "", ("what", "value"), tuple(entries.items()), ("what", "value"))
+
+
+def _machine_entry(name: str, value: Any) -> tuple[str, str]:
+    if name == "memory_bytes":
+        return "memory", f"{value / 2**30:.1f} GiB"
+    if name == "load_average":
+        return "load average", f"{value:.1f}"
+    return name.replace("_", " "), str(value)
 
 
 def _conditions(results: Results) -> ReportTable:
-    repetitions = ", ".join(f"{name} {value}" for name, value in results.repetitions.items())
+    repetitions = ", ".join(
+        f"{name} {'none' if value == math.inf else value}" for name, value in results.repetitions.items()
+    )
     environment = {
         upstream: " ".join(f"{name}={value}" for name, value in variables.items())
         for upstream, variables in results.environment.items()
@@ -139,10 +172,12 @@ def _summary(rows: Sequence[Row]) -> ReportTable:
             "in order",
         ),
         tuple(lines),
+        ("suite", "upstream"),
     )
 
 
 _CASE_COLUMNS = ("model", "batch", "size", "workers", "threads", "mode")
+_CASE_TEXTS = ("model", "mode")
 
 
 def _case_cells(row: Row) -> tuple[str, ...]:
@@ -179,6 +214,7 @@ def _latencies(suite: str, upstream: str, rows: Sequence[Row]) -> ReportTable:
             )
             for row in rows
         ),
+        (*_CASE_TEXTS, "verdict"),
     )
 
 
@@ -206,4 +242,5 @@ def _costs(suite: str, upstream: str, rows: Sequence[Row]) -> ReportTable:
             )
             for row in rows
         ),
+        _CASE_TEXTS,
     )

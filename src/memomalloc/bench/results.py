@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,13 @@ class Results:
             "machine": self.machine,
             "versions": self.versions,
             "seed": self.seed,
-            "repetitions": self.repetitions,
+            # JSON has no infinity: no limit is null.
+            "repetitions": {name: None if value == math.inf else value for name, value in self.repetitions.items()},
             "environment": self.environment,
         }
         # One line for each row: samples one below the other would make thousands of lines.
-        rows = ",\n".join(json.dumps(row.as_dict()) for row in self.rows)
-        text = json.dumps(document, indent=1).removesuffix("\n}") + f',\n "rows": [\n{rows}\n ]\n}}\n'
+        rows = ",\n".join(json.dumps(row.as_dict(), allow_nan=False) for row in self.rows)
+        text = json.dumps(document, indent=1, allow_nan=False).removesuffix("\n}") + f',\n "rows": [\n{rows}\n ]\n}}\n'
         with atomic_file(path) as file:
             file.write(text.encode())
 
@@ -79,7 +81,7 @@ class Results:
             machine=dict(document["machine"]),
             versions=dict(document["versions"]),
             seed=int(document["seed"]),
-            repetitions=dict(document["repetitions"]),
+            repetitions={name: math.inf if value is None else value for name, value in document["repetitions"].items()},
             environment=dict(document["environment"]),
             rows=[Row.from_dict(row) for row in document["rows"]],
         )

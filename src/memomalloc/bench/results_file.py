@@ -7,26 +7,36 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memomalloc.bench import planner_results, results
+from memomalloc.bench import planner_results, results, time_shares
 from memomalloc.bench.planner_results import PlannerResults
 from memomalloc.bench.results import Results
+from memomalloc.bench.time_shares import TimeShares
 from memomalloc.errors import FileFormatError
 
-_KINDS: dict[str, Callable[[dict[str, Any]], Results | PlannerResults]] = {
+AnyResults = Results | PlannerResults | TimeShares
+
+_KINDS: dict[str, Callable[[dict[str, Any]], AnyResults]] = {
     results.FORMAT: Results.from_document,
     planner_results.FORMAT: PlannerResults.from_document,
+    time_shares.FORMAT: TimeShares.from_document,
 }
 
 
-def load_results(path: str | Path) -> Results | PlannerResults:
-    """Read a file of ``memomalloc bench models`` or ``memomalloc bench planners``.
+def load_results(path: str | Path) -> AnyResults:
+    """Read a file of ``memomalloc bench models``, ``memomalloc bench planners`` or ``benchmarks/time_shares.py``.
 
     Raises:
-        OSError: it cannot be read.
-        FileFormatError: it is no results file.
+        FileFormatError: it cannot be read, or is no results file.
     """
     try:
-        document = json.loads(Path(path).read_bytes())
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise FileFormatError(
+            path,
+            f"{error.strerror}; name a file that `memomalloc bench models --output` or `bench planners --json` wrote",
+        ) from error
+    try:
+        document = json.loads(content)
         return _KINDS[document["format"]](document)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FileFormatError(path, f"not a results file: {error!r}") from error
@@ -36,10 +46,9 @@ def load_model_results(path: str | Path) -> Results:
     """Read a file of ``memomalloc bench models``.
 
     Raises:
-        OSError: it cannot be read.
-        FileFormatError: it is none.
+        FileFormatError: it cannot be read, or is none.
     """
     loaded = load_results(path)
     if not isinstance(loaded, Results):
-        raise FileFormatError(path, "results of planners, not of models")
+        raise FileFormatError(path, "results of something else, not of models")
     return loaded

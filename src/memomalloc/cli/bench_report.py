@@ -1,6 +1,8 @@
 """Write what was measured as Markdown, pictures and one page of HTML.
 
-memomalloc bench report results.json --output report
+examples:
+  memomalloc bench report results.json
+  memomalloc bench report results.json --output report --markdown docs/report.md
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ HELP = "write results as Markdown, pictures and an HTML page"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "results", metavar="RESULTS", type=Path, help="a file of `memomalloc bench models` or `bench planners`"
+        "results", metavar="RESULTS", type=Path, help="a file of `memomalloc bench models` or `bench planners --json`"
     )
     parser.add_argument(
         "--output", "-o", metavar="DIR", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"
@@ -28,19 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the files."""
     from memomalloc.bench.planner_report import planner_report
+    from memomalloc.bench.planner_results import PlannerResults
     from memomalloc.bench.plots import draw
     from memomalloc.bench.report_markdown import markdown
     from memomalloc.bench.report_page import page
     from memomalloc.bench.report_tables import model_report
     from memomalloc.bench.results import Results
     from memomalloc.bench.results_file import load_results
+    from memomalloc.bench.time_shares import time_report
+    from memomalloc.cli.output_file import require_folder_of
     from memomalloc.data.atomic_file import atomic_file
 
+    require_folder_of(args.markdown)
     results = load_results(args.results)
+    drawn: dict[str, dict[str, bytes]] = {}
     if isinstance(results, Results):
         report, drawn = model_report(results), draw(results)
+    elif isinstance(results, PlannerResults):
+        report = planner_report(results)
     else:
-        report, drawn = planner_report(results), {}
+        report = time_report(results)
     command = f"memomalloc bench report {args.results}"
     args.output.mkdir(parents=True, exist_ok=True)
     text_path = args.markdown or args.output / "report.md"
