@@ -5,17 +5,20 @@ prints a table of medians in nanoseconds a pair. Build it first:
 
     cmake -S . -B build/native-release -G Ninja -DMEMOMALLOC_NATIVE_TESTS=ON
     cmake --build build/native-release --target fast_path_benchmark
+    python benchmarks/fast_path.py --json benchmarks/results/fast_path.json
 """
 
 import argparse
 import json
 import os
-import platform
+import re
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from memomalloc.bench.machine import describe_machine, describe_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_BINARY = ROOT / "build" / "native-release" / "tests" / "native" / "fast_path_benchmark"
@@ -71,6 +74,14 @@ def table_rows(results: list[dict[str, Any]]) -> list[tuple[str, str, float, flo
     return rows
 
 
+def rounded(workloads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The samples of each workload to hundredths of a nanosecond: more digits say nothing."""
+    return [
+        {name: [round(ns, 2) for ns in value] if isinstance(value, list) else value for name, value in workload.items()}
+        for workload in workloads
+    ]
+
+
 def main() -> None:
     """Measure, print the table, and keep the raw samples where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,13 +108,14 @@ def main() -> None:
         print(f"{name:10}{allocator:12}{upstream_ns:12.1f}{added_ns:19.1f}{replay_ns:11.1f}")
     if arguments.json is not None:
         document = {
-            "machine": platform.platform(),
-            "processor": platform.processor(),
-            "num_cpus": os.cpu_count(),
+            "machine": describe_machine(),
+            "versions": describe_versions(),
             "rounds": rounds,
-            "results": results,
+            "results": [{**result, "workloads": rounded(result["workloads"])} for result in results],
         }
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+        # Samples in one line: one below the other they would make thousands.
+        text = re.sub(r"\[[^][{}]*\]", lambda samples: " ".join(samples[0].split()), json.dumps(document, indent=1))
+        arguments.json.write_text(text + "\n")
 
 
 if __name__ == "__main__":

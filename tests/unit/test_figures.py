@@ -1,9 +1,10 @@
-"""The figures in README are those of the results file that it names."""
+"""The figures in README are those of the results files that it names."""
 
 from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,31 @@ def test_a_row_has_the_measured_figures(cells: list[str], measured: dict[tuple[s
         f"{_mebibytes(row['upstream_peak_bytes'])} → {_mebibytes(row['planned_peak_bytes'])}",
         "yes" if row["arena_bytes"] == row["lower_bound_bytes"] else "no",
     ]
+
+
+def test_nanoseconds_are_those_of_the_fast_path() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "fast_path.json").read_text())
+    (glibc,) = (result for result in document["results"] if result["upstream"] == "glibc")
+    claimed = re.search(r"takes (\d+) to (\d+) ns from the plan, at any size; glibc takes (\d+) to (\d+) ", README)
+    assert claimed is not None
+    replay, upstream = (
+        [statistics.median(workload[name]) for workload in glibc["workloads"]] for name in ("replay_ns", "upstream_ns")
+    )
+    assert [int(figure) for figure in claimed.groups()] == [
+        round(figure) for figure in (min(replay), max(replay), min(upstream), max(upstream))
+    ]
+
+
+def test_readme_is_one_screen() -> None:
+    assert len(README.splitlines()) <= 50
+
+
+def test_the_citation_names_the_version_of_the_package() -> None:
+    import memomalloc
+
+    version = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert version is not None
+    assert version[1].strip("'\"") == memomalloc.__version__
 
 
 def _milliseconds(value: float) -> str:
