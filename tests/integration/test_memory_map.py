@@ -14,6 +14,7 @@ import pytest
 
 import memomalloc
 from memomalloc.data import Trace
+from memomalloc.data.origin import Origin
 from memomalloc.report.html_page import write_page
 from memomalloc.report.placement import Placement
 from sample_traces import MIB, large_trace, small_trace
@@ -136,6 +137,8 @@ def test_what_is_where(visit: Callable[..., Visit]) -> None:
     placement = placed(small_trace())
     here = visit(placement)
     assert "buffers 5 · arena 7.00 MiB" in here.text(".facts")
+    # The output has a place of its own from the first tick on.
+    assert "lower bound 7.00 MiB (peak 5.00 MiB + 2.00 MiB kept for outputs)" in here.text(".facts")
     assert "peak, tick 3: 5.00 MiB alive" in here.text(".now")
     # The middle of buffer 1, ticks [1, 5) of 12, has the colour of its group in the list.
     height = placement.extent_bytes * 1.02
@@ -237,6 +240,38 @@ def test_the_keyboard_does_it_all(visit: Callable[..., Visit]) -> None:
     assert not here.page.evaluate("document.getElementById('keys').open")
 
 
+def test_the_choice_of_a_key_is_shown_until_the_pointer_moves(visit: Callable[..., Visit]) -> None:
+    placement = placed(small_trace())
+    here = visit(placement)
+    share = (placement.offsets[1] + placement.sizes[1] * 0.4) / (placement.extent_bytes * 1.02)
+    x, y = here.point(2.5 / 12, share)
+    here.page.mouse.click(x, y)
+    here.settle()
+    assert here.chosen_buffer() == "scratch · 3.00 MiB"
+    here.press("n")
+    assert here.chosen_buffer() == "relu · 1.00 MiB"
+    assert here.page.locator(".tip").count() == 0
+    here.page.mouse.move(x + 1, y)
+    here.settle()
+    assert here.chosen_buffer() == "scratch · 3.00 MiB"
+    here.press("Escape")
+    assert here.chosen_buffer() == "Point at a buffer"
+
+
+def test_the_tip_lies_on_its_buffer_where_there_is_room(visit: Callable[..., Visit]) -> None:
+    placement = placed(small_trace())
+    here = visit(placement)
+    extent = placement.extent_bytes * 1.02
+    here.hover(2.5 / 12, (placement.offsets[1] + placement.sizes[1] * 0.4) / extent)
+    tip = here.page.locator(".tip").bounding_box()
+    left, bottom = here.point(1 / 12, placement.offsets[1] / extent)
+    right, top = here.point(5 / 12, (placement.offsets[1] + placement.sizes[1]) / extent)
+    assert left <= tip["x"]
+    assert tip["x"] + tip["width"] <= right
+    assert top <= tip["y"]
+    assert tip["y"] + tip["height"] <= bottom
+
+
 def test_drag_moves_and_shift_drag_frames(visit: Callable[..., Visit]) -> None:
     here = visit(placed(large_trace(2000), planner="skyline"))
     right = here.tick_at(1 - 1e-3)
@@ -302,9 +337,32 @@ def test_a_plan_alone_is_coloured_by_size(visit: Callable[..., Visit]) -> None:
     here = visit(Placement.of_plan(memomalloc.plan(small_trace())))
     assert here.page.locator("#by option").all_inner_texts() == ["size"]
     assert here.page.is_disabled("#search")
+    assert "--trace" in here.page.get_attribute("#search", "placeholder")
     assert here.page.locator("#groups tbody button").all_inner_texts() == [
         "16 to 64 KiB", "256 KiB to 1 MiB", "1 to 4 MiB",
     ]  # fmt: skip
+
+
+def test_labels_that_do_not_fit_end_in_an_ellipsis(visit: Callable[..., Visit]) -> None:
+    name = "a_name_that_is_far_too_long_for_the_rectangle_of_its_buffer"
+    origin = Origin((f"aten::{name}",), "module", None, "output", 0)
+    trace = Trace.from_arrays([MIB, MIB], [0, 9], [9, 10], [False, False], end_tick=10, origins=[origin, origin])
+    here = visit(placed(trace))
+    here.page.evaluate(
+        """() => {
+          const fill = CanvasRenderingContext2D.prototype.fillText;
+          window.texts = [];
+          CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+            window.texts.push(text);
+            fill.call(this, text, ...place);
+          };
+        }"""
+    )
+    here.press("+", "0")
+    texts = here.page.evaluate("window.texts")
+    (clipped,) = {text for text in texts if text.endswith("\u2026")}
+    assert name.startswith(clipped[:-1])
+    assert len(clipped) > 3
 
 
 def test_light_and_dark(visit: Callable[..., Visit]) -> None:

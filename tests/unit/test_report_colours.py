@@ -56,3 +56,11 @@ def test_any_two_colours_differ(palette: str, vision: str) -> None:
     assert len(colours) >= 7
     for one, other in itertools.combinations(colours, 2):
         assert np.linalg.norm(lab(one, vision) - lab(other, vision)) >= LEAST_DISTANCE, (one, other)
+
+
+def test_a_group_has_the_same_hue_on_light_and_dark_paper() -> None:
+    light, dark = palettes()["light"], palettes()["dark"]
+    assert len(light) == len(dark)
+    for one, other in zip(light, dark, strict=True):
+        turn = np.arctan2(*lab(one, "usual")[:0:-1]) - np.arctan2(*lab(other, "usual")[:0:-1])
+        assert abs((np.degrees(turn) + 180) % 360 - 180) < 20, (one, other)

@@ -1,9 +1,10 @@
-// Colours that people with any colour vision can tell apart: Paul Tol's "muted" on light and "light" on dark paper, and
-// the ordered viridis for sizes. Groups beyond the palette share its colours, paler.
+// Colours that people with any colour vision can tell apart: Paul Tol's "muted" on light paper; on dark paper brighter
+// ones of the same hues in the same order, so that a group keeps its hue. The ordered viridis is for sizes. Groups beyond
+// the palette share its colours, paler.
 
 const PALETTES = {
   light: ["#332288", "#ddcc77", "#44aa99", "#cc6677", "#88ccee", "#882255", "#117733", "#aa4499", "#999933"],
-  dark: ["#77aadd", "#ee8866", "#44bb99", "#eedd88", "#ffaabb", "#bbcc33", "#99ddff"],
+  dark: ["#7280de", "#c1c766", "#0da18e", "#ff7fad", "#6dcbf8", "#ce456d", "#64954b", "#bf75bd", "#a48c24"],
 };
 const VIRIDIS = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
 

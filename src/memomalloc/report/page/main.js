@@ -54,7 +54,7 @@ class State {
     this.view = new View(
       Math.min(...this.tables.map((buffers) => buffers.firstTick)), Math.max(...this.tables.map((buffers) => buffers.endTick)),
       Math.max(...data.layouts.map((layout) => layout.extentBytes)));
-    Object.assign(this, { tick: null, hovered: null, chosen: null, group: null, query: "", masks: new Map() });
+    Object.assign(this, { tick: null, hovered: null, chosen: null, group: null, query: "", keyed: false, masks: new Map() });
     this.hasOrigins = this.tables.some((buffers) => buffers.hasOrigins);
     this.by = data.by;
     this.depth = Math.max(...this.tables.map((buffers) => buffers.moduleDepth));
@@ -135,9 +135,16 @@ class State {
     if (!same) this.sidebar.showDetails();
   }
 
+  forgetPointer() {
+    Object.assign(this, { tick: null, hovered: null, keyed: true });
+    for (const pane of this.panes) { pane.hideTip(); pane.curve.point(null); }
+  }
+
   // i < 0: let go of the chosen buffer.
   choose(buffers, i, intoView = false) {
     this.chosen = i < 0 ? null : { buffers, i };
+    // What a key or a list chooses is shown until the pointer moves again.
+    if (intoView || i < 0) this.forgetPointer();
     if (this.chosen && intoView) this.moveIntoView(buffers, i);
     for (const pane of this.panes) pane.drawAbove();
     this.sidebar.showDetails();
@@ -209,6 +216,10 @@ function wireControls(state) {
 
   const search = document.getElementById("search");
   search.disabled = !state.hasOrigins;
+  if (search.disabled) {
+    search.placeholder = "No origins to search: show the plan with --trace";
+    search.title = "A plan alone does not know who asked for its buffers. memomalloc show PLAN --trace TRACE does.";
+  }
   search.addEventListener("input", () => state.search(search.value));
   search.addEventListener("keydown", (event) => {
     if (event.key === "Enter") state.step(event.shiftKey ? -1 : 1);

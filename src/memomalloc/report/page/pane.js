@@ -36,14 +36,18 @@ class Pane {
     const facts = [["buffers", count(buffers.length)], [layout.extentName, byteText(layout.extentBytes)]];
     if (layout.lowerBoundBytes !== null) {
       const gap = layout.lowerBoundBytes ? layout.extentBytes / layout.lowerBoundBytes - 1 : 0;
-      facts.push(["lower bound", byteText(layout.lowerBoundBytes)]);
+      // An escape's place is nobody else's from the first tick to the last: no plan can be as small as the peak.
+      const reserved = layout.lowerBoundBytes - buffers.peakLiveBytes;
+      const why = reserved > 0 && buffers.escapeIndices.length
+        ? ` (peak ${byteText(buffers.peakLiveBytes)} + ${byteText(reserved)} kept for outputs)` : "";
+      facts.push(["lower bound", byteText(layout.lowerBoundBytes), why]);
       facts.push(["gap", `${(100 * gap).toFixed(gap && gap < 0.01 ? 2 : 1)} %${layout.provenOptimal ? ", optimal" : ""}`]);
     }
     facts.push(["without reuse", byteText(buffers.totalBytes)]);
-    return facts.flatMap(([name, value], i) => {
+    return facts.flatMap(([name, value, why = ""], i) => {
       const bold = document.createElement("b");
       bold.textContent = value;
-      return [`${i ? " · " : ""}${name} `, bold];
+      return [`${i ? " · " : ""}${name} `, bold, why];
     });
   }
 
@@ -125,10 +129,11 @@ class Pane {
       context.clip();
       context.fillStyle = isBright(rgb(colours[groupOf[i]])) ? "#000000" : "#ffffff";
       context.font = `${11 * dpr}px system-ui, DejaVu Sans, sans-serif`;
-      context.fillText(this.buffers.nameOf(i), plot.left * dpr + x0 + 4 * dpr, plot.top * dpr + y0 + 3 * dpr);
+      const room = x1 - x0 - 10 * dpr;
+      context.fillText(fitted(context, this.buffers.nameOf(i), room), plot.left * dpr + x0 + 4 * dpr, plot.top * dpr + y0 + 3 * dpr);
       if (y1 - y0 >= 30 * dpr) {
         context.globalAlpha = 0.85;
-        context.fillText(byteText(this.buffers.sizes[i]), plot.left * dpr + x0 + 4 * dpr, plot.top * dpr + y0 + 16 * dpr);
+        context.fillText(fitted(context, byteText(this.buffers.sizes[i]), room), plot.left * dpr + x0 + 4 * dpr, plot.top * dpr + y0 + 16 * dpr);
       }
       context.restore();
     }
@@ -221,8 +226,13 @@ class Pane {
       if (event.shiftKey && pointers.size === 1) frame = { ...place(event), element: map.appendChild(document.createElement("div")) };
       if (frame) frame.element.className = "frame";
     });
+    let last = null;
     map.addEventListener("pointermove", (event) => {
       const now = place(event), before = pointers.get(event.pointerId);
+      // A pointer that rests may be told to move when what lies under it changes: no reason to undo what a key did.
+      if (state.keyed && last && last.x === now.x && last.y === now.y) return;
+      state.keyed = false;
+      last = now;
       if (!before) { this.hover(now); return; }
       moved += Math.hypot(now.x - before.x, now.y - before.y);
       if (frame) {
@@ -258,7 +268,7 @@ class Pane {
     };
     map.addEventListener("pointerup", release);
     map.addEventListener("pointercancel", release);
-    map.addEventListener("pointerleave", () => this.hover(null));
+    map.addEventListener("pointerleave", () => { last = null; this.hover(null); });
     map.addEventListener("dblclick", () => state.zoomToChosen());
   }
 
@@ -267,15 +277,67 @@ class Pane {
     const inside = at && at.x >= plot.left && at.x < plot.left + plot.width && at.y >= plot.top && at.y < plot.top + plot.height;
     const i = inside ? this.bufferAt(at.x, at.y) : -1;
     state.hover(inside ? this.tickAt(at.x) : null, i < 0 ? null : { buffers: this.buffers, i });
-    this.tip?.remove();
-    this.tip = null;
+    this.hideTip();
     if (i < 0) return;
     const asker = this.buffers.askerOf(i);
     this.tip = makeTip(this.buffers.nameOf(i), byteText(this.buffers.sizes[i]), asker?.module);
     this.map.append(this.tip);
-    const left = at.x + 16 + this.tip.offsetWidth > this.map.clientWidth ? at.x - 12 - this.tip.offsetWidth : at.x + 16;
-    Object.assign(this.tip.style, { left: `${left}px`, top: `${Math.min(at.y + 14, this.map.clientHeight - this.tip.offsetHeight)}px` });
+    const { left, top } = this.tipPlace(at, i, this.tip.offsetWidth, this.tip.offsetHeight);
+    Object.assign(this.tip.style, { left: `${left}px`, top: `${top}px` });
   }
+
+  hideTip() {
+    this.tip?.remove();
+    this.tip = null;
+  }
+
+  // Where the tip of a buffer hides least: on the buffer itself if there is room, else beside the pointer where the
+  // fewest others are.
+  tipPlace(at, i, width, height) {
+    const { buffers, layout, map } = this;
+    const box = {
+      x0: Math.max(this.xOf(buffers.starts[i]), 0), x1: Math.min(this.xOf(buffers.ends[i]), map.clientWidth),
+      y0: Math.max(this.yOf(layout.offsets[i] + buffers.sizes[i]), 0), y1: Math.min(this.yOf(layout.offsets[i]), map.clientHeight),
+    };
+    const clamp = (value, low, high) => Math.max(low, Math.min(value, high));
+    if (box.x1 - box.x0 >= width + 4 && box.y1 - box.y0 >= height + 4) {
+      return { left: clamp(at.x + 14, box.x0 + 2, box.x1 - width - 2), top: clamp(at.y + 14, box.y0 + 2, box.y1 - height - 2) };
+    }
+    const places = [at.x + 14, at.x - 14 - width].flatMap((x) => [at.y + 14, at.y - 14 - height, box.y1 + 4, box.y0 - 4 - height].map((y) => (
+      { left: clamp(x, 0, map.clientWidth - width), top: clamp(y, 0, map.clientHeight - height) })));
+    const hidden = places.map(({ left, top }) => this.numOthersUnder(left, top, width, height, i, at));
+    return places[hidden.indexOf(Math.min(...hidden))];
+  }
+
+  // How much of a rectangle lies on other buffers than i, in samples; one that hides the pointer is worst.
+  numOthersUnder(left, top, width, height, i, at) {
+    if (at.x >= left - 2 && at.x <= left + width + 2 && at.y >= top - 2 && at.y <= top + height + 2) return Infinity;
+    const { plot, image, buffers, layout } = this, dpr = devicePixelRatio, paper = rgb(cssColour("--paper")), grid = rgb(cssColour("--grid"));
+    let found = 0;
+    for (let row = 0; row < 5; row++) {
+      for (let column = 0; column < 9; column++) {
+        const x = left + (width * column) / 8, y = top + (height * row) / 4;
+        const px = Math.floor((x - plot.left) * dpr), py = Math.floor((y - plot.top) * dpr);
+        if (px < 0 || py < 0 || px >= image.width || py >= image.height) continue;
+        const tick = this.tickAt(x), offset = this.offsetAt(y) - layout.offsets[i];
+        if (tick >= buffers.starts[i] && tick < buffers.ends[i] && offset >= 0 && offset < buffers.sizes[i]) continue;
+        const colour = image.data.subarray(4 * (py * image.width + px), 4 * (py * image.width + px) + 3);
+        if (![paper, grid].some((empty) => empty.every((value, channel) => value === colour[channel]))) found++;
+      }
+    }
+    return found;
+  }
+}
+
+// As much of a text as there is room for, with an ellipsis where some of it is left out.
+function fitted(context, text, room) {
+  if (context.measureText(text).width <= room) return text;
+  let low = 0, high = text.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (context.measureText(`${text.slice(0, middle)}…`).width <= room) low = middle; else high = middle - 1;
+  }
+  return low > 0 ? `${text.slice(0, low)}…` : "";
 }
 
 function makeTip(name, size, module) {
