@@ -76,6 +76,12 @@ void Arena::start_run() noexcept {
   counts_ = {};
   deviating_.count = 0;
   reports_ = g_upstream.profiling();
+  if (!reports_ && std::exchange(has_reported_, false)) {
+    // The runs to come do not say what they take: nothing may look as if they had.
+    for (uint32_t place = 0; place < layout_->num_places(); ++place) {
+      reported_bytes_[place].store(0, std::memory_order_relaxed);
+    }
+  }
   is_careful_ = reports_ || layout_->askers() != nullptr;
   // relaxed: see give_back().
   is_watched_.store(reports_ || poison_, std::memory_order_relaxed);
@@ -116,7 +122,12 @@ bool Arena::is_blocked_or_follows_blocked(uint32_t k) const noexcept {
 
 void* Arena::take_carefully(std::size_t bytes) noexcept {
   void* block = take_unreported(bytes);
-  if (block != nullptr && reports_) g_upstream.report(block, static_cast<int64_t>(last_served_->size));
+  if (block != nullptr && reports_) {
+    // relaxed: whoever frees the block got it after this.
+    reported_bytes_[last_place_].store(bytes, std::memory_order_relaxed);
+    has_reported_ = true;
+    g_upstream.report(block, static_cast<int64_t>(bytes));
+  }
   return block;
 }
 
@@ -171,7 +182,7 @@ uint32_t Arena::find_match(uint64_t wanted) const noexcept {
 }
 
 void* Arena::serve(uint32_t slot, uint32_t place, uint64_t offset) noexcept {
-  last_served_ = &slots_[slot];
+  last_place_ = place;
   return occupy(slots_[slot], place, offset);
 }
 
@@ -217,7 +228,10 @@ bool Arena::give_back_carefully(void* block, bool report) noexcept {
   // relaxed: as in is_live().
   const Slot& slot = slots_[occupants_[place].load(std::memory_order_relaxed) - 1];
   if (poison_) std::memset(block, kPoison, slot.size);
-  if (report) g_upstream.report(block, -static_cast<int64_t>(slot.size));
+  // As upstream has it: what the profiler was not told of is not told to be gone.
+  // relaxed: as in is_live().
+  const uint64_t reported_bytes = reported_bytes_[place].exchange(0, std::memory_order_relaxed);
+  if (report && reported_bytes != 0) g_upstream.report(block, -static_cast<int64_t>(reported_bytes));
   vacate(place);
   return true;
 }
@@ -254,6 +268,8 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, std::shar
   // Value-initialised: every place is free. An empty plan maps a granule all the same, so that "mapped" means
   // "in use".
   std::unique_ptr<std::atomic<uint32_t>[]> occupants(new std::atomic<uint32_t>[layout->num_places() + 1]());
+  std::unique_ptr<std::atomic<uint64_t>[]> reported_bytes(
+      new std::atomic<uint64_t>[layout->num_places() + 1]());
   std::vector<uint32_t> blocked_in_run(layout->num_slots(), 0);
   const uint64_t bytes = std::max<uint64_t>(layout->mapped_bytes(), 1);
   std::byte* base = g_range.map(bytes, arena);
@@ -263,6 +279,8 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, std::shar
   budget->take(bytes);
 
   arena->occupants_ = std::move(occupants);
+  arena->reported_bytes_ = std::move(reported_bytes);
+  arena->has_reported_ = false;
   arena->blocked_in_run_ = std::move(blocked_in_run);
   arena->run_stamp_ = 0;
   arena->base_ = base;
@@ -318,6 +336,7 @@ void Arena::reap_locked() noexcept {
   layout_ = nullptr;
   layout_owner_.reset();
   occupants_.reset();
+  reported_bytes_.reset();
   blocked_in_run_ = {};
 }
 

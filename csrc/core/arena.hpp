@@ -257,7 +257,10 @@ class alignas(64) Arena {
   const Layout* layout_ = nullptr;
   const Slot* slots_ = nullptr;
   uint32_t num_slots_ = 0;
-  const Slot* last_served_ = nullptr;
+  uint32_t last_place_ = 0;  // of the last block that take_carefully() served
+  // By place: the bytes that the profiler was told of when the block there was taken; 0: it was not told.
+  std::unique_ptr<std::atomic<uint64_t>[]> reported_bytes_;
+  bool has_reported_ = false;  // some entry may be more than 0
   // How far to look ahead: requests in a row that no slot matched, all of them while the cursor was at
   // `missed_at_`.
   uint32_t num_misses_ = 0;

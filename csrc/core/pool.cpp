@@ -79,8 +79,9 @@ BeginResult Pool::begin_locked() {
 
 BeginResult Pool::begin() {
   end_runs_at_thread_exit();
-  const RegistryGuard guard(g_registry_lock);
-  return begin_locked();
+  std::unique_lock<std::mutex> lock(g_registry_lock);
+  const BeginResult result = begin_locked();
+  return started(result, lock);
 }
 
 BeginResult Pool::begin(std::chrono::nanoseconds time_limit) {
@@ -90,13 +91,22 @@ BeginResult Pool::begin(std::chrono::nanoseconds time_limit) {
   const auto deadline = std::chrono::steady_clock::now() + std::min(time_limit, kForEver);
   std::unique_lock<std::mutex> lock(g_registry_lock);
   for (;;) {
-    const BeginResult result = begin_locked();
-    if (result.outcome != Begin::kNoArena) return result;
+    BeginResult result = begin_locked();
+    if (result.outcome != Begin::kNoArena) return started(result, lock);
     ++g_num_waiting;
     const bool late = g_run_ended.wait_until(lock, deadline) == std::cv_status::timeout;
     --g_num_waiting;
-    if (late) return begin_locked();
+    if (!late) continue;
+    result = begin_locked();
+    return started(result, lock);
   }
+}
+
+BeginResult Pool::started(BeginResult result, std::unique_lock<std::mutex>& lock) noexcept {
+  // Without the lock: prefaulting takes seconds, and every other begin would wait.
+  lock.unlock();
+  if (result.outcome == Begin::kStarted) t_state.running->prefault();
+  return result;
 }
 
 Arena* Pool::longest_unused() noexcept {

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "core/arena.hpp"
@@ -58,6 +59,11 @@ class Pool {
   // did not end it.
   static RunCounts end(RunToken token) noexcept;
 
+  // Whether requests are matched by who asks, which somebody must follow during a run then.
+  bool matches_askers() const noexcept { return layout_->askers() != nullptr; }
+
+  bool prefaults() const noexcept { return options_.prefault; }
+
   PoolStats stats() const;
 
   // The first deviating requests of the last run that had any.
@@ -78,6 +84,8 @@ class Pool {
   friend RunCounts finish_run_of_thread() noexcept;
 
   BeginResult begin_locked();
+  // What is left to do for a run once the lock, which the caller holds, is given back.
+  static BeginResult started(BeginResult result, std::unique_lock<std::mutex>& lock) noexcept;
   Arena* find_free() noexcept;
   Arena* map_another();
 

@@ -4,14 +4,18 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "core/front.hpp"
 #include "core/pool.hpp"
 #include "core/recording.hpp"
 #include "core/registry.hpp"
+#include "core/thread_state.hpp"
 #include "core/upstream_memory.hpp"
 #include "torch/allocator.hpp"
 #include "torch/asker.hpp"
@@ -61,18 +65,108 @@ Handle<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> siz
   return {std::make_shared<const Layout>(buffers, arena_bytes, spare_places, match_askers)};
 }
 
-// A token where a run was started; 0: nested in another run of this thread; -1: no arena.
-int64_t as_number(BeginResult result) {
-  switch (result.outcome) {
-    case Begin::kStarted:
-      return static_cast<int64_t>(result.token);
-    case Begin::kNested:
-      return 0;
-    case Begin::kNoArena:
-      break;
+// A run as Python holds it: it ends with this object, if nobody ended it before. A signal handler of Python
+// may raise an exception between any two calls; what a call has returned is freed then, and nothing else is
+// done.
+class Run {
+ public:
+  Run(BeginResult result, bool follows_askers) : result_(result) {
+    if (result.outcome != Begin::kStarted || !follows_askers) return;
+    follow_askers();
+    follower_ = &t_state;
   }
-  return -1;
+  ~Run() { end(); }
+  Run(Run&& other) noexcept
+      : result_(std::exchange(other.result_, {Begin::kNoArena, 0})),
+        follower_(std::exchange(other.follower_, nullptr)) {}
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+  Run& operator=(Run&&) = delete;
+
+  bool started() const noexcept { return result_.outcome == Begin::kStarted; }
+  const char* outcome() const noexcept {
+    switch (result_.outcome) {
+      case Begin::kStarted:
+        return "started";
+      case Begin::kNested:
+        return "nested";
+      case Begin::kNoArena:
+        break;
+    }
+    return "no_arena";
+  }
+
+  RunCounts end() noexcept {
+    // What was begun on another thread stays there: that thread may be in a run of its own by now.
+    if (std::exchange(follower_, nullptr) == &t_state) stop_following_askers();
+    return started() && !std::exchange(ended_, true) ? Pool::end(result_.token) : RunCounts{};
+  }
+
+ private:
+  BeginResult result_;
+  const ThreadState* follower_ = nullptr;
+  bool ended_ = false;
+};
+
+// Waits in slices, between which Python's signal handlers run: Ctrl-C does not wait for an arena.
+Run begin_run(Pool& pool, double wait_s) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::nanoseconds kSlice = std::chrono::milliseconds(50);
+  constexpr double kForEver_s = 1e9;
+  BeginResult result;
+  {
+    std::optional<nb::gil_scoped_release> release;
+    if (pool.prefaults()) release.emplace();  // which may take seconds
+    result = pool.begin();
+  }
+  if (result.outcome == Begin::kNoArena && wait_s > 0) {
+    const std::chrono::duration<double> longest(std::min(wait_s, kForEver_s));
+    const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(longest);
+    while (result.outcome == Begin::kNoArena && Clock::now() < deadline) {
+      {
+        const nb::gil_scoped_release release;
+        result = pool.begin(std::min<std::chrono::nanoseconds>(kSlice, deadline - Clock::now()));
+      }
+      if (result.outcome == Begin::kNoArena && PyErr_CheckSignals() != 0) throw nb::python_error();
+    }
+  }
+  return {result, pool.matches_askers()};
 }
+
+// A lock that nobody waits for. Python's own is taken by a call and given back by another, and a signal
+// handler may raise between that and the `try`; a `with` of a native object is entered and left in one
+// instruction.
+class TryLock {
+ public:
+  class Attempt {
+   public:
+    explicit Attempt(std::shared_ptr<bool> is_taken) : is_taken_(std::move(is_taken)) {}
+    ~Attempt() { exit(); }
+    Attempt(Attempt&& other) noexcept
+        : is_taken_(std::move(other.is_taken_)), is_mine_(std::exchange(other.is_mine_, false)) {}
+    Attempt(const Attempt&) = delete;
+    Attempt& operator=(const Attempt&) = delete;
+    Attempt& operator=(Attempt&&) = delete;
+
+    // Both are called with the GIL held.
+    bool enter() noexcept {
+      is_mine_ = !std::exchange(*is_taken_, true);
+      return is_mine_;
+    }
+    void exit() noexcept {
+      if (std::exchange(is_mine_, false)) *is_taken_ = false;
+    }
+
+   private:
+    std::shared_ptr<bool> is_taken_;
+    bool is_mine_ = false;
+  };
+
+  Attempt attempt() const { return Attempt(is_taken_); }
+
+ private:
+  std::shared_ptr<bool> is_taken_ = std::make_shared<bool>(false);
+};
 
 // In the order of Deviation.
 constexpr const char* kDeviationNames[kNumDeviations] = {"size", "extra", "occupied", "blocked"};
@@ -100,6 +194,17 @@ struct RecordingWithOrigins {
         {module_call_code.ptr(), boundary_code.ptr(), std::move(library_folders)});
     return {origins, Recording::open(origins)};
   }
+
+  RecordingWithOrigins(std::shared_ptr<OriginCapture> capture, std::shared_ptr<Recording> recording)
+      : origins(std::move(capture)), events(std::move(recording)) {}
+  // As a run: a recording that nobody holds any more is over.
+  ~RecordingWithOrigins() {
+    if (events != nullptr) events->close();
+  }
+  RecordingWithOrigins(RecordingWithOrigins&&) noexcept = default;
+  RecordingWithOrigins(const RecordingWithOrigins&) = delete;
+  RecordingWithOrigins& operator=(const RecordingWithOrigins&) = delete;
+  RecordingWithOrigins& operator=(RecordingWithOrigins&&) = delete;
 
   nb::dict buffers() const {
     RecordedBuffers seen = events->buffers();
@@ -145,8 +250,23 @@ NB_MODULE(_runtime, module) {
   module.def("is_recording", &Recording::is_open_on_this_thread);
 
   module.def("asker_of", &asker_of, "operators"_a);
-  module.def("follow_askers", &follow_askers);
-  module.def("stop_following_askers", &stop_following_askers);
+
+  nb::class_<Run>(module, "Run")
+      .def_prop_ro("started", &Run::started)
+      .def_prop_ro("outcome", &Run::outcome)
+      // How many requests of the run went upstream, how many slots no request came for, how many of those
+      // requests only met what an earlier run, or an earlier refusal, left behind, and how many were outputs
+      // whose places all hold outputs. Zeroes where this call did not end the run.
+      .def("end", [](Run& run) {
+        const RunCounts counts = run.end();
+        return nb::make_tuple(counts.num_upstream(), counts.missing,
+                              counts.upstream[static_cast<std::size_t>(Deviation::kBlocked)], counts.kept);
+      });
+
+  nb::class_<TryLock::Attempt>(module, "Attempt")
+      .def("__enter__", &TryLock::Attempt::enter)
+      .def("__exit__", [](TryLock::Attempt& attempt, const nb::args&) { attempt.exit(); });
+  nb::class_<TryLock>(module, "TryLock").def(nb::init<>()).def("attempt", &TryLock::attempt);
 
   nb::class_<Handle<const Layout>>(module, "Layout")
       .def_static("compile", &compile_layout, "offsets"_a, "sizes"_a, "smallest_sizes"_a, "escapes"_a,
@@ -179,14 +299,7 @@ NB_MODULE(_runtime, module) {
           },
           "layout"_a, "max_arenas"_a, "budget"_a.none(), "poison"_a = false, "prefault"_a = false,
           "huge_pages"_a = false)
-      .def("begin", [](Pool& pool) { return as_number(pool.begin()); })
-      .def(
-          "begin_waiting",
-          [](Pool& pool, double time_limit_s) {
-            const nb::gil_scoped_release release;
-            return as_number(pool.begin(std::chrono::nanoseconds(static_cast<int64_t>(time_limit_s * 1e9))));
-          },
-          "time_limit_s"_a)
+      .def("begin", &begin_run, "wait_s"_a = 0.0)
       .def(
           "release_pages",
           [](Pool& pool, double idle_for_s) {
@@ -218,14 +331,6 @@ NB_MODULE(_runtime, module) {
         result["mapped_bytes"] = stats.mapped_bytes;
         return result;
       });
-  // How many requests of the run went upstream, how many slots no request came for, and how many of those
-  // requests only met what an earlier run, or an earlier refusal, left behind.
-  module.def("end", [](int64_t token) {
-    const RunCounts counts = Pool::end(static_cast<RunToken>(token));
-    return nb::make_tuple(counts.num_upstream(), counts.missing,
-                          counts.upstream[static_cast<std::size_t>(Deviation::kBlocked)], counts.kept);
-  });
-
   nb::class_<RecordingWithOrigins>(module, "Recording")
       .def_static("open", &RecordingWithOrigins::open, "module_call_code"_a, "boundary_code"_a,
                   "library_folders"_a)

@@ -135,8 +135,8 @@ def _validated(payload: dict[str, Any], path: str | Path, max_arena_bytes: int) 
     problem = plan.problem  # validates sizes, lifetimes and alignments
     if (problem.sizes != plan.sizes).any():
         raise FileFormatError(path, f"sizes must be multiples of alignment_bytes: {_REMEDY}")
-    if ((plan.smallest_sizes < 0) | (plan.smallest_sizes > plan.sizes)).any():
-        raise FileFormatError(path, f"smallest_sizes must be between 0 and sizes: {_REMEDY}")
+    if ((plan.smallest_sizes < np.minimum(plan.sizes, 1)) | (plan.smallest_sizes > plan.sizes)).any():
+        raise FileFormatError(path, f"smallest_sizes must be between 1 and sizes: {_REMEDY}")
     check(problem, plan.offsets)
     arena = int(np.max(plan.offsets + plan.sizes, initial=0))
     if arena != plan.arena_bytes:

@@ -81,10 +81,9 @@ def _share_in_common(traces: Sequence[Trace], with_source: bool) -> float:
 
 def _align(merged: list[_Aligned], number: int, tokens: list[Hashable]) -> list[_Aligned]:
     """Put the buffers of one more trace beside those that they match, and the others between."""
-    matcher = SequenceMatcher(None, [entry.token for entry in merged], tokens, autojunk=False)
     result: list[_Aligned] = []
     next_merged = next_buffer = 0
-    for begin_merged, begin_buffer, length in matcher.get_matching_blocks():
+    for begin_merged, begin_buffer, length in _matching_blocks([entry.token for entry in merged], tokens):
         result += merged[next_merged:begin_merged]
         result += [_Aligned(tokens[buffer], {number: buffer}) for buffer in range(next_buffer, begin_buffer)]
         for offset in range(length):
@@ -93,6 +92,19 @@ def _align(merged: list[_Aligned], number: int, tokens: list[Hashable]) -> list[
             result.append(entry)
         next_merged, next_buffer = begin_merged + length, begin_buffer + length
     return result
+
+
+def _matching_blocks(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int, int]]:
+    """Where two sequences are equal: begin in ``a``, begin in ``b``, length, in order; an empty block at the end.
+
+    What both begin and end with is taken off first: the rest takes time in the square of its length.
+    """
+    shorter = min(len(a), len(b))
+    head = next((i for i in range(shorter) if a[i] != b[i]), shorter)
+    tail = next((i for i in range(shorter - head) if a[-1 - i] != b[-1 - i]), shorter - head)
+    matcher = SequenceMatcher(None, a[head : len(a) - tail], b[head : len(b) - tail], autojunk=False)
+    middle = [(head + i, head + j, length) for i, j, length in matcher.get_matching_blocks()]
+    return [(0, 0, head), *middle, (len(a) - tail, len(b) - tail, tail)]
 
 
 def _union(merged: list[_Aligned], traces: Sequence[Trace]) -> Trace:

@@ -73,6 +73,29 @@ def plan(
         InvalidProblemError: the planner does not take that many buffers, or an argument is out of range.
         MissingDependencyError: the planner needs an extra that is not installed.
     """
+    made, interrupted = plan_until_interrupted(
+        trace_or_problem,
+        planner=planner,
+        time_limit_s=time_limit_s,
+        seed=seed,
+        capacity_bytes=capacity_bytes,
+        progress=progress,
+    )
+    if interrupted:
+        warnings.warn("planning was interrupted; this is the best plan so far", RuntimeWarning, stacklevel=2)
+    return made
+
+
+def plan_until_interrupted(
+    trace_or_problem: Trace | Problem,
+    *,
+    planner: str = "auto",
+    time_limit_s: float = 1.0,
+    seed: int = 0,
+    capacity_bytes: int | None = None,
+    progress: Callable[[Progress], object] | None = None,
+) -> tuple[Plan, bool]:
+    """What :func:`plan` does, and whether Ctrl-C has ended it, which the caller has to pass on."""
     start_s = time.perf_counter()
     entry = find(planner)
     problem = trace_or_problem.problem() if isinstance(trace_or_problem, Trace) else trace_or_problem
@@ -107,8 +130,6 @@ def plan(
             proven=solution.proven_infeasible,
         )
     assert offsets is not None  # every planner finds some plan where no capacity forbids it
-    if solution.interrupted:
-        warnings.warn("planning was interrupted; this is the best plan so far", RuntimeWarning, stacklevel=2)
     check(problem, offsets)
     read_only(offsets)
 
@@ -121,7 +142,7 @@ def plan(
     else:
         starts, ends, smallest_sizes = problem.starts, problem.ends, problem.sizes
         escapes = read_only(np.zeros(len(problem), dtype=np.bool_))
-    return Plan(
+    made = Plan(
         sizes=problem.sizes,
         starts=starts,
         ends=ends,
@@ -136,6 +157,7 @@ def plan(
         alignment_bytes=problem.alignment_bytes,
         alignments=problem.alignments,
     )
+    return made, solution.interrupted
 
 
 def _solve(problem: Problem, planner: str, request: Request) -> Solution:

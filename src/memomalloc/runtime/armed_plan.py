@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,14 +21,20 @@ from memomalloc.runtime import extension
 from memomalloc.runtime.deviations import Deviation, deviations_of
 from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.idle_release import idle_release
-from memomalloc.runtime.origins import is_from_compiled_code
+from memomalloc.runtime.origins import is_without_operator
 from memomalloc.runtime.statistics import CallCounts, Replayed, Stats
+
+if TYPE_CHECKING:
+    from memomalloc._runtime import Run
 
 #: Set to 1, memory is overwritten as it is freed: a tool to find programs that read freed tensors.
 POISON_VARIABLE = "MEMOMALLOC_POISON"
 
 #: The alignment of every tensor that torch allocates on a CPU.
 ALIGNMENT_BYTES = 64
+
+MAX_ARENAS = 2**32 - 1
+MAX_SPARE_PLACES = 64
 
 _registry = LockHolder()
 _alive: weakref.WeakSet[ArmedPlan] = weakref.WeakSet()
@@ -61,6 +67,10 @@ class ArenaSettings:
     release_after_s: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.max_arenas, int) or not 0 <= self.max_arenas <= MAX_ARENAS:
+            raise ValueError(f"max_arenas must be an integer from 0 to {MAX_ARENAS}, not {self.max_arenas!r}")
+        if not isinstance(self.spare_places, int) or not 0 <= self.spare_places <= MAX_SPARE_PLACES:
+            raise ValueError(f"spare_places must be an integer from 0 to {MAX_SPARE_PLACES}, not {self.spare_places!r}")
         if not 0 <= self.wait_s < threading.TIMEOUT_MAX:
             raise ValueError(f"wait_s must be a number of seconds, at least 0, not {self.wait_s!r}")
         if self.release_after_s is not None and not 0 < self.release_after_s < threading.TIMEOUT_MAX:
@@ -68,7 +78,7 @@ class ArenaSettings:
 
 
 class ArmedPlan:
-    """A plan with arenas: :meth:`begin` and :meth:`end` bracket one replay.
+    """A plan with arenas: :attr:`begin` and the ``end()`` of the run that it gives bracket one replay.
 
     Arenas are mapped as runs need them, one for each that runs at a time. They are unmapped when this object is gone
     and their last tensor with it.
@@ -117,15 +127,18 @@ class ArmedPlan:
                 f"the plan is aligned to {plan.alignment_bytes} bytes, tensors need {ALIGNMENT_BYTES}: plan again with "
                 f"alignment_bytes={ALIGNMENT_BYTES}"
             )
-        layout = native.Layout.compile(
-            np.ascontiguousarray(plan.offsets[order]),
-            np.ascontiguousarray(plan.sizes[order]),
-            np.ascontiguousarray(plan.smallest_sizes[order]),
-            np.ascontiguousarray(plan.escapes[order]),
-            np.array([_asker_of(origins[index]) for index in order] if by_origin else [], dtype=np.uint32),
-            plan.arena_bytes,
-            settings.spare_places,
-        )
+        try:
+            layout = native.Layout.compile(
+                np.ascontiguousarray(plan.offsets[order]),
+                np.ascontiguousarray(plan.sizes[order]),
+                np.ascontiguousarray(plan.smallest_sizes[order]),
+                np.ascontiguousarray(plan.escapes[order]),
+                np.array([_asker_of(origins[index]) for index in order] if by_origin else [], dtype=np.uint32),
+                plan.arena_bytes,
+                settings.spare_places,
+            )
+        except ValueError as error:
+            raise InvalidPlanError(f"the plan cannot be replayed: {error}") from error
         if layout.mapped_bytes > native.reserved_bytes():
             raise _too_large(layout.mapped_bytes, native.reserved_bytes())
         self.plan = plan
@@ -143,17 +156,8 @@ class ArmedPlan:
             prefault=settings.prefault,
             huge_pages=settings.huge_pages,
         )
-        #: Begins a run on this thread. A token for :attr:`end`; 0: this thread runs already; -1: there is no arena.
-        self.begin: Callable[[], int] = (
-            functools.partial(_begin_waiting, self._pool, settings.wait_s) if settings.wait_s > 0 else self._pool.begin
-        )
-        #: Ends a run: how many of its requests went upstream, how many slots no request came for, how many of the
-        #: former were refused only for what an earlier run, or an earlier refusal, had left behind, and how many were
-        #: outputs whose places all hold outputs of earlier runs.
-        self.end: Callable[[int], tuple[int, int, int, int]] = native.end
-        if by_origin:
-            self.begin = functools.partial(_begin_following, self.begin, native.follow_askers)
-            self.end = functools.partial(_end_following, native.end, native.stop_following_askers)
+        #: Begins a run on this thread, which ends with the object that comes back, or at its ``end()``.
+        self.begin: Callable[[], Run] = functools.partial(self._pool.begin, settings.wait_s)
         self._renew = functools.partial(
             ArmedPlan,
             plan,
@@ -209,7 +213,7 @@ class ArmedPlan:
         return Replayed.of_pool(self._pool.stats(), self.num_slots)
 
 
-def _begin_watched(begin: Callable[[], int]) -> int:
+def _begin_watched(begin: Callable[[], Run]) -> Run:
     if not idle_release.is_running:  # in a forked child
         idle_release.resume()
     return begin()
@@ -222,28 +226,9 @@ def _too_large(arena_bytes: int, reserved_bytes: int) -> ArenaError:
     )
 
 
-def _begin_waiting(pool: Any, wait_s: float) -> int:
-    token: int = pool.begin()
-    return token if token >= 0 else pool.begin_waiting(wait_s)
-
-
-def _begin_following(begin: Callable[[], int], follow: Callable[[], None]) -> int:
-    token = begin()
-    if token > 0:
-        follow()
-    return token
-
-
-def _end_following(
-    end: Callable[[int], tuple[int, int, int, int]], stop_following: Callable[[], None], token: int
-) -> tuple[int, int, int, int]:
-    stop_following()
-    return end(token)
-
-
 def _asker_of(origin: Origin | None) -> int:
     """The tag that the native runtime has while the operators of an origin run."""
-    if origin is None or is_from_compiled_code(origin):
+    if origin is None or is_without_operator(origin):
         return 0
     return int(extension.install().asker_of(origin.operators))
 

@@ -12,8 +12,8 @@ from memomalloc.data.columns import read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
-from memomalloc.planners import plan as make_plan
 from memomalloc.planners.merging import in_slots, merge
+from memomalloc.planners.planning import plan_until_interrupted
 from memomalloc.runtime import extension
 from memomalloc.runtime.armed_plan import ArenaSettings, ArmedPlan
 from memomalloc.runtime.events import report
@@ -79,7 +79,7 @@ def _agree(a: Trace, b: Trace) -> bool:
 
 
 class CallGroup(LockHolder):
-    """Calls that share a plan. Changed only by the thread that holds ``lock``.
+    """Calls that share a plan. Changed only inside ``with turn.attempt() as is_mine``, where that is true.
 
     Calls are warmed up, then recorded: until two recordings in a row agree, or, where shapes or the program's branches
     vary, until there are enough to merge. A group that is armed is recorded again, while it is replayed, when a call
@@ -88,6 +88,7 @@ class CallGroup(LockHolder):
     Attributes:
         armed: the plan that serves these calls; None while they are learned. Read by all threads.
         wants_attention: some call soon should be recorded; see :meth:`is_due`. Read by all threads.
+        turn: taken by the call that learns; others do not wait for it, nor do calls further down its own stack.
         unplannable: why these calls can never be planned; empty if they can.
         last_use: rises with every use.
     """
@@ -120,6 +121,12 @@ class CallGroup(LockHolder):
         self._num_restarts = 0
         self._num_deviated = 0  # runs, for the log
         self._learned: LearnedCalls | None = None
+        self._seeds: list[Trace] = []
+
+    def renew_locks(self) -> None:
+        """Have locks that nobody holds."""
+        super().renew_locks()
+        self.turn = extension.install().TryLock()
 
     @property
     def learned(self) -> LearnedCalls | None:
@@ -143,12 +150,20 @@ class CallGroup(LockHolder):
         return True
 
     def seed(self, traces: Sequence[Trace], sizes: Sequence[Sequence[int]]) -> None:
-        """Start from recordings of calls of these sizes, made elsewhere."""
+        """Let a new group start from recordings made elsewhere, of calls of these sizes; see :meth:`grow_seeds`."""
         self._warm_up_left = 0
         for call in sizes:
             self.envelope.add(call)
-        self._trace = self._merge(traces)
+        self._seeds = list(traces)
+
+    def grow_seeds(self) -> bool:
+        """Merge and plan what the group was seeded with; whether there was anything."""
+        if not self._seeds:
+            return False
+        seeds, self._seeds = self._seeds, []
+        self._trace = self._merge(seeds)
         self._arm(0)
+        return True
 
     def adopt(self, learned: LearnedCalls) -> None:
         """Start armed, with what another process has learned."""
@@ -238,9 +253,12 @@ class CallGroup(LockHolder):
         if self._shapes_vary or self._by_origin:
             trace = _with_room(trace, any_smaller=self._by_origin)
         time_limit_s = self._settings.time_limit_s * (GROWTH_TIME_SHARE if self._num_growths else 1.0)
+        interrupted = False
         try:
             if plan is None:
-                plan = make_plan(trace, planner=self._settings.planner, time_limit_s=time_limit_s)
+                plan, interrupted = plan_until_interrupted(
+                    trace, planner=self._settings.planner, time_limit_s=time_limit_s
+                )
             self.armed = ArmedPlan(
                 plan,
                 origins=trace.origins,
@@ -250,10 +268,7 @@ class CallGroup(LockHolder):
                 by_origin=self._by_origin,
             )
         except MemomallocError as error:
-            self.unplannable = "unplannable"
-            self.armed = None
-            text = f"calls of {self._name} cannot be planned and run unplanned: {error}"
-            report("unplannable", self._name, text, reason=str(error))
+            self.give_up(error)
             return
         if self._num_growths == 0:
             extension.install().release_upstream_memory()
@@ -276,6 +291,16 @@ class CallGroup(LockHolder):
             planner=plan.planner,
             elapsed_s=plan.elapsed_s,
         )
+        if interrupted:  # Ctrl-C was meant for the program
+            raise KeyboardInterrupt
+
+    def give_up(self, error: Exception) -> None:
+        """Let these calls run unplanned from now on, for this reason."""
+        self.unplannable = "unplannable"
+        self.armed = None
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, MemomallocError) else str(error)
+        text = f"calls of {self._name} cannot be planned and run unplanned: {reason}"
+        report("unplannable", self._name, text, reason=reason)
 
     # --- Runs ------------------------------------------------------------------------------------------------------
 

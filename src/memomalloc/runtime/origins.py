@@ -27,6 +27,9 @@ def call_of_the_program(function: Callable[..., Any], args: tuple[Any, ...], kwa
 
 #: The operator of a buffer that no operator of torch asked for, such as one that compiled code allocates by itself.
 NO_OPERATOR = "memomalloc::direct"
+#: The function of ATen, no operator itself, that makes a tensor of a Python number for the operator that comes next.
+SCALAR_OPERATOR = "aten::wrapped_scalar_tensor"
+_MAX_SCALAR_BYTES = 16
 #: What the operators that compiled code names begin with.
 _COMPILED_KERNEL = "inductor::"
 
@@ -38,9 +41,9 @@ _SOURCE_NODES = re.compile(r"# Topologically Sorted Source Nodes: \[(?P<nodes>[^
 _REACH = 60  # lines between a buffer and the kernel that first writes it
 
 
-def is_from_compiled_code(origin: Origin) -> bool:
+def is_without_operator(origin: Origin) -> bool:
     """Whether no operator of torch ran when the buffer was asked for, and its name is from elsewhere."""
-    return origin.operator == NO_OPERATOR or origin.operator.startswith(_COMPILED_KERNEL)
+    return origin.operator in (NO_OPERATOR, SCALAR_OPERATOR) or origin.operator.startswith(_COMPILED_KERNEL)
 
 
 class Context(NamedTuple):
@@ -61,13 +64,18 @@ class _Place(NamedTuple):
 
 
 def origins_of(
-    contexts: Sequence[Context], context_of: Sequence[int], escapes: Sequence[bool], freed_in_call: Sequence[bool]
+    contexts: Sequence[Context],
+    context_of: Sequence[int],
+    sizes: Sequence[int],
+    escapes: Sequence[bool],
+    freed_in_call: Sequence[bool],
 ) -> tuple[Origin, ...]:
     """Describe who asked for each buffer of a trace.
 
     Args:
         contexts: the kinds of asking there were.
         context_of: for each of n buffers an index into ``contexts``.
+        sizes: of the buffers, in bytes.
         escapes: for each buffer whether it outlived the recording.
         freed_in_call: for each buffer whether it was freed before the operator that asked for it was done.
 
@@ -78,9 +86,11 @@ def origins_of(
     places = [_describe(context, paths) for context in contexts]
     seen: Counter[tuple[_Place, str]] = Counter()
     origins = []
-    for context, escape, in_call in zip(context_of, escapes, freed_in_call, strict=True):
+    for context, size, escape, in_call in zip(context_of, sizes, escapes, freed_in_call, strict=True):
         role = "escape" if escape else "scratch" if in_call else "output"
         place = places[context]
+        if place.operators == (NO_OPERATOR,) and size <= _MAX_SCALAR_BYTES:
+            place = place._replace(operators=(SCALAR_OPERATOR,))
         origins.append(Origin(*place, role, seen[place, role]))
         seen[place, role] += 1
     return tuple(origins)
@@ -106,13 +116,15 @@ class _ModulePaths:
         if not modules:
             return ""
         innermost = id(modules[-1])
-        # The outermost module that knows the innermost; it knows itself, at the latest.
-        root = next(module for module in modules if innermost in self._paths_below(module))
-        return self._paths_below(root)[innermost] or type(root).__name__
+        # The outermost module that knows the innermost; it knows itself, unless its class says otherwise.
+        root = next((module for module in modules if innermost in self._paths_below(module)), modules[-1])
+        return self._paths_below(root).get(innermost) or type(root).__name__
 
     def _paths_below(self, root: Any) -> dict[int, str]:
         if id(root) not in self._below:
-            self._below[id(root)] = {id(module): name for name, module in root.named_modules()}
+            # Not what a class may have made of it.
+            named = torch.nn.Module.named_modules(root)
+            self._below[id(root)] = {id(module): name for name, module in named}
         return self._below[id(root)]
 
 

@@ -21,8 +21,10 @@ class _ThreadState(threading.local):
 
 
 _thread = _ThreadState()
+_COMPILED_CALL = "_compiled_call_impl"
 _original_call = torch.nn.Module.__call__
-_OPTIONS = {"shapes": "auto", "settings": PlanSettings()}
+# The first call of a module, before it is optimized, warms up as well.
+_OPTIONS = {"shapes": "auto", "settings": PlanSettings(warm_up_calls=1)}
 
 
 class _Ended:
@@ -69,14 +71,26 @@ class OutermostCall(InPlaceCall):
 
 def _call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     # First of all, so that a compiler does not look at the rest.
-    if (
-        not torch.compiler.is_compiling()
-        and not _thread.inside
-        and not isinstance(module._compiled_call_impl, InPlaceCall)
-        and torch._C._get_tracing_state() is None
-    ):
+    if torch.compiler.is_compiling() or _thread.inside or torch._C._get_tracing_state() is not None:
+        return _original_call(module, *args, **kwargs)
+    call = module._compiled_call_impl
+    if not isinstance(call, InPlaceCall) or not call.is_of(module):
+        if isinstance(call, InPlaceCall):  # copied over from another module, which it would call
+            call_in_place(module, None)
+        elif _COMPILED_CALL not in module.__dict__:
+            return _call_unprepared(module, call, args, kwargs)
         call_in_place(module, OutermostCall(module))
     return _original_call(module, *args, **kwargs)
+
+
+def _call_unprepared(module: torch.nn.Module, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a module for the first time, perhaps for the last: programs make modules for one call."""
+    call_in_place(module, call)  # what it has already, but in its own dictionary: this was the first
+    _thread.inside = True
+    try:
+        return _original_call(module, *args, **kwargs)
+    finally:
+        _thread.inside = False
 
 
 def optimize_outermost_calls(*, keep_what_was_learned: bool = False) -> None:

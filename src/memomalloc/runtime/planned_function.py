@@ -11,6 +11,7 @@ import torch
 
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
+from memomalloc.errors import MemomallocError
 from memomalloc.runtime import extension
 from memomalloc.runtime.armed_plan import ArmedPlan, process_calls, stats_of
 from memomalloc.runtime.call_digest import UnnamedCallError, digest_of
@@ -28,8 +29,25 @@ from memomalloc.runtime.switch import switch
 
 #: Under ``auto``, calls that differ in sizes only share a plan once there are more of them than this.
 MAX_EXACT_OF_FAMILY = 4
+#: So many of the groups that are remembered may be learning before they make room for each other only.
+MAX_LEARNING_SHARE = 0.25
 #: Signatures remembered with the group they belong to; more than that, and they are looked up anew.
 MAX_ROUTES = 65536
+
+#: What may come of an argument whose class has an ``__eq__``, ``__hash__`` or iterator of its own, or of a module that
+#: overrides what is asked of it, or of a fault of ours: none of these may end a call that is right in itself. Others,
+#: such as a timeout, may come from a signal handler of the program, and are for the program.
+_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemomallocError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 
 _uses = itertools.count()
 
@@ -83,8 +101,11 @@ class PlannedFunction(LockHolder):
             return self.function(*args, **kwargs)
         if not switch.on:
             return self._run_unplanned("disabled", args, kwargs)
-        key = (variant, *signature(args, kwargs))
-        group = self._routes.get(key)
+        try:
+            key = (variant, *signature(args, kwargs))
+            group = self._routes.get(key)
+        except _FAULTS:
+            return self._run_unplanned("unplannable", args, kwargs)
         # Read once: another thread may retire the plan at any time.
         armed = group.armed if group is not None else None
         if group is None or armed is None or (group.wants_attention and group.is_due(key)):
@@ -94,14 +115,14 @@ class PlannedFunction(LockHolder):
     def _replay(
         self, group: CallGroup, armed: ArmedPlan, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        token = armed.begin()
-        if token <= 0:
-            return self._run_unplanned("no_arena" if token < 0 else "nested", args, kwargs)
         group.last_use = next(_uses)
+        run = armed.begin()
+        if not run.started:
+            return self._run_unplanned(run.outcome, args, kwargs)
         try:
             return self.function(*args, **kwargs)
         finally:
-            num_upstream, _, num_blocked, num_kept = armed.end(token)
+            num_upstream, _, num_blocked, num_kept = run.end()
             if num_upstream > num_kept:
                 group.deviated(key, num_upstream - num_blocked - num_kept)
             else:
@@ -147,7 +168,10 @@ class PlannedFunction(LockHolder):
     def _learn(self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], variant: Any) -> Any:
         if extension.install().is_running():
             return self._run_unplanned("nested", args, kwargs)
-        group, sizes = self._group_of(key, args, kwargs, variant)
+        try:
+            group, sizes = self._group_of(key, args, kwargs, variant)
+        except _FAULTS:
+            return self._run_unplanned("unplannable", args, kwargs)
         group.last_use = next(_uses)
         if group.unplannable:
             return self._run_unplanned(group.unplannable, args, kwargs)
@@ -156,52 +180,59 @@ class PlannedFunction(LockHolder):
         if armed is not None and needs_nothing and group.envelope.covers(sizes):
             self._remember_route(key, group)
             return self._replay(group, armed, key, args, kwargs)
-        # Not blocking: whoever comes while another thread learns, or while this thread does further up its stack, just
-        # runs.
-        lock = group.lock
-        if not lock.acquire(blocking=False):
-            if armed is not None:
-                return self._replay(group, armed, key, args, kwargs)
-            return self._run_unplanned("learning", args, kwargs)
-        try:
-            if group.warm_up():
-                return self._run_unplanned("warm_up", args, kwargs)
-            if group.needs_restart():
-                self._retire(group)
-                group.restart()
-            elif armed is not None and (group.renew_arenas() or group.widen()):
-                self._calls.add_retired(armed.replayed())
-                if group.armed is not None:
-                    return self._replay(group, group.armed, key, args, kwargs)
-            result = self._record(group, args, kwargs, sizes)
+        with group.turn.attempt() as is_mine:
+            if is_mine:
+                return self._learn_in_turn(group, key, args, kwargs, sizes)
+        if armed is not None:
+            return self._replay(group, armed, key, args, kwargs)
+        return self._run_unplanned("learning", args, kwargs)
+
+    def _learn_in_turn(
+        self, group: CallGroup, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sequence[int]
+    ) -> Any:
+        armed = group.armed
+        if group.grow_seeds() and group.armed is not None and group.envelope.covers(sizes):
             self._remember_route(key, group)
-            return result
-        finally:
-            lock.release()
+            return self._replay(group, group.armed, key, args, kwargs)
+        if group.warm_up():
+            return self._run_unplanned("warm_up", args, kwargs)
+        if group.needs_restart():
+            self._retire(group)
+            group.restart()
+        elif armed is not None and (group.renew_arenas() or group.widen()):
+            self._calls.add_retired(armed.replayed())
+            if group.armed is not None:
+                return self._replay(group, group.armed, key, args, kwargs)
+        result = self._record(group, args, kwargs, sizes)
+        self._remember_route(key, group)
+        return result
 
     def _record(self, group: CallGroup, args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sequence[int]) -> Any:
         """Record a call; one whose group is armed is replayed as well, as far as its plan goes."""
         armed = group.armed
         recording = Recording()
-        token = 0
+        run = None
         as_planned = False
         if armed is None:
             # What upstream retains now would hide how much it needs, and stay resident beside the arena.
             extension.install().release_upstream_memory()
         else:
-            token = armed.begin()
+            run = armed.begin()
         try:
             with recording:
                 result = call_of_the_program(self.function, args, kwargs)
         finally:
-            if armed is not None and token > 0:
-                num_upstream, _, num_blocked, num_kept = armed.end(token)
+            if run is not None and run.started:
+                num_upstream, _, num_blocked, num_kept = run.end()
                 as_planned = num_upstream == num_blocked + num_kept
         self._calls.count_recorded()
-        if as_planned:
-            group.ran_as_planned_while_recorded(sizes)
-        else:
-            group.add(recording.trace, recording.upstream_peak_bytes, sizes)
+        try:
+            if as_planned:
+                group.ran_as_planned_while_recorded(sizes)
+            else:
+                group.add(recording.trace, recording.upstream_peak_bytes, sizes)
+        except _FAULTS as error:  # the call itself is done, and its result is right
+            group.give_up(error)
         if armed is not None and group.armed is not armed:
             self._calls.add_retired(armed.replayed())
         return result
@@ -224,7 +255,7 @@ class PlannedFunction(LockHolder):
                 if len(alike) <= MAX_EXACT_OF_FAMILY:
                     return self._exact_group(key, args, kwargs), []
             if group is None:
-                group = self._add_group(family_key, args, kwargs, shapes_vary=True)
+                group = self._add_group(family_key, args, kwargs, num_sizes=len(sizes), shapes_vary=True)
                 self._take_over(group, self._exact_of_family.pop(family_key, {}))
             return group, sizes
 
@@ -246,10 +277,16 @@ class PlannedFunction(LockHolder):
         return group if group is not None else self._add_group(key, args, kwargs, shapes_vary=False)
 
     def _add_group(
-        self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, shapes_vary: bool
+        self,
+        key: Signature,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        num_sizes: int = 0,
+        shapes_vary: bool,
     ) -> CallGroup:
         while len(self._groups) >= self.max_plans:
-            self._drop(min(self._groups, key=lambda known: self._groups[known].last_use))
+            self._drop(self._least_wanted())
             text = f"evicted the plan of {self.name} that was not used for longest"
             report("evicted", self.name, text, num_plans=len(self._groups))
         if self._budget is None:
@@ -258,10 +295,21 @@ class PlannedFunction(LockHolder):
         group = CallGroup(self.name, self.settings, self._budget, shapes_vary=shapes_vary)
         if not only_on_cpu(args, kwargs):
             group.unplannable = "device"
-        elif (shipped := self._shipped_for(key)) is not None:
-            group.adopt(shipped)
+        elif (shipped := self._shipped_for(key)) is not None and len(shipped.lowest) == num_sizes:
+            try:
+                group.adopt(shipped)
+            except _FAULTS as error:  # it was checked when it was read, but not against this call
+                group.give_up(error)
         self._groups[key] = group
         return group
+
+    def _least_wanted(self) -> Signature:
+        """The group that makes room: not an armed one where many kinds of calls come once and never again."""
+        entries = list(self._groups.items())
+        learning = [entry for entry in entries if entry[1].armed is None]
+        if len(learning) > self.max_plans * MAX_LEARNING_SHARE:
+            entries = learning
+        return min(entries, key=lambda entry: entry[1].last_use)[0]
 
     def _shipped_for(self, key: Signature) -> LearnedCalls | None:
         if not self._shipped:
@@ -273,6 +321,9 @@ class PlannedFunction(LockHolder):
 
     def _drop(self, key: Signature) -> None:
         group = self._groups.pop(key)
+        for family_key, alike in list(self._exact_of_family.items()):
+            if alike.pop(key, None) is not None and not alike:
+                del self._exact_of_family[family_key]
         self._routes = {known: other for known, other in self._routes.items() if other is not group}
         self._retire(group)
 

@@ -85,7 +85,8 @@ class Recording:
         seen = self._native.buffers()
         escapes = seen["ends"] < 0
         contexts = [Context(*context) for context in self._native.contexts()]
-        origins = origins_of(contexts, seen["contexts"].tolist(), escapes.tolist(), seen["freed_in_call"].tolist())
+        columns = (seen["contexts"], seen["sizes"], escapes, seen["freed_in_call"])
+        origins = origins_of(contexts, *(column.tolist() for column in columns))
         return Trace.from_arrays(
             seen["sizes"].astype(np.int64),
             seen["starts"],

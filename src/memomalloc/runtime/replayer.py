@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from memomalloc.data.plan import Plan
 from memomalloc.errors import RecordingError
 from memomalloc.runtime.armed_plan import ArmedPlan
 from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.switch import switch
+
+if TYPE_CHECKING:
+    from memomalloc._runtime import Run
 
 # Arenas live as long as their plan: replaying it again finds them mapped and resident.
 _armed: weakref.WeakKeyDictionary[Plan, ArmedPlan] = weakref.WeakKeyDictionary()
@@ -22,26 +26,28 @@ class Replay:
 
     def __init__(self, armed: ArmedPlan | None) -> None:
         self._armed = armed
-        self._token: int | None = None
+        self._run: Run | None = None
+        self._is_begun = False
         self._num_deviations: int | None = None
 
     def __enter__(self) -> Replay:
-        if self._token is not None:
+        if self._is_begun:
             raise RecordingError("a Replay replays once; call memomalloc.replay(plan) for another run")
-        self._token = self._armed.begin() if self._armed is not None else 0
+        self._is_begun = True
+        self._run = self._armed.begin() if self._armed is not None else None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._armed is not None and self._token is not None and self._token > 0:
-            num_upstream, num_missing, _, _ = self._armed.end(self._token)
+        if self._run is not None and self._run.started:
+            num_upstream, num_missing, _, _ = self._run.end()
             self._num_deviations = num_upstream + num_missing
 
     @property
     def started(self) -> bool:
         """Whether the block runs on an arena: not nested in another replay, not switched off, and one was free."""
-        return self._token is not None and self._token > 0
+        return self._run is not None and self._run.started
 
     @property
     def num_deviations(self) -> int:

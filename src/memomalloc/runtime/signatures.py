@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from types import MethodType
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Sizes:
 
 
 def family(args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sizes) -> Signature:
-    """Describe a call as :func:`signature` does, but for its sizes, which go to ``sizes``.
+    """Describe a call as :func:`signature` does, but for its sizes, which go to ``sizes``, and its other numbers.
 
     Of strides it keeps whether the tensor is contiguous.
     """
@@ -75,6 +76,8 @@ def _describe(value: Any, sizes: Sizes | None = None) -> Hashable:
     if kind in _PLAIN:
         if sizes is not None and kind is int:
             return (kind, sizes.take(value))
+        if sizes is not None and kind is float:  # a time step, a scale: no tensor's size
+            return (kind,)
         # With the class: 1, 1.0 and True are equal. NaN is not even equal to itself.
         return (kind, value if value == value else None)
     if isinstance(value, (list, tuple)):
@@ -83,6 +86,8 @@ def _describe(value: Any, sizes: Sizes | None = None) -> Hashable:
         return (kind, *[(_describe(key), _describe(item, sizes)) for key, item in value.items()])
     if hasattr(kind, "__dataclass_fields__"):
         return (kind, *[_describe(getattr(value, name, None), sizes) for name in kind.__dataclass_fields__])
+    if kind is MethodType:  # equal only for one object, which would live as long as the plan
+        return (kind, value.__func__)
     if getattr(kind, "__hash__", None) not in (None, object.__hash__):
         try:
             hash(value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import types
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
@@ -41,6 +43,10 @@ _CHANGING = frozenset(
     )
 )
 _FLUENT = _CHANGING | frozenset(("eval", "train", "share_memory"))
+
+
+_COMPILED_CALL = "_compiled_call_impl"
+_IGNORED_BY_SCRIPT = "__jit_ignored_attributes__"
 
 
 class _Planned:
@@ -198,6 +204,10 @@ class OptimizedFunction(_Planned):
         """Call the function."""
         return self._planned(args, kwargs)
 
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        # As a function: in the body of a class it is a method.
+        return self if owner is None else types.MethodType(self, owner)
+
     def __getattr__(self, name: str) -> Any:
         if name == "_planned":  # a copy under construction has none yet
             raise AttributeError(name)
@@ -216,24 +226,54 @@ class OptimizedFunction(_Planned):
         return _wrap, (self._planned.function, self._planned.options())
 
 
+class _CallOf:
+    """The call of a module, which does not keep the module alive: a call of it does."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = weakref.ref(module)
+
+    @property
+    def __self__(self) -> torch.nn.Module | None:
+        return self._module()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        module = self._module()
+        if module is None:
+            raise ReferenceError("the module of this call is gone")
+        return module._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
 class InPlaceCall:
-    """What takes the place of a module's call when the module is optimized in place."""
+    """What takes the place of a module's call when the module is optimized in place.
+
+    Copies and pickles of the module are without it, as they are without a compiled call.
+    """
 
     def __init__(self, module: torch.nn.Module, options: Mapping[str, Any]) -> None:
         # Where torch.nn.Module.compile() puts its compiled call, too; if it was there first, that is what is planned.
-        call = module._compiled_call_impl or module._call_impl
-        self.planned = PlannedFunction(call, **options)
-        self._module = module
+        self.planned = PlannedFunction(module._compiled_call_impl or _CallOf(module), **options)
+        self._module = weakref.ref(module)  # the module has this call; a cycle would let it wait for the collector
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
-        return self.planned(args, kwargs, variant=_variant(self._module))
+        return self.planned(args, kwargs, variant=_variant(self._module()))
+
+    def is_of(self, module: torch.nn.Module) -> bool:
+        """Whether it is this module's: the attributes of a module may have been copied over to another one."""
+        return self._module() is module
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return type(None), ()
 
 
-def call_in_place(module: torch.nn.Module, call: InPlaceCall) -> None:
-    """Let ``module(...)`` be ``call``. As with a compiled call, copies and pickles of the module are without it."""
+def call_in_place(module: torch.nn.Module, call: Callable[..., Any] | None) -> None:
+    """Let ``module(...)`` be ``call``; None: what the module's class says."""
     # Not module's own __setattr__: a ScriptModule's takes nothing that it does not know.
-    object.__setattr__(module, "_compiled_call_impl", call)
+    object.__setattr__(module, _COMPILED_CALL, call)
+    # TorchScript would otherwise take it for data of the module, and refuse it.
+    ignored = getattr(module, _IGNORED_BY_SCRIPT, ())
+    if _COMPILED_CALL not in ignored:
+        object.__setattr__(module, _IGNORED_BY_SCRIPT, [*ignored, _COMPILED_CALL])
 
 
 def stats(model: Any = None) -> Stats:
@@ -290,13 +330,18 @@ class Options(TypedDict, total=False):
     arenas: ArenaSettings
 
 
+_LEFT_OUT = object()
+
+
 # A module is a callable too: mypy is told that the first that fits is meant.
 @overload
 def optimize(model: _Module, **options: Unpack[Options]) -> _Module: ...  # type: ignore[overload-overlap]
 @overload
 def optimize(model: Callable[..., Any], **options: Unpack[Options]) -> OptimizedFunction: ...
+@overload
+def optimize(**options: Unpack[Options]) -> Callable[[Callable[..., Any]], OptimizedFunction]: ...
 def optimize(
-    model: Any,
+    model: Any = _LEFT_OUT,
     *,
     example_inputs: Any = None,
     plans: PlansFile | None = None,
@@ -326,8 +371,12 @@ def optimize(
         with torch.inference_mode():
             outputs = model(inputs)
 
+        @memomalloc.optimize(shapes="auto")
+        def embed(tokens): ...
+
     Args:
         model: a module (eager, compiled by ``torch.compile``, TorchScript), an ``ExportedProgram``, or any callable.
+            Left out, a decorator is returned.
         example_inputs: a tensor, a tuple of positional or a mapping of keyword arguments. With them the model is
             called here until its plan is ready, under the modes (``torch.inference_mode`` and so on) in force here.
         plans: what ``save_plans`` of a wrapper of the same model wrote, to replay from the first call on. Plans that
@@ -359,6 +408,10 @@ def optimize(
         UnknownPlannerError: no planner of that name.
         RuntimeNotAvailableError: the runtime cannot run here.
     """
+    if model is _LEFT_OUT:
+        options = locals().copy()
+        del options["model"]
+        return functools.partial(optimize, **options)
     if isinstance(model, torch.export.ExportedProgram):
         model = model.module()
     is_module = isinstance(model, torch.nn.Module)
