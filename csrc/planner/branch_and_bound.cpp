@@ -82,6 +82,7 @@ Verdict BranchAndBound::search(int64_t capacity, BranchOn branch_on, const std::
   ranks_ = &ranks;
   node_limit_ = node_limit;
   num_nodes_ = 0;
+  num_placed_ = most_placed_ = 0;
   budget_ = &budget;
   if (!start(capacity)) return Verdict::kNone;
   const Verdict verdict = solve_pieces({0, problem_.num_sections}, 0, problem_.num_sections);
@@ -181,6 +182,7 @@ Verdict BranchAndBound::branch(Part part) {
   Verdict verdict = Verdict::kNone;
   while (true) {
     ++num_nodes_;
+    most_placed_ = std::max(most_placed_, num_placed_);
     if (num_nodes_ >= node_limit_ || (num_nodes_ % kNodesPerClock == 0 && budget_->spent())) {
       verdict = Verdict::kUnknown;
       break;
@@ -268,6 +270,7 @@ bool BranchAndBound::place(int32_t buffer) {
   const int64_t offset = floors_[buffer];
   const int64_t size = problem_.sizes[buffer];
   trail_.push_back({buffer, Kind::kPlaced, offset, supports_[buffer]});
+  ++num_placed_;
   offsets_[buffer] = offset;
   floors_[buffer] = supports_[buffer] = kOutOfReach;
   int32_t failed = -1;
@@ -318,6 +321,7 @@ bool BranchAndBound::place_on_top(int32_t buffer) {
   const int64_t size = problem_.sizes[buffer];
   const int64_t floor = floors_[buffer];
   trail_.push_back({buffer, Kind::kPlacedOnTop, floor, supports_[buffer]});
+  ++num_placed_;
   floors_[buffer] = supports_[buffer] = kOutOfReach;
   int32_t failed = -1;
   for (int32_t s = problem_.starts[buffer]; s < problem_.ends[buffer]; ++s) {
@@ -449,9 +453,11 @@ void BranchAndBound::undo(size_t mark) {
         undo_raise(change.buffer, change.old_floor);
         break;
       case Kind::kPlaced:
+        --num_placed_;
         undo_place(change.buffer);
         break;
       case Kind::kPlacedOnTop:
+        --num_placed_;
         undo_place_on_top(change.buffer, change.old_floor);
         break;
     }

@@ -56,6 +56,9 @@ class BranchAndBound {
 
   int64_t num_nodes() const { return num_nodes_; }
 
+  // How far the last search came: the most buffers that were placed at a time.
+  int32_t most_placed() const { return most_placed_; }
+
  private:
   enum class Kind : int32_t { kRaised, kPlaced, kPlacedOnTop };
   struct Change {
@@ -126,6 +129,8 @@ class BranchAndBound {
   const std::vector<int32_t>* ranks_ = nullptr;
   int64_t node_limit_ = 0;
   int64_t num_nodes_ = 0;
+  int32_t num_placed_ = 0;
+  int32_t most_placed_ = 0;
   Budget* budget_ = nullptr;
 
   std::vector<int64_t> floors_;    // out of reach where placed

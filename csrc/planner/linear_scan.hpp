@@ -6,7 +6,11 @@
 namespace memomalloc::planner {
 
 // First fit in order of birth, as in the linear-scan register allocation of Poletto and Sarkar (1999); places
-// are intervals of bytes instead of registers. O(n * w) with w buffers alive at a time. Pins are ignored.
+// are intervals of bytes instead of registers. O(n * w) with w buffers alive at a time, O(n log n) where all
+// sizes are equal: then every placement of this kind is at the lower bound. Pins are ignored.
 Placement linear_scan(const PreparedProblem& problem);
+
+// About how many steps that takes, in O(n).
+int64_t linear_scan_steps(const PreparedProblem& problem);
 
 }  // namespace memomalloc::planner

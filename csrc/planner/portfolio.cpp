@@ -1,11 +1,13 @@
 #include "planner/portfolio.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 #include <vector>
 
 #include "planner/greedy.hpp"
+#include "planner/linear_scan.hpp"
 #include "planner/skyline.hpp"
 #include "planner/skyline_restarts.hpp"
 #include "planner/tree_search.hpp"
@@ -18,11 +20,22 @@ constexpr int32_t kGreedyMaxBuffers = 20'000;
 // Entries of the lists of neighbours and sections, four bytes each.
 constexpr int64_t kTreeSearchMaxEntries = 50'000'000;
 
-// Seconds of restarts for each second of tree search. The tree nearly always wins where there are few
-// buffers.
-double restarts_per_tree_search(const PreparedProblem& part) {
-  constexpr int32_t kFewBuffers = 1000;
-  return part.num_buffers <= kFewBuffers ? 0.2 : 1.0;
+// About half a second.
+constexpr int64_t kLinearScanMaxSteps = 500'000'000;
+
+// The tree nearly always wins where there are few buffers.
+constexpr int32_t kFewBuffers = 1000;
+// Runs of the skyline before the first search of a tree, where there are more.
+constexpr int64_t kFirstRuns = 100;
+
+// Runs of the skyline for a number of nodes of the tree, so that both take about equally long, or the tree
+// five times as long where it nearly always wins. Counted, not timed: a search that is not cut off by the
+// clock is the same each time.
+int64_t runs_for_nodes(const PreparedProblem& part, int64_t num_nodes) {
+  constexpr double kRunsPerNode = 20;  // of a problem with one buffer, so to speak
+  const double share = part.num_buffers <= kFewBuffers ? 0.2 : 1.0;
+  const double runs = share * kRunsPerNode * static_cast<double>(num_nodes) / part.num_buffers;
+  return 1 + static_cast<int64_t>(runs);
 }
 
 }  // namespace
@@ -48,12 +61,18 @@ bool is_small_enough_for_tree_search(const PreparedProblem& problem) {
 
 PortfolioOutcome portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget) {
   PortfolioOutcome outcome{around_pins(problem, skyline(problem, goal.target, budget)), "skyline", false};
+  const auto try_other = [&](Placement placement, const char* planner) {
+    if (placement.height >= outcome.placement.height) return;
+    outcome.placement = std::move(placement);
+    outcome.planner = planner;
+    budget.found(outcome.placement.height);
+  };
+  if (outcome.placement.height > goal.target && !problem.has_pins() &&
+      linear_scan_steps(problem) <= kLinearScanMaxSteps) {
+    try_other(linear_scan(problem), "linear_scan");
+  }
   if (outcome.placement.height > goal.target && problem.num_buffers <= kGreedyMaxBuffers) {
-    Placement greedy_placement = greedy(problem, GreedyOrder::kSize, GreedyFit::kFirst);
-    if (greedy_placement.height < outcome.placement.height) {
-      outcome.placement = std::move(greedy_placement);
-      outcome.planner = "greedy_by_size";
-    }
+    try_other(greedy(problem, GreedyOrder::kSize, GreedyFit::kFirst), "greedy_by_size");
   }
   if (outcome.placement.height <= goal.target || budget.spent()) return outcome;
 
@@ -61,26 +80,25 @@ PortfolioOutcome portfolio(const PreparedProblem& problem, const Goal& goal, uin
                            Budget& share) {
     const bool with_restarts = !part.has_pins();
     SkylineRestarts restarts(part, seed);
-    const auto restart = [&](Budget& slice) {
-      restarts.run(part_goal.target, slice);
+    const auto restart = [&](int64_t max_runs) {
+      restarts.run(part_goal.target, share, max_runs);
       if (restarts.best().height >= best.height) return;
       best = restarts.best();
       outcome.planner = "skyline_restarts";
     };
     if (!is_small_enough_for_tree_search(part)) {
-      if (with_restarts) restart(share);
+      if (with_restarts) restart(std::numeric_limits<int64_t>::max());
       return PartOutcome{std::move(best), false};
     }
+    if (with_restarts && part.num_buffers > kFewBuffers) restart(kFirstRuns);
     TreeSearch tree(part, seed);
     while (!tree.is_done(best, part_goal) && !share.spent()) {
       const int64_t old_height = best.height;
-      const double start_s = share.elapsed_s();
+      const int64_t old_num_nodes = tree.num_nodes();
       tree.improve(best, part_goal, share);
       if (best.height < old_height) outcome.planner = "branch_and_bound";
-      if (!with_restarts || tree.is_done(best, part_goal) || share.spent()) continue;
-      const double slice_s = (share.elapsed_s() - start_s) * restarts_per_tree_search(part);
-      Budget slice = share.slice(std::min(1.0, slice_s / std::max(share.remaining_s(), 1e-9)));
-      restart(slice);
+      if (!with_restarts || tree.is_done(best, part_goal)) continue;
+      restart(runs_for_nodes(part, tree.num_nodes() - old_num_nodes));
     }
     const bool proven = tree.is_done(best, part_goal);
     return PartOutcome{std::move(best), proven};

@@ -6,6 +6,11 @@
 #include "planner/prepare.hpp"
 
 namespace memomalloc::planner {
+namespace {
+
+constexpr int64_t kStepsPerClock = 4096;
+
+}  // namespace
 
 std::vector<int32_t> skyline_ranks(const PreparedProblem& problem, const std::vector<int64_t>& peak_loads,
                                    const SkylineOrder& order) {
@@ -113,15 +118,16 @@ void SkylineBuilder::split(int32_t segment, int32_t start, int32_t end, int64_t 
   merge_with_equal_neighbours(segment);
 }
 
-void SkylineBuilder::place(const std::vector<int32_t>& ranks, Placement& placement) {
+bool SkylineBuilder::place(const std::vector<int32_t>& ranks, Placement& placement, Budget* budget) {
   placement.offsets.assign(problem_.sizes.size(), 0);
   placement.height = 0;
   segments_.clear();
-  if (problem_.num_buffers == 0) return;
+  if (problem_.num_buffers == 0) return true;
   unplaced_.set_ranks(ranks);
   int32_t segment = add_segment(0, 0, problem_.num_sections, -1, -1);
   int32_t num_unplaced = problem_.num_buffers;
-  while (num_unplaced > 0) {
+  for (int64_t step = 1; num_unplaced > 0; ++step) {
+    if (budget != nullptr && step % kStepsPerClock == 0 && budget->spent()) return false;
     segment = descend(segment);
     const Segment& valley = segments_[segment];
     const int32_t buffer = unplaced_.best_inside(valley.left, valley.right);
@@ -137,6 +143,7 @@ void SkylineBuilder::place(const std::vector<int32_t>& ranks, Placement& placeme
     --num_unplaced;
     split(segment, problem_.starts[buffer], problem_.ends[buffer], top);
   }
+  return true;
 }
 
 Placement skyline(const PreparedProblem& problem, int64_t target, Budget& budget) {
@@ -146,7 +153,8 @@ Placement skyline(const PreparedProblem& problem, int64_t target, Budget& budget
   Placement placement;
   bool first = true;
   for (const SkylineOrder& order : kSkylineOrders) {
-    builder.place(skyline_ranks(problem, peak_loads, order), placement);
+    const std::vector<int32_t> ranks = skyline_ranks(problem, peak_loads, order);
+    if (!builder.place(ranks, placement, first ? nullptr : &budget)) break;
     if (first || placement.height < best.height) best = placement;
     first = false;
     budget.found(best.height);

@@ -22,8 +22,8 @@ using SkylineOrder = std::array<SkylineKey, 3>;
 // The orders that are tried, the one that most often succeeds first.
 inline constexpr std::array<SkylineOrder, 5> kSkylineOrders = {{
     {SkylineKey::kWidth, SkylineKey::kArea, SkylineKey::kPeakLoad},
-    {SkylineKey::kArea, SkylineKey::kWidth, SkylineKey::kPeakLoad},
     {SkylineKey::kPeakLoad, SkylineKey::kWidth, SkylineKey::kArea},
+    {SkylineKey::kArea, SkylineKey::kWidth, SkylineKey::kPeakLoad},
     {SkylineKey::kPeakLoad, SkylineKey::kArea, SkylineKey::kWidth},
     {SkylineKey::kSize, SkylineKey::kWidth, SkylineKey::kPeakLoad},
 }};
@@ -43,7 +43,9 @@ class SkylineBuilder {
   //
   // No other segment has a say in what lives inside a valley, so the order of valleys changes nothing but the
   // time: the next is the nearest, whose memory is still in the cache.
-  void place(const std::vector<int32_t>& ranks, Placement& placement);
+  //
+  // False if the budget was spent before all were placed; without a budget it always ends.
+  bool place(const std::vector<int32_t>& ranks, Placement& placement, Budget* budget = nullptr);
 
  private:
   struct Segment {
@@ -65,6 +67,7 @@ class SkylineBuilder {
 };
 
 // The best of all orders; stops at the first whose height is at most `target`, or when the budget is spent.
+// The first order is always seen to its end.
 Placement skyline(const PreparedProblem& problem, int64_t target, Budget& budget);
 
 }  // namespace memomalloc::planner

@@ -1,7 +1,10 @@
 // The skyline planner again and again, with its priorities perturbed.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <limits>
+#include <memory>
 #include <vector>
 
 #include "planner/budget.hpp"
@@ -17,30 +20,33 @@ namespace memomalloc::planner {
 // for a seed and a number of runs.
 class SkylineRestarts {
  public:
-  // Borrows the problem. The first runs are the unperturbed orders.
+  // Borrows the problem. O(1): what the first run needs, it makes. The first runs are the unperturbed orders.
   SkylineRestarts(const PreparedProblem& problem, uint64_t seed);
 
-  // Runs until the best height is at most `target` or the budget is spent.
-  void run(int64_t target, Budget& budget);
+  // Runs until the best height is at most `target`, the budget is spent, or `max_runs` were made.
+  void run(int64_t target, Budget& budget, int64_t max_runs = std::numeric_limits<int64_t>::max());
 
-  // After the first run. Ignores pins.
+  // Out of reach, without offsets, until a run has ended. Ignores pins.
   const Placement& best() const { return best_; }
 
  private:
   void next_keys(int64_t target);
-  void place();
+  bool place(Budget& budget);
+  const std::vector<double>& order(size_t which);
 
   const PreparedProblem& problem_;
   Random random_;
-  SkylineBuilder builder_;
-  std::vector<std::vector<double>> orders_;  // keys of the unperturbed orders: rank / n
-  size_t num_runs_ = 0;
+  std::unique_ptr<SkylineBuilder> builder_;
+  std::vector<int64_t> peak_loads_;
+  // Keys of the unperturbed orders: rank / n. Empty until needed.
+  std::array<std::vector<double>, kSkylineOrders.size()> orders_;
+  size_t num_runs_ = 0;  // that ended
   std::vector<double> keys_;
   std::vector<double> best_keys_;
   std::vector<int32_t> buffers_;
   std::vector<int32_t> ranks_;
   Placement current_;
-  Placement best_;
+  Placement best_{{}, std::numeric_limits<int64_t>::max()};
 };
 
 // Part by part: only those above the target are searched, the highest first.

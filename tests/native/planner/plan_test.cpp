@@ -6,6 +6,9 @@
 #include <thread>
 
 #include "planner/checker.hpp"
+#include "planner/prepare.hpp"
+#include "planner/skyline.hpp"
+#include "planner/skyline_restarts.hpp"
 #include "random_problem.hpp"
 
 namespace memomalloc::planner {
@@ -178,6 +181,67 @@ TEST(Plan, IsNeverWorseThanGreedyBySize) {
     request.planner = "greedy_by_size";
     EXPECT_LE(arena, plan(problem, request).arena);
   }
+}
+
+// Births at random, each buffer alive for at most `longest` of 2 n ticks.
+Problem random_lifetimes(unsigned seed, int num_buffers, int longest, int largest) {
+  std::mt19937 random(seed);
+  Problem problem;
+  for (int i = 0; i < num_buffers; ++i) {
+    problem.starts.push_back(below(random, 2 * num_buffers));
+    problem.ends.push_back(problem.starts.back() + 1 + below(random, longest));
+    problem.sizes.push_back(1 + below(random, largest));
+  }
+  return problem;
+}
+
+TEST(Plan, AutoReachesTheBoundOfEqualSizesWithoutSearching) {
+  const Problem problem = random_lifetimes(5, 20'000, 2'000, 1);
+  Request request;
+  request.time_limit_s = 0;
+  const Result result = plan(problem, request);
+  EXPECT_TRUE(result.proven_optimal);
+  expect_valid(problem, result);
+}
+
+TEST(Plan, LinearScanOfEqualSizesTakesTheLowestFreePlaces) {
+  const Problem problem = random_lifetimes(6, 3'000, 500, 1);
+  Problem other = problem;
+  other.alignments.assign(other.sizes.size(), 1);
+  other.sizes.push_back(2);  // sizes differ: the general scan, which ends at the same offsets
+  other.starts.push_back(10'000);
+  other.ends.push_back(10'001);
+  other.alignments.push_back(1);
+  Request request;
+  request.planner = "linear_scan";
+  const Result quick = plan(problem, request);
+  expect_valid(problem, quick);
+  Result general = plan(other, request);
+  general.offsets.pop_back();
+  EXPECT_EQ(quick.offsets, general.offsets);
+}
+
+TEST(Skyline, LooksAtTheClockWithinAPlacement) {
+  const PreparedProblem problem = prepare(random_lifetimes(7, 20'000, 2'000, 1'000'000));
+  const std::vector<int32_t> ranks = skyline_ranks(problem, peak_load_of_each(problem), kSkylineOrders[0]);
+  SkylineBuilder builder(problem);
+  Placement placement;
+  Budget spent(0, nullptr);
+  EXPECT_FALSE(builder.place(ranks, placement, &spent));
+  EXPECT_TRUE(builder.place(ranks, placement));
+  EXPECT_EQ(height_of(problem, placement.offsets), placement.height);
+  SkylineRestarts restarts(problem, 0);
+  restarts.run(problem.lower_bound, spent);
+  EXPECT_TRUE(restarts.best().offsets.empty());
+}
+
+TEST(Plan, IsTheSameForASeed) {
+  const Problem problem = hard_problem();
+  Request request;
+  request.time_limit_s = 60;
+  request.capacity = 512 * 11 / 10;
+  const Result first = plan(problem, request);
+  EXPECT_EQ(plan(problem, request).offsets, first.offsets);
 }
 
 TEST(Plan, RefusesUnknownPlanners) {
