@@ -9,8 +9,12 @@ import numpy as np
 
 from memomalloc.data.problem import Problem
 from memomalloc.extras import require
-from memomalloc.planners.solution import Poll, Request, Solution
+from memomalloc.planners.background import Background
+from memomalloc.planners.solution import Request, Solution
 from memomalloc.planners.solver_model import SolverModel
+
+_STOPPING_TIME_S = 10.0
+"""CP-SAT ends soon after it is told to."""
 
 
 def solve(problem: Problem, request: Request) -> Solution:
@@ -26,6 +30,15 @@ def solve(problem: Problem, request: Request) -> Solution:
     start_s = time.perf_counter()
     cp_model: Any = require("ortools.sat.python.cp_model", extra="solvers", feature="the planner cp_sat")
     model_data = SolverModel.of(problem)
+    try:
+        if model_data.interrupted:
+            raise KeyboardInterrupt
+        return _search(cp_model, problem, model_data, request, start_s)
+    except KeyboardInterrupt:
+        return model_data.known_solution(problem, "cp_sat")
+
+
+def _search(cp_model: Any, problem: Problem, model_data: SolverModel, request: Request, start_s: float) -> Solution:
     capacity = None if request.capacity_bytes is None else request.capacity_bytes // model_data.unit_bytes
     highest = model_data.known_height if capacity is None else capacity
     if model_data.lower_bound > highest:
@@ -60,30 +73,43 @@ def solve(problem: Problem, request: Request) -> Solution:
     solver.parameters.max_time_in_seconds = max(0.0, request.time_limit_s - (time.perf_counter() - start_s))
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = request.seed % 2**31
-    status = solver.solve(model, _callback(cp_model, model_data.unit_bytes, request.poll))
+    solver.parameters.catch_sigint_signal = False
+    callback = _callback(cp_model, model_data.unit_bytes)
+    search = Background(lambda: solver.solve(model, callback))
+    try:
+        search.wait(lambda: request.poll is None or request.poll(callback.best_arena))
+    finally:
+        solver.stop_search()
+        status = search.result(within_s=_STOPPING_TIME_S)
+    if status is None:
+        return model_data.known_solution(problem, "cp_sat")
     if status == cp_model.INFEASIBLE:
         return Solution(None, 0, "cp_sat", False, True)
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         found = np.array([solver.value(offset) for offset in offsets], dtype=np.int64)
-    elif capacity is None:
+    elif capacity is None or search.interrupted:
         found = model_data.known
     else:
         return Solution(None, 0, "cp_sat", False, False)
     arena = model_data.height(found)
     optimal = arena == model_data.lower_bound or (capacity is None and status == cp_model.OPTIMAL)
-    return Solution(model_data.to_bytes(problem, found), arena * model_data.unit_bytes, "cp_sat", optimal, False)
+    return Solution(
+        model_data.to_bytes(problem, found),
+        arena * model_data.unit_bytes,
+        "cp_sat",
+        optimal,
+        False,
+        interrupted=search.interrupted,
+    )
 
 
-def _callback(cp_model: Any, unit_bytes: int, poll: Poll | None) -> Any:
-    """Tells each better plan to the caller, who may end the search by it."""
-    if poll is None:
-        return None
-
-    tell = poll
+def _callback(cp_model: Any, unit_bytes: int) -> Any:
+    """Knows the best arena in bytes so far, -1 before the first."""
 
     class Callback(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
+        best_arena = -1
+
         def on_solution_callback(self) -> None:
-            if not tell(int(self.objective_value) * unit_bytes):
-                self.stop_search()
+            self.best_arena = int(self.objective_value) * unit_bytes
 
     return Callback()

@@ -9,6 +9,7 @@ import numpy as np
 
 from memomalloc.data.problem import Problem
 from memomalloc.extras import require
+from memomalloc.planners.background import Background
 from memomalloc.planners.solution import Request, Solution
 from memomalloc.planners.solver_model import SolverModel
 
@@ -26,7 +27,8 @@ def solve(problem: Problem, request: Request) -> Solution:
 
     Args:
         problem: has at least one buffer that has bytes.
-        request: its ``poll`` is not called.
+        request: HiGHS tells nothing before its end: its ``poll`` gets the known arena. A search that is ended early
+            goes on in its thread until the time limit, unheard.
 
     Raises:
         InvalidProblemError: there are more than `MAX_PAIRS` pairs of neighbours.
@@ -35,6 +37,15 @@ def solve(problem: Problem, request: Request) -> Solution:
     start_s = time.perf_counter()
     optimize: Any = require("scipy.optimize", extra="solvers", feature="the planner mip")
     data = SolverModel.of(problem)
+    try:
+        if data.interrupted:
+            raise KeyboardInterrupt
+        return _search(optimize, problem, data, request, start_s)
+    except KeyboardInterrupt:
+        return data.known_solution(problem, "mip")
+
+
+def _search(optimize: Any, problem: Problem, data: SolverModel, request: Request, start_s: float) -> Solution:
     pairs = data.neighbours(MAX_PAIRS)
     capacity = None if request.capacity_bytes is None else request.capacity_bytes // data.unit_bytes
     best, best_height = data.known, data.known_height
@@ -42,12 +53,17 @@ def solve(problem: Problem, request: Request) -> Solution:
     bound = float(data.lower_bound)
     if best_height > goal >= data.lower_bound:
         remaining_s = max(0.01, request.time_limit_s - (time.perf_counter() - start_s))
-        result = optimize.milp(
-            **_program(optimize, data, pairs), options={"time_limit": remaining_s, "mip_rel_gap": 0.0}
-        )
-        if result.mip_dual_bound is not None:
+        program = _program(optimize, data, pairs)
+        options = {"time_limit": remaining_s, "mip_rel_gap": 0.0, "disp": False}
+        search = Background(lambda: optimize.milp(**program, options=options))
+        known_arena = data.known_height * data.unit_bytes
+        search.wait(lambda: request.poll is None or request.poll(known_arena))
+        if search.interrupted:
+            return data.known_solution(problem, "mip")
+        result = search.result(within_s=0)
+        if result is not None and result.mip_dual_bound is not None:
             bound = max(bound, float(result.mip_dual_bound))
-        if result.x is not None:
+        if result is not None and result.x is not None:
             # Floating-point offsets give an order; the order gives exact offsets.
             found = data.offsets_in_order(np.argsort(result.x[: len(data.sizes)], kind="stable"))
             if data.height(found) < best_height and _is_valid(data, pairs, found):

@@ -10,7 +10,7 @@ from memomalloc.data.columns import Int64Array
 from memomalloc.data.problem import Problem
 from memomalloc.errors import InvalidProblemError
 from memomalloc.planners import native
-from memomalloc.planners.solution import Request
+from memomalloc.planners.solution import Request, Solution
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class SolverModel:
         lower_bound: in units.
         known: offsets in units of a plan that skyline found.
         known_height: of that plan.
+        interrupted: Ctrl-C came while it was made.
     """
 
     buffers: Int64Array
@@ -40,6 +41,7 @@ class SolverModel:
     lower_bound: int
     known: Int64Array
     known_height: int
+    interrupted: bool = False
 
     @classmethod
     def of(cls, problem: Problem) -> SolverModel:
@@ -65,6 +67,7 @@ class SolverModel:
             lower_bound=problem.lower_bound_bytes // unit,
             known=known.offsets[buffers] // unit,
             known_height=known.arena_bytes // unit,
+            interrupted=known.interrupted,
         )
 
     def neighbours(self, max_pairs: int) -> list[tuple[int, int]]:
@@ -97,6 +100,17 @@ class SolverModel:
             offsets[i] = self.pins[i] if self.pins[i] >= 0 else -(-floor // alignment) * alignment
             placed.append(i)
         return offsets
+
+    def known_solution(self, problem: Problem, planner: str) -> Solution:
+        """The known plan, as the answer of a planner that Ctrl-C has ended before it found a better one."""
+        return Solution(
+            self.to_bytes(problem, self.known),
+            self.known_height * self.unit_bytes,
+            planner,
+            self.known_height == self.lower_bound,
+            False,
+            interrupted=True,
+        )
 
     def height(self, offsets: Int64Array) -> int:
         """The largest offset plus size, in units."""
