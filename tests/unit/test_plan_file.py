@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import memomalloc
 from memomalloc.data import Plan, Problem, Trace
 from memomalloc.data.plan_file import checksum
 from memomalloc.errors import FileFormatError
@@ -222,3 +223,24 @@ def test_random_damage_is_refused(path: Path, planned: Plan) -> None:
         except FileFormatError:
             continue
         assert (loaded.offsets == planned.offsets).all()
+
+
+def test_pinned_plans_can_be_read_back(tmp_path: Path) -> None:
+    problem = Problem.from_arrays(
+        [1, 0, 1], [6, 5, 1], [8, 15, 8], alignment_bytes=1, alignments=[8, 1, 2], pinned_offsets=[40, 29, -1]
+    )
+    planned = memomalloc.plan(problem)
+    assert planned.arena_bytes == planned.lower_bound_bytes == 41
+    planned.save(tmp_path / "plan.json")
+    again = Plan.load(tmp_path / "plan.json")
+    assert again.pinned_offsets is not None
+    assert again.pinned_offsets.tolist() == [40, 29, -1]
+    assert again.arena_bytes == 41
+
+
+def test_an_empty_buffer_needs_no_arena(tmp_path: Path) -> None:
+    problem = Problem.from_arrays([1, 0], [0, 0], [1, 1], alignment_bytes=1, pinned_offsets=[-1, 29])
+    planned = memomalloc.plan(problem)
+    assert planned.arena_bytes == 1
+    planned.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json").offsets.tolist() == [0, 29]

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from memomalloc.bench.hard_instances import cut_rectangle
-from memomalloc.data import Problem, Trace
+from memomalloc.data import Problem, Trace, check
 from memomalloc.errors import CapacityError, InvalidProblemError, UnknownPlannerError
 from memomalloc.planners import Progress, available, plan
 
@@ -161,3 +165,32 @@ print(planned.arena_bytes >= problem.lower_bound_bytes, [str(w.message) for w in
 def test_ctrl_c_returns_the_best_plan_so_far() -> None:
     child = subprocess.run([sys.executable, "-c", CTRL_C_PROGRAM], check=True, capture_output=True, text=True)
     assert child.stdout.startswith("True ['planning was interrupted; this is the best plan so far']")
+
+
+@pytest.mark.parametrize("planner", ["cp_sat", "mip"])
+def test_ctrl_c_and_progress_end_solvers_too(planner: str) -> None:
+    pytest.importorskip("ortools" if planner == "cp_sat" else "scipy")
+    open_problem = cut_rectangle(150, seed=9, dropped=0.02)
+    calls: list[Progress] = []
+
+    def stop(progress: Progress) -> bool:
+        calls.append(progress)
+        return False
+
+    start_s = time.perf_counter()
+    plan(open_problem, planner=planner, time_limit_s=30, progress=stop)
+    assert time.perf_counter() - start_s < 15
+    assert len(calls) == 1
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        planned = plan(open_problem, planner=planner, time_limit_s=30)
+    timer.join()
+    check(open_problem, planned.offsets)
+    assert time.perf_counter() - start_s < 25
+
+
+@pytest.mark.parametrize("arguments", [{"seed": 1.5}, {"capacity_bytes": 1.5}, {"time_limit_s": "x"}])
+def test_arguments_of_the_wrong_type(arguments: dict[str, Any], open_problem: Problem) -> None:
+    with pytest.raises(InvalidProblemError, match=next(iter(arguments))):
+        plan(open_problem, **arguments)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -120,3 +122,21 @@ def test_any_integer_type_is_taken() -> None:
     for dtype in (np.int8, np.uint8, np.int32, np.uint64):
         assert Problem.from_arrays(np.array([3], dtype=dtype), [0], [1]).sizes.tolist() == [64]
     assert Problem.from_arrays([2**62 // 4], [-(2**63)], [2**63 - 1]).lower_bound_bytes == 2**60
+
+
+def test_lower_bound_counts_pins() -> None:
+    problem = Problem.from_arrays([1, 1], [0, 0], [1, 1], alignment_bytes=1, pinned_offsets=[100, -1])
+    assert problem.lower_bound_bytes == 101
+    nothing = Problem.from_arrays([1, 0], [0, 0], [1, 1], alignment_bytes=1, pinned_offsets=[-1, 100])
+    assert nothing.lower_bound_bytes == 1
+
+
+@pytest.mark.parametrize("capacity", [1.5, "10"])
+def test_capacities_that_are_no_numbers(capacity: Any) -> None:
+    with pytest.raises(InvalidProblemError, match=r"capacity_bytes = .* must be a whole number"):
+        Problem.from_arrays([1], [0], [1], capacity_bytes=capacity)
+
+
+def test_the_sum_says_where_it_exceeds() -> None:
+    with pytest.raises(InvalidProblemError, match=r"up to buffer 1 \(id b\) the sizes sum to more"):
+        Problem.from_arrays([2**60, 2**61, 64], [0] * 3, [1] * 3, ids=["a", "b", "c"])

@@ -22,13 +22,15 @@ class Plan:
         offsets: bytes from the base of the arena.
         escapes: the buffer outlives the run; its bytes are no other buffer's, whatever its lifetime.
         smallest_sizes: bytes; the smallest request that the slot may serve.
-        arena_bytes: the largest offset plus size.
-        lower_bound_bytes: the largest sum of sizes alive at one tick; no plan can be smaller.
+        arena_bytes: the largest offset plus size, of the buffers that have bytes.
+        lower_bound_bytes: the largest sum of sizes alive at one tick, or the end of the highest pinned buffer; no plan
+            can be smaller.
         planner: who found it.
         proven_optimal: no smaller arena is possible.
         elapsed_s: how long planning took, with preparation and check.
         alignment_bytes: what every offset is a multiple of.
         alignments: bytes per buffer where they differ from each other, else None.
+        pinned_offsets: the offset that a buffer had to get, -1 for a free one; None if no buffer was pinned.
     """
 
     sizes: Int64Array
@@ -44,6 +46,7 @@ class Plan:
     elapsed_s: float
     alignment_bytes: int
     alignments: Int64Array | None = None
+    pinned_offsets: Int64Array | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -65,7 +68,12 @@ class Plan:
         """What this plan solves. Escapes live through the whole of it."""
         starts, ends = stretch_escapes(self.starts, self.ends, self.escapes)
         return Problem.from_arrays(
-            self.sizes, starts, ends, alignment_bytes=self.alignment_bytes, alignments=self.alignments
+            self.sizes,
+            starts,
+            ends,
+            alignment_bytes=self.alignment_bytes,
+            alignments=self.alignments,
+            pinned_offsets=self.pinned_offsets,
         )
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 ``{"format": "memomalloc-plan", "version": 1, "checksum": "sha256:...", "plan": {...}}``. The checksum is over the value
 of ``plan`` as `canonical` writes it; it finds damage, not malice. Against malice everything is validated: types,
-ranges, alignment, the arena, the lower bound, and that no two live buffers share a byte.
+ranges, alignment, pins, the arena, the lower bound, and that no two live buffers share a byte.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def write_plan(plan: Plan, path: str | Path) -> None:
     payload |= {name: int(getattr(plan, name)) for name in _NUMBERS}
     payload["escapes"] = np.flatnonzero(plan.escapes).tolist()
     payload["alignments"] = None if plan.alignments is None else plan.alignments.tolist()
+    if plan.pinned_offsets is not None:
+        payload["pinned_offsets"] = plan.pinned_offsets.tolist()
     payload["planner"] = plan.planner
     payload["proven_optimal"] = bool(plan.proven_optimal)
     payload["elapsed_s"] = float(plan.elapsed_s)
@@ -83,6 +85,7 @@ def read_plan(path: str | Path, *, max_arena_bytes: int) -> Plan:
         path,
         payload,
         {*_COLUMNS, *_NUMBERS, "escapes", "alignments", "planner", "proven_optimal", "elapsed_s"},
+        optional={"pinned_offsets"},
     )
     try:
         return _validated(payload, path, max_arena_bytes)
@@ -109,6 +112,7 @@ def _validated(payload: dict[str, Any], path: str | Path, max_arena_bytes: int) 
     escapes = np.zeros(n, dtype=np.bool_)
     escapes[escaped] = True
     alignments = None if payload["alignments"] is None else _column(payload, "alignments", path)
+    pins = _column(payload, "pinned_offsets", path) if "pinned_offsets" in payload else None
     planner, proven, elapsed_s = payload["planner"], payload["proven_optimal"], payload["elapsed_s"]
     if not isinstance(planner, str) or not planner.isidentifier() or len(planner) > 100:
         raise FileFormatError(path, f"planner must be a name: {_REMEDY}")
@@ -131,6 +135,7 @@ def _validated(payload: dict[str, Any], path: str | Path, max_arena_bytes: int) 
         elapsed_s=float(elapsed_s),
         alignment_bytes=numbers["alignment_bytes"],
         alignments=alignments,
+        pinned_offsets=pins,
     )
     problem = plan.problem  # validates sizes, lifetimes and alignments
     if (problem.sizes != plan.sizes).any():
@@ -138,7 +143,7 @@ def _validated(payload: dict[str, Any], path: str | Path, max_arena_bytes: int) 
     if ((plan.smallest_sizes < np.minimum(plan.sizes, 1)) | (plan.smallest_sizes > plan.sizes)).any():
         raise FileFormatError(path, f"smallest_sizes must be between 1 and sizes: {_REMEDY}")
     check(problem, plan.offsets)
-    arena = int(np.max(plan.offsets + plan.sizes, initial=0))
+    arena = int(np.max((plan.offsets + plan.sizes)[plan.sizes > 0], initial=0))
     if arena != plan.arena_bytes:
         raise FileFormatError(path, f"arena_bytes is {plan.arena_bytes}, the buffers need {arena}: {_REMEDY}")
     if problem.lower_bound_bytes != plan.lower_bound_bytes:
@@ -149,8 +154,10 @@ def _validated(payload: dict[str, Any], path: str | Path, max_arena_bytes: int) 
     return plan
 
 
-def _require_keys(path: str | Path, found: dict[str, Any], keys: set[str]) -> None:
-    missing, unknown = sorted(keys - found.keys()), sorted(found.keys() - keys)
+def _require_keys(
+    path: str | Path, found: dict[str, Any], keys: set[str], optional: frozenset[str] | set[str] = frozenset()
+) -> None:
+    missing, unknown = sorted(keys - found.keys()), sorted(found.keys() - keys - optional)
     if missing or unknown:
         fault = f"{missing[0]!r} is missing" if missing else f"unknown key {unknown[0]!r:.60}"
         raise FileFormatError(path, f"{fault}: {_REMEDY}")

@@ -94,8 +94,8 @@ class Problem:
         if ids is not None and len(ids) != n:
             raise InvalidProblemError(f"ids has {len(ids)} entries for {n} buffers")
         _require_positive("alignment_bytes", alignment_bytes)
-        if capacity_bytes is not None and (isinstance(capacity_bytes, bool) or not 0 <= capacity_bytes <= INT64_MAX):
-            raise InvalidProblemError(f"capacity_bytes = {capacity_bytes} must be between 0 and 2**63 - 1")
+        if capacity_bytes is not None:
+            require_whole_number("capacity_bytes", capacity_bytes)
         raw_sizes, starts_column, ends_column = columns
         _refuse("size", raw_sizes, raw_sizes < 0, "must not be negative", ids)
         empty = starts_column >= ends_column
@@ -118,7 +118,10 @@ class Problem:
         slack = 0 if per_buffer is None else exact_sum(per_buffer)
         highest_pin = 0 if pins is None else max(0, int(np.max(pins, initial=0)))
         if exact_sum(rounded) + slack + highest_pin > MAX_TOTAL_BYTES:
-            raise InvalidProblemError(f"the sizes sum to more than the {MAX_TOTAL_BYTES} bytes that can be planned")
+            where = _where_the_sum_exceeds(rounded, MAX_TOTAL_BYTES, ids)
+            raise InvalidProblemError(
+                f"{where}the sizes sum to more than the {MAX_TOTAL_BYTES} bytes that can be planned"
+            )
         names = None if ids is None else tuple(ids)
         problem = cls(rounded, starts_column, ends_column, alignment_bytes, per_buffer, pins, capacity_bytes, names)
         if pins is not None:
@@ -135,8 +138,12 @@ class Problem:
 
     @cached_property
     def lower_bound_bytes(self) -> int:
-        """The largest sum of sizes alive at one tick; no plan can be smaller."""
-        return _planner.peak_live_bytes(self.sizes, self.starts, self.ends)
+        """The largest sum of sizes alive at one tick, or the end of the highest pin: the least there can be."""
+        peak = _planner.peak_live_bytes(self.sizes, self.starts, self.ends)
+        if self.pinned_offsets is None:
+            return peak
+        pinned = (self.pinned_offsets >= 0) & (self.sizes > 0)
+        return max(peak, int(np.max((self.pinned_offsets + self.sizes)[pinned], initial=0)))
 
     def label(self, index: int) -> str:
         """How messages name a buffer: its index, and its id where it has one."""
@@ -158,6 +165,25 @@ class Problem:
 
 def _label(index: int, ids: Sequence[Hashable] | None) -> str:
     return f"buffer {index}" if ids is None else f"buffer {index} (id {ids[index]})"
+
+
+def require_whole_number(name: str, value: object) -> None:
+    """Refuse what is no whole number between 0 and 2**63 - 1.
+
+    Raises:
+        InvalidProblemError: the message has the name.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= INT64_MAX:
+        raise InvalidProblemError(f"{name} = {value!r:.60} must be a whole number between 0 and 2**63 - 1")
+
+
+def _where_the_sum_exceeds(sizes: Int64Array, limit: int, ids: Sequence[Hashable] | None) -> str:
+    total = 0
+    for index, size in enumerate(sizes.tolist()):
+        total += size
+        if total > limit:
+            return f"up to {_label(index, ids)} "
+    return "with alignments and pins "
 
 
 def _require_length(name: str, column: Int64Array, n: int) -> None:

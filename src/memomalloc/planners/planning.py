@@ -13,7 +13,7 @@ import numpy as np
 from memomalloc.data.checker import check
 from memomalloc.data.columns import read_only
 from memomalloc.data.plan import Plan
-from memomalloc.data.problem import Problem
+from memomalloc.data.problem import Problem, require_whole_number
 from memomalloc.data.trace import Trace
 from memomalloc.errors import CapacityError, InvalidProblemError
 from memomalloc.planners import native
@@ -99,17 +99,16 @@ def plan_until_interrupted(
     start_s = time.perf_counter()
     entry = find(planner)
     problem = trace_or_problem.problem() if isinstance(trace_or_problem, Trace) else trace_or_problem
-    if not time_limit_s >= 0:
-        raise InvalidProblemError(f"time_limit_s = {time_limit_s} must not be negative")
-    if not 0 <= seed < 2**63:
-        raise InvalidProblemError(f"seed = {seed} must be between 0 and 2**63 - 1")
+    if not isinstance(time_limit_s, (int, float)) or not time_limit_s >= 0:
+        raise InvalidProblemError(f"time_limit_s = {time_limit_s!r:.60} must be a number of seconds, not negative")
+    require_whole_number("seed", seed)
     if entry.max_buffers is not None and len(problem) > entry.max_buffers:
         raise InvalidProblemError(
             f"{planner} takes at most {entry.max_buffers} buffers, the problem has {len(problem)}: use auto or skyline"
         )
     capacity = problem.capacity_bytes if capacity_bytes is None else capacity_bytes
-    if capacity is not None and not 0 <= capacity < 2**63:
-        raise InvalidProblemError(f"capacity_bytes = {capacity} must be between 0 and 2**63 - 1")
+    if capacity is not None:
+        require_whole_number("capacity_bytes", capacity)
     lower_bound = problem.lower_bound_bytes
 
     def poll(best_arena: int) -> bool:
@@ -156,6 +155,7 @@ def plan_until_interrupted(
         elapsed_s=time.perf_counter() - start_s,
         alignment_bytes=problem.alignment_bytes,
         alignments=problem.alignments,
+        pinned_offsets=problem.pinned_offsets,
     )
     return made, solution.interrupted
 
