@@ -49,3 +49,10 @@ def test_folders_are_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "none" / "a.txt"):
         pass
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "file"
+    with pytest.raises(FileNotFoundError) as caught, atomic_file(path):
+        pass
+    assert caught.value.filename == str(path)

@@ -75,7 +75,7 @@ def test_traces_are_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
         (["."], 2, "folder"),
         (["{path}", "--planner", "magic"], 2, "there is no planner 'magic'"),
         (["{path}", "-o", "out.txt"], 2, "end the name in one of them"),
-        (["{path}", "-o", "/none/out.csv"], 2, "No such file"),
+        (["{path}", "-o", "/none/out.csv"], 2, "/none/out.csv: there is no folder /none"),
         (["{path}", "--capacity", "100"], 3, "no plan exists within 100 bytes"),
         (["{path}", "--capacity", "170", "--planner", "bump"], 3, "no plan was found in time within 170 bytes"),
         (["{path}", "--time-limit", "-1"], 2, "time_limit_s"),
@@ -143,3 +143,44 @@ def test_benchmarks_ask_for_rich() -> None:
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert child.returncode == 2
     assert "pip install 'memomalloc[cli]'" in child.stderr
+
+
+@pytest.mark.parametrize("name", ["BUFFERS.CSV", "buffers.txt", "buffers"])
+def test_csv_under_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (tmp_path / name).write_text(TEXT)
+    assert main(["plan", str(tmp_path / name), "-o", str(tmp_path / "OUT.CSV")]) == 0
+    assert "3 buffers in 164 bytes" in capsys.readouterr().out
+    assert (tmp_path / "OUT.CSV").read_text().startswith("id,lower,upper,size,offset\n")
+
+
+def test_csv_on_standard_input() -> None:
+    command = [sys.executable, "-m", "memomalloc", "plan", "-", "--json"]
+    child = subprocess.run(command, input=TEXT, capture_output=True, text=True, check=True)
+    assert json.loads(child.stdout)["num_buffers"] == 3
+    child = subprocess.run(command, input=TEXT + "d,9,9,1\n", capture_output=True, text=True)
+    assert child.returncode == 2
+    assert "standard input, line 5, column upper" in child.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--alignment", "0"], "argument --alignment: 0 is no alignment"),
+        (["--capacity", "1x"], "argument --capacity: '1x' is not a whole number of bytes"),
+        (["--time-limit", "nan"], "argument --time-limit: 'nan' is not a number of seconds"),
+        (["--time-limit", "1x"], "argument --time-limit: '1x' is not a number of seconds"),
+    ],
+)
+def test_options_say_what_is_wrong(
+    path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", str(path), *options])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_named(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "none" / "out.csv"
+    assert main(["plan", str(path), "-o", str(out)]) == 2
+    assert f"{out}: there is no folder" in capsys.readouterr().err

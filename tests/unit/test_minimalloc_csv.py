@@ -47,7 +47,7 @@ def test_header_without_rows_is_an_empty_problem(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "column", "message"),
     [
-        ("", 1, "id", "the column is missing"),
+        ("", 1, None, "the file is empty"),
         ("lower,upper,size\n", 1, "id", "the column is missing"),
         ("id,lower,upper,size,gaps\n", 1, "gaps", "unknown column"),
         ("id,lower,lower,upper,size\n", 1, "lower", "two columns"),
@@ -81,7 +81,7 @@ def test_faults_are_located(tmp_path: Path, text: str | bytes, line: int, column
 
 def test_sizes_that_overflow_together(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="sum to more"):
-        read_text(tmp_path, "id,lower,upper,size\n" + f"0,0,1,{2**62}\n" * 3)
+        read_text(tmp_path, "id,lower,upper,size\n" + "".join(f"{i},0,1,{2**62}\n" for i in range(3)))
 
 
 def test_pins_that_overlap(tmp_path: Path) -> None:
@@ -134,3 +134,32 @@ def test_many_rows(tmp_path: Path) -> None:
     path = tmp_path / "many.csv"
     write_minimalloc_csv(problem, path)
     assert (read_minimalloc_csv(path).sizes == problem.sizes).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("7,0,1,8\n8,0,1,8\n7,2,3,8\n", "line 4, column id: '7' is the id of line 2 as well"),
+        ("a,0,1,8\nb,0,1,8\na,2,3,8\n", "line 4, column id: 'a' is the id of line 2 as well"),
+        (f"a,0,1,{2**60}\nb,0,1,{2**61}\n", r"up to buffer 1 \(id b, line 3\) the sizes sum to more"),
+    ],
+)
+def test_faults_of_several_rows_name_their_lines(tmp_path: Path, rows: str, message: str) -> None:
+    path = tmp_path / "buffers.csv"
+    path.write_text("id,lower,upper,size\n" + rows)
+    with pytest.raises(FileFormatError, match=message):
+        read_minimalloc_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,0,1,8,8,3\n", r"buffer 0 \(id a, line 2\): pinned offset 3 is not a multiple"),
+        ("a,0,1,8,1,4\nb,0,1,8,1,0\n", r"\(id a, line 2\).*pinned to the same bytes|\(id b, line 3\) and"),
+    ],
+)
+def test_faults_of_pins_name_their_lines(tmp_path: Path, rows: str, message: str) -> None:
+    path = tmp_path / "buffers.csv"
+    path.write_text("id,lower,upper,size,alignment,offset\n" + rows)
+    with pytest.raises(FileFormatError, match=message):
+        read_minimalloc_csv(path)

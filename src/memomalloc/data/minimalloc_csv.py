@@ -44,20 +44,34 @@ def read_minimalloc_csv(path: str | Path, *, alignment_bytes: int = 1) -> Proble
         if Path(path).stat().st_size > MAX_FILE_BYTES:
             raise FileFormatError(path, f"larger than the {MAX_FILE_BYTES} bytes that are read of a CSV file")
         with open(path, "rb") as file:
-            columns = _read_header(path, file.readline(MAX_HEADER_BYTES))
-            start = file.tell()
-            try:
-                return _read_quickly(file, columns, alignment_bytes)
-            except (ValueError, OverflowError):
-                # Something is unusual or wrong. The slow reader allows any text as an id, and finds the fault.
-                file.seek(start)
-                return _SlowReader(path, columns).read(file, alignment_bytes)
+            return _read(file, path, alignment_bytes)
     except FileNotFoundError:
         raise FileFormatError(path, "there is no such file; a CSV file of buffers was expected") from None
     except IsADirectoryError:
         raise FileFormatError(path, "this is a folder; a CSV file of buffers was expected") from None
     except OSError as error:
         raise FileFormatError(path, f"cannot be read: {error.strerror}") from error
+
+
+def parse_minimalloc_csv(content: bytes, name: str, *, alignment_bytes: int = 1) -> Problem:
+    """The problem that the content of such a file states; ``name`` stands for its path in messages.
+
+    Raises:
+        FileFormatError: not such a file; with the line and the column of the fault.
+    """
+    return _read(io.BytesIO(content), name, alignment_bytes)
+
+
+def looks_like_minimalloc_csv(path: str | Path) -> bool:
+    """Whether a file is called ``.csv``, in any case, or has a first line that names columns of such files."""
+    if Path(path).suffix.lower() == ".csv":
+        return True
+    try:
+        with open(path, "rb") as file:
+            names = file.readline(MAX_HEADER_BYTES).decode("utf-8-sig").lower().split(",")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return len({name.strip() for name in names} & set(REQUIRED)) > 1
 
 
 def write_minimalloc_csv(problem: Problem, path: str | Path, offsets: ArrayLike | None = None) -> None:
@@ -96,7 +110,21 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def _read(file: IO[bytes], path: str | Path, alignment_bytes: int) -> Problem:
+    columns = _read_header(path, file.readline(MAX_HEADER_BYTES))
+    start = file.tell()
+    try:
+        return _read_quickly(file, columns, alignment_bytes)
+    except (ValueError, OverflowError):
+        # Something is unusual or wrong. The slow reader allows any text as an id, and finds the fault.
+        file.seek(start)
+        return _SlowReader(path, columns).read(file, alignment_bytes)
+
+
 def _read_header(path: str | Path, line: bytes) -> list[str]:
+    if not line:
+        message = f"the file is empty; its first line must name the columns {', '.join(REQUIRED)}"
+        raise FileFormatError(path, message, line=1)
     try:
         header = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -132,6 +160,8 @@ def _read_quickly(file: IO[bytes], columns: list[str], alignment_bytes: int) -> 
 
 def _problem(columns: dict[str, Int64Array], ids: Int64Array | list[str], alignment_bytes: int) -> Problem:
     plain = isinstance(ids, np.ndarray) and np.array_equal(ids, np.arange(len(ids)))
+    if isinstance(ids, np.ndarray) and not plain and len(np.unique(ids)) < len(ids):
+        raise ValueError("two rows have the same id")
     return Problem.from_arrays(
         columns["size"],
         columns["lower"],
@@ -153,10 +183,13 @@ class _SlowReader:
 
     def read(self, file: IO[bytes], alignment_bytes: int) -> Problem:
         numbers: dict[str, list[int]] = {name: [] for name in self._columns if name != "id"}
-        ids: list[str] = []
+        line_of_id: dict[str, int] = {}
         for row in self._rows(file):
             fields = dict(zip(self._columns, row, strict=True))
-            ids.append(fields["id"].strip())
+            name_of_buffer = fields["id"].strip()
+            first_line = line_of_id.setdefault(name_of_buffer, self._line)
+            if first_line != self._line:
+                self._fail(f"{name_of_buffer!r:.60} is the id of line {first_line} as well: give each its own", "id")
             for name, values in numbers.items():
                 values.append(self._number(name, fields[name].strip()))
             if numbers["lower"][-1] >= numbers["upper"][-1]:
@@ -165,9 +198,14 @@ class _SlowReader:
                 )
         arrays = {name: np.array(values, dtype=np.int64) for name, values in numbers.items()}
         try:
-            return _problem(arrays, ids, alignment_bytes)
-        except InvalidProblemError as error:
-            raise FileFormatError(self._path, str(error)) from error
+            return _problem(arrays, list(line_of_id), alignment_bytes)
+        except InvalidProblemError:
+            # Once more, for a message that has the lines of the buffers that it names.
+            located = [f"{name_of_buffer}, line {line}" for name_of_buffer, line in line_of_id.items()]
+            try:
+                return _problem(arrays, located, alignment_bytes)
+            except InvalidProblemError as error:
+                raise FileFormatError(self._path, str(error)) from error
 
     def _rows(self, file: IO[bytes]) -> Iterator[list[str]]:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
