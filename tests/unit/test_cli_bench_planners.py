@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from memomalloc.bench.planner_instances import generated_instances, shipped_inst
 from memomalloc.bench.planners import planner_names
 from memomalloc.cli import main
 from memomalloc.data import check
+from memomalloc.data.minimalloc_csv import write_minimalloc_csv
 from memomalloc.planners import plan
 
 pytest.importorskip("rich")
@@ -66,3 +69,29 @@ def test_cut_rectangles_are_full_and_have_the_wanted_number_of_buffers() -> None
 def test_instances_can_be_planned() -> None:
     for _, problem in [*shipped_instances(), *generated_instances(smoke=True)]:
         check(problem, plan(problem, time_limit_s=0.1).offsets)
+
+
+def test_planners_are_compared_without_torch(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("id,lower,upper,size\n0,0,1,64\n")
+    program = (
+        "import sys; sys.modules['torch'] = None; from memomalloc.cli import main; "
+        f"sys.exit(main(['bench', 'planners', {str(path)!r}, '--planners', 'auto', '--markdown', "
+        f"{str(tmp_path / 'table.md')!r}]))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_ctrl_c_ends_the_comparison_and_keeps_what_was_measured(tmp_path: Path) -> None:
+    # Open: 13 sizes that cannot reach the bound soon. Bump is measured, auto is interrupted, skyline is not begun.
+    path, results = tmp_path / "open.csv", tmp_path / "results.json"
+    write_minimalloc_csv(cut_rectangle(1200, seed=5, dropped=0.02), path)
+    program = (
+        "import os, signal, sys, threading; from memomalloc.cli import main; "
+        "threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start(); "
+        f"sys.exit(main(['bench', 'planners', {str(path)!r}, '--planners', 'bump,auto,skyline', '--time-limit', '30', "
+        f"'--json', {str(results)!r}]))"
+    )
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=25)
+    assert child.returncode == 130, child.stderr
+    assert [row["planner"] for row in json.loads(results.read_text())["rows"]] == ["bump"]

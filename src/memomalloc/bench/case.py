@@ -6,6 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+#: How a model is run, in the order in which reports list them.
+MODES = ("eager", "torchscript", "compile", "compile-memory-planning")
+
 
 @dataclass(frozen=True, order=True)
 class Case:
@@ -18,7 +21,7 @@ class Case:
         input_size: side of the square image, tokens or frames; see :class:`memomalloc.bench.model.Model`.
         workers: threads that call at once.
         intra_op_threads: threads that torch may use inside one operator.
-        mode: how the model is run; see :data:`memomalloc.bench.workload.MODES`.
+        mode: how the model is run; see :data:`MODES`.
         upstream: the allocator underneath; see :mod:`memomalloc.bench.upstream`.
     """
 

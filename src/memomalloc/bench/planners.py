@@ -15,7 +15,8 @@ import numpy as np
 from memomalloc.data.checker import check
 from memomalloc.data.problem import Problem
 from memomalloc.errors import InvalidProblemError, MissingDependencyError
-from memomalloc.planners import available, plan
+from memomalloc.planners import available
+from memomalloc.planners.planning import plan_until_interrupted
 
 OMNIMALLOC = "omnimalloc"
 
@@ -70,6 +71,9 @@ def compare(
         planners: names; ``omnimalloc`` is one of them.
         time_limit_s: for each planner that searches.
         seed: of the random choices.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the measurement that it cut short is not given.
     """
     for name, problem in instances:
         for planner in planners:
@@ -95,7 +99,10 @@ def _measure(instance: str, problem: Problem, planner: str, run: _Run) -> Measur
 
 
 def _run_planner(problem: Problem, planner: str, time_limit_s: float, seed: int) -> tuple[int, bool]:
-    planned = plan(problem, planner=planner, time_limit_s=time_limit_s, seed=seed)
+    planned, interrupted = plan_until_interrupted(problem, planner=planner, time_limit_s=time_limit_s, seed=seed)
+    if interrupted:
+        # What a search finds in less than its time is no measurement.
+        raise KeyboardInterrupt
     return planned.arena_bytes, planned.proven_optimal
 
 

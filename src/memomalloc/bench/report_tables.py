@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from memomalloc.bench import row_text as text
+from memomalloc.bench.case import MODES
 from memomalloc.bench.results import Results
 from memomalloc.bench.row import LOSS_RATIO, Row
 from memomalloc.bench.upstream import UPSTREAMS
-from memomalloc.bench.workload import MODES
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 import torch._functorch.config as functorch_config
 
-#: How a model is run, in the order in which reports list them.
-MODES = ("eager", "torchscript", "compile", "compile-memory-planning")
+from memomalloc.bench.case import MODES
 
 
 @dataclass(frozen=True)

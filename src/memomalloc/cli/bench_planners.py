@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memomalloc.cli.plan import seconds
 from memomalloc.extras import require
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILES", help="instances (default: our own)")
     parser.add_argument("--planners", metavar="NAMES", help="separated by commas (default: all that are installed)")
     parser.add_argument(
-        "--time-limit", type=float, default=1.0, metavar="S", help="seconds for each search (default: 1)"
+        "--time-limit", type=seconds, default=1.0, metavar="S", help="seconds for each search (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random choices (default: 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.planner_report import planner_report
     from memomalloc.bench.planner_results import PlannerResults
     from memomalloc.bench.report_markdown import markdown
+    from memomalloc.cli.output_file import require_folder_of
     from memomalloc.data.atomic_file import atomic_file
     from memomalloc.planners.registry import find
 
@@ -55,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         if name != planners.OMNIMALLOC:
             find(name)
+    require_folder_of(args.json, args.markdown)
     instances = _instances(args)
     time_limit_s = 0.1 if args.smoke else args.time_limit
     results = PlannerResults.here(time_limit_s=time_limit_s, seed=args.seed)
