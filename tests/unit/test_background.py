@@ -42,6 +42,8 @@ def test_ctrl_c_ends_the_waiting() -> None:
     threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
     start_s = time.perf_counter()
     work.wait(lambda: True)
-    end.set()
     assert work.interrupted
+    assert work.result(within_s=0.1) is None
+    end.set()
+    assert work.result(within_s=5) is True
     assert time.perf_counter() - start_s < 5

@@ -22,9 +22,10 @@ class Background(Generic[_T]):
         self._work = work
         self._results: list[_T] = []
         self._errors: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        # Not Thread.join: interrupted, it takes a thread that runs for one that has ended (CPython 3.11).
+        self._ended = threading.Event()
         self.interrupted = False
-        self._thread.start()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def wait(self, go_on: Callable[[], bool]) -> None:
         """Until the call returns, ``go_on()``, asked about 20 times a second, is False, or Ctrl-C.
@@ -33,9 +34,8 @@ class Background(Generic[_T]):
             BaseException: what ``go_on`` raises.
         """
         try:
-            while self._thread.is_alive():
-                self._thread.join(_POLL_INTERVAL_S)
-                if self._thread.is_alive() and not go_on():
+            while not self._ended.wait(_POLL_INTERVAL_S):
+                if not go_on():
                     return
         except KeyboardInterrupt:
             self.interrupted = True
@@ -46,7 +46,7 @@ class Background(Generic[_T]):
         Raises:
             BaseException: what the call raised.
         """
-        self._thread.join(within_s)
+        self._ended.wait(within_s)
         if self._errors:
             raise self._errors[0]
         return self._results[0] if self._results else None
@@ -56,3 +56,5 @@ class Background(Generic[_T]):
             self._results.append(self._work())
         except BaseException as error:  # for the thread that waits
             self._errors.append(error)
+        finally:
+            self._ended.set()
