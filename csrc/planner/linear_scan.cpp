@@ -15,11 +15,6 @@ struct Active {
   int32_t end;
 };
 
-bool has_equal_sizes(const PreparedProblem& problem) {
-  return problem.alignments.empty() && std::adjacent_find(problem.sizes.begin(), problem.sizes.end(),
-                                                          std::not_equal_to<>()) == problem.sizes.end();
-}
-
 // Every free place fits, so the lowest is the one that was handed back or the one above all.
 Placement scan_equal_sizes(const PreparedProblem& problem) {
   std::vector<int32_t> by_end(problem.sizes.size());
@@ -46,6 +41,11 @@ Placement scan_equal_sizes(const PreparedProblem& problem) {
 }
 
 }  // namespace
+
+bool has_equal_sizes(const PreparedProblem& problem) {
+  return problem.alignments.empty() && std::adjacent_find(problem.sizes.begin(), problem.sizes.end(),
+                                                          std::not_equal_to<>()) == problem.sizes.end();
+}
 
 Placement linear_scan(const PreparedProblem& problem) {
   if (has_equal_sizes(problem)) return scan_equal_sizes(problem);

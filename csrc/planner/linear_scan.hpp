@@ -10,6 +10,9 @@ namespace memomalloc::planner {
 // sizes are equal: then every placement of this kind is at the lower bound. Pins are ignored.
 Placement linear_scan(const PreparedProblem& problem);
 
+// Whether all sizes are equal, and any offset will do.
+bool has_equal_sizes(const PreparedProblem& problem);
+
 // About how many steps that takes, in O(n).
 int64_t linear_scan_steps(const PreparedProblem& problem);
 

@@ -16,9 +16,10 @@ struct PortfolioOutcome {
   bool proven = false;  // as in PartOutcome
 };
 
-// Skyline; if that is above the target, linear scan and greedy by size where they are cheap; if these are
-// too, a search of each part that is too high: branch and bound with restarts in turn with skyline with
-// restarts, or, where there are too many buffers for the tree, the second alone. Honours pins.
+// Linear scan of equal sizes, which it places at the lower bound. Else skyline; if that is above the target,
+// linear scan and greedy by size where they are cheap; if these are too, a search of each part that is too
+// high: branch and bound with restarts in turn with skyline with restarts, or, where there are too many
+// buffers for the tree, the second alone. Honours pins.
 PortfolioOutcome portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget);
 
 // Whether a tree search of this problem is within its means.

@@ -83,7 +83,7 @@ def test_planners_are_compared_without_torch(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_the_comparison_and_keeps_what_was_measured(tmp_path: Path) -> None:
-    # Open: 13 sizes that cannot reach the bound soon. Bump is measured, auto is interrupted, skyline is not begun.
+    # No search ends soon on this one: bump is measured, auto is interrupted, skyline is not begun.
     path, results = tmp_path / "open.csv", tmp_path / "results.json"
     write_minimalloc_csv(cut_rectangle(1200, seed=5, dropped=0.02), path)
     program = (

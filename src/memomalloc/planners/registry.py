@@ -82,7 +82,7 @@ _PLANNERS = (
     Planner(
         "linear_scan",
         "In order of birth, each at the lowest free place: what an online allocator would do at best.",
-        "O(n w), w buffers alive at a time",
+        "O(n w), w buffers alive at a time; O(n log n) for equal sizes",
         "Poletto and Sarkar 1999, Linear scan register allocation",
     ),
     Planner(
