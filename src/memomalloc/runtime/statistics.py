@@ -107,7 +107,8 @@ class Stats:
         runs_replayed: calls that were served from a plan.
         runs_unplanned: calls that ran as if unwrapped, by reason: ``warm_up`` (before the first recording),
             ``learning`` (another thread was recording the same signature), ``device`` (a tensor that is not on the
-            CPU), ``no_arena`` (too many runs at once, or no memory), ``unplannable`` (planning failed),
+            CPU), ``no_arena`` (too many runs at once, or no memory), ``unplannable`` (planning failed, or the
+            arguments cannot be described),
             ``nested`` (the plan of an outer call served it), ``disabled``.
         num_plans: plans armed now.
         requests_planned: requests that the plans of the replayed runs foresaw.
