@@ -44,6 +44,14 @@ def test_a_row_has_the_measured_figures(cells: list[str], measured: dict[tuple[s
     ]
 
 
+def test_the_first_page_has_a_measured_figure(measured: dict[tuple[str, int], dict[str, Any]]) -> None:
+    row = measured["mobilenet_v2", 8]
+    page = (ROOT / "docs" / "index.md").read_text()
+    latencies = f"**{_milliseconds(row['upstream_p50_ms'])} → {_milliseconds(row['planned_p50_ms'])} ms**"
+    assert f"takes {latencies} a call, a ratio of **{row['ratio_median']:.2f}**" in page
+    assert f"{_faults(row['upstream_minor_faults'])} → {_faults(row['planned_minor_faults'])} page faults" in page
+
+
 def test_nanoseconds_are_those_of_the_fast_path() -> None:
     document = json.loads((ROOT / "benchmarks" / "results" / "fast_path.json").read_text())
     (glibc,) = (result for result in document["results"] if result["upstream"] == "glibc")
