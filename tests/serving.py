@@ -73,21 +73,7 @@ def minor_faults(call: Callable[[], object]) -> int:
 
 def lies_in_an_arena(tensor: torch.Tensor) -> bool:
     """Whether a live tensor was served from a plan, told by its address alone."""
-    begin, end = _reserved_range()
-    return begin <= tensor.data_ptr() < end
-
-
-def _reserved_range() -> tuple[int, int]:
-    """The one range of addresses in which all arenas lie. Most of it is the largest mapping without access."""
-    mappings = []
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        addresses, access = line.split()[:2]
-        begin, end = (int(address, 16) for address in addresses.split("-"))
-        if access == "---p":
-            mappings.append((end - begin, end))
-    _, end = max(mappings)
-    granule_bytes = 2**21  # by which the range may begin earlier, to be aligned
-    return end - extension.install().reserved_bytes() - granule_bytes, end
+    return bool(extension.install().is_reserved(tensor.data_ptr()))
 
 
 def is_accessible(address: int) -> bool:

@@ -243,6 +243,10 @@ NB_MODULE(_runtime, module) {
 
   module.def("install", &install_torch_allocator);
   module.def("reserved_bytes", [] { return g_range.reserved_bytes(); });
+  module.def(
+      "is_reserved",
+      [](uintptr_t address) { return g_range.contains(reinterpret_cast<const void*>(address)); },
+      "address"_a);
   module.def("num_bad_frees", [] { return g_num_bad_frees.load(std::memory_order_relaxed); });
   module.def("upstream_name", [] { return std::string(upstream_name()); });
   module.def("release_upstream_memory", &release_upstream_memory, nb::call_guard<nb::gil_scoped_release>());

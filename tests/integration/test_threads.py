@@ -197,20 +197,18 @@ def test_more_runs_at_once_than_arenas_run_unplanned() -> None:
         chain_result(chain_values(0))
     armed = _armed_with_two_arenas(memomalloc.plan(recording.trace))
     inside, leave = threading.Barrier(3), threading.Barrier(3)
-    tokens: list[int] = []
+    outcomes: list[str] = []
 
     def work(i: int) -> None:
-        token = armed.begin()
-        tokens.append(token)
+        run = armed.begin()
+        outcomes.append(run.outcome)
         inside.wait()
         assert_equal_bits(chain_result(chain_values(i)), chain_result(chain_values(i)))
         leave.wait()
-        if token > 0:
-            armed.end(token)
+        run.end()
 
     _on_threads(work, num_threads=3)
-    assert sorted(token > 0 for token in tokens) == [False, True, True]
-    assert -1 in tokens
+    assert sorted(outcomes) == ["no_arena", "started", "started"]
 
 
 def _armed_with_two_arenas(plan: memomalloc.Plan) -> Any:
