@@ -79,6 +79,7 @@ void Arena::start_run() noexcept {
   if (!reports_ && std::exchange(has_reported_, false)) {
     // The runs to come do not say what they take: nothing may look as if they had.
     for (uint32_t place = 0; place < layout_->num_places(); ++place) {
+      // relaxed: a block given back elsewhere meanwhile may be reported or not.
       reported_bytes_[place].store(0, std::memory_order_relaxed);
     }
   }
@@ -229,8 +230,9 @@ bool Arena::give_back_carefully(void* block, bool report) noexcept {
   const Slot& slot = slots_[occupants_[place].load(std::memory_order_relaxed) - 1];
   if (poison_) std::memset(block, kPoison, slot.size);
   // As upstream has it: what the profiler was not told of is not told to be gone.
-  // relaxed: as in is_live().
-  const uint64_t reported_bytes = reported_bytes_[place].exchange(0, std::memory_order_relaxed);
+  // relaxed: as in is_live(); nobody but the block's holder, and a run that begins, writes here.
+  const uint64_t reported_bytes = reported_bytes_[place].load(std::memory_order_relaxed);
+  reported_bytes_[place].store(0, std::memory_order_relaxed);
   if (report && reported_bytes != 0) g_upstream.report(block, -static_cast<int64_t>(reported_bytes));
   vacate(place);
   return true;

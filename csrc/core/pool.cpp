@@ -80,8 +80,7 @@ BeginResult Pool::begin_locked() {
 BeginResult Pool::begin() {
   end_runs_at_thread_exit();
   std::unique_lock<std::mutex> lock(g_registry_lock);
-  const BeginResult result = begin_locked();
-  return started(result, lock);
+  return started(begin_locked(), lock);
 }
 
 BeginResult Pool::begin(std::chrono::nanoseconds time_limit) {
@@ -90,16 +89,13 @@ BeginResult Pool::begin(std::chrono::nanoseconds time_limit) {
   constexpr std::chrono::nanoseconds kForEver = std::chrono::hours(24 * 365 * 10);
   const auto deadline = std::chrono::steady_clock::now() + std::min(time_limit, kForEver);
   std::unique_lock<std::mutex> lock(g_registry_lock);
-  for (;;) {
-    BeginResult result = begin_locked();
-    if (result.outcome != Begin::kNoArena) return started(result, lock);
+  BeginResult result = begin_locked();
+  for (bool is_late = false; result.outcome == Begin::kNoArena && !is_late; result = begin_locked()) {
     ++g_num_waiting;
-    const bool late = g_run_ended.wait_until(lock, deadline) == std::cv_status::timeout;
+    is_late = g_run_ended.wait_until(lock, deadline) == std::cv_status::timeout;
     --g_num_waiting;
-    if (!late) continue;
-    result = begin_locked();
-    return started(result, lock);
   }
+  return started(result, lock);
 }
 
 BeginResult Pool::started(BeginResult result, std::unique_lock<std::mutex>& lock) noexcept {

@@ -19,8 +19,8 @@ c10::Allocator* g_torch_upstream = nullptr;
 // Bytes of planned blocks alive that were reported, for the profiler's "total allocated".
 std::atomic<int64_t> g_reported_bytes{0};
 
-// Adds to the total, and says what it is then. Never below 0: a block that was taken before anybody listened
-// is reported only as it is given back.
+// Adds to the total, and says what it is then. Never below 0: a block of a recorded run that was taken before
+// anybody listened is reported as it is given back.
 int64_t count_reported(int64_t bytes) noexcept {
   // relaxed: a statistic, orders nothing.
   int64_t total = g_reported_bytes.load(std::memory_order_relaxed);

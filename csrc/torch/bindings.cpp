@@ -70,15 +70,12 @@ Handle<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> siz
 // done.
 class Run {
  public:
-  Run(BeginResult result, bool follows_askers) : result_(result) {
-    if (result.outcome != Begin::kStarted || !follows_askers) return;
-    follow_askers();
-    follower_ = &t_state;
-  }
+  explicit Run(BeginResult result) noexcept : result_(result) {}
   ~Run() { end(); }
   Run(Run&& other) noexcept
       : result_(std::exchange(other.result_, {Begin::kNoArena, 0})),
-        follower_(std::exchange(other.follower_, nullptr)) {}
+        follower_(std::exchange(other.follower_, nullptr)),
+        ended_(other.ended_) {}
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
   Run& operator=(Run&&) = delete;
@@ -96,9 +93,22 @@ class Run {
     return "no_arena";
   }
 
+  // Lets the askers be followed until the run ends. May throw: the run ends with this object then.
+  void follow() {
+    if (!started()) return;
+    follow_askers();
+    follower_ = &t_state;
+  }
+
   RunCounts end() noexcept {
     // What was begun on another thread stays there: that thread may be in a run of its own by now.
-    if (std::exchange(follower_, nullptr) == &t_state) stop_following_askers();
+    if (std::exchange(follower_, nullptr) == &t_state) {
+      try {
+        stop_following_askers();
+      } catch (...) {
+        // Followed without need: it costs time, and nothing else.
+      }
+    }
     return started() && !std::exchange(ended_, true) ? Pool::end(result_.token) : RunCounts{};
   }
 
@@ -130,7 +140,9 @@ Run begin_run(Pool& pool, double wait_s) {
       if (result.outcome == Begin::kNoArena && PyErr_CheckSignals() != 0) throw nb::python_error();
     }
   }
-  return {result, pool.matches_askers()};
+  Run run(result);
+  if (pool.matches_askers()) run.follow();
+  return run;
 }
 
 // A lock that nobody waits for. Python's own is taken by a call and given back by another, and a signal

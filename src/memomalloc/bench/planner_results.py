@@ -45,8 +45,6 @@ class PlannerResults:
         Raises:
             ValueError, TypeError, KeyError: it is none.
         """
-        if document["version"] != VERSION:
-            raise ValueError(f"version {document['version']}, not {VERSION}")
         rows = [{name: value for name, value in row.items() if name != "ratio"} for row in document["rows"]]
         return cls(
             machine=dict(document["machine"]),

@@ -75,8 +75,6 @@ class Results:
         Raises:
             ValueError, TypeError, KeyError, AttributeError: it is none.
         """
-        if document["version"] != VERSION:
-            raise ValueError(f"version {document['version']}, not {VERSION}")
         return cls(
             machine=dict(document["machine"]),
             versions=dict(document["versions"]),

@@ -15,10 +15,11 @@ from memomalloc.errors import FileFormatError
 
 AnyResults = Results | PlannerResults | TimeShares
 
-_KINDS: dict[str, Callable[[dict[str, Any]], AnyResults]] = {
-    results.FORMAT: Results.from_document,
-    planner_results.FORMAT: PlannerResults.from_document,
-    time_shares.FORMAT: TimeShares.from_document,
+#: By format: the version that is read, and how.
+_KINDS: dict[str, tuple[int, Callable[[dict[str, Any]], AnyResults]]] = {
+    results.FORMAT: (results.VERSION, Results.from_document),
+    planner_results.FORMAT: (planner_results.VERSION, PlannerResults.from_document),
+    time_shares.FORMAT: (time_shares.VERSION, TimeShares.from_document),
 }
 
 
@@ -37,7 +38,10 @@ def load_results(path: str | Path) -> AnyResults:
         ) from error
     try:
         document = json.loads(content)
-        return _KINDS[document["format"]](document)
+        version, from_document = _KINDS[document["format"]]
+        if document["version"] != version:
+            raise ValueError(f"version {document['version']}, not {version}")
+        return from_document(document)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FileFormatError(path, f"not a results file: {error!r}") from error
 

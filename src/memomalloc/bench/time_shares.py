@@ -74,8 +74,6 @@ class TimeShares:
         Raises:
             ValueError, TypeError, KeyError: it is none.
         """
-        if document["version"] != VERSION:
-            raise ValueError(f"version {document['version']}, not {VERSION}")
         return cls(
             machine=dict(document["machine"]),
             versions=dict(document["versions"]),

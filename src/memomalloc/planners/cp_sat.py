@@ -11,7 +11,7 @@ from memomalloc.data.problem import Problem
 from memomalloc.extras import require
 from memomalloc.planners.background import Background
 from memomalloc.planners.solution import Request, Solution
-from memomalloc.planners.solver_model import SolverModel
+from memomalloc.planners.solver_model import SolverModel, solve_model
 
 _STOPPING_TIME_S = 10.0
 """CP-SAT ends soon after it is told to."""
@@ -29,13 +29,7 @@ def solve(problem: Problem, request: Request) -> Solution:
     """
     start_s = time.perf_counter()
     cp_model: Any = require("ortools.sat.python.cp_model", extra="solvers", feature="the planner cp_sat")
-    model_data = SolverModel.of(problem)
-    try:
-        if model_data.interrupted:
-            raise KeyboardInterrupt
-        return _search(cp_model, problem, model_data, request, start_s)
-    except KeyboardInterrupt:
-        return model_data.known_solution(problem, "cp_sat")
+    return solve_model(problem, "cp_sat", lambda model_data: _search(cp_model, problem, model_data, request, start_s))
 
 
 def _search(cp_model: Any, problem: Problem, model_data: SolverModel, request: Request, start_s: float) -> Solution:

@@ -11,7 +11,7 @@ from memomalloc.data.problem import Problem
 from memomalloc.extras import require
 from memomalloc.planners.background import Background
 from memomalloc.planners.solution import Request, Solution
-from memomalloc.planners.solver_model import SolverModel
+from memomalloc.planners.solver_model import SolverModel, solve_model
 
 MAX_PAIRS = 100_000
 
@@ -36,13 +36,7 @@ def solve(problem: Problem, request: Request) -> Solution:
     """
     start_s = time.perf_counter()
     optimize: Any = require("scipy.optimize", extra="solvers", feature="the planner mip")
-    data = SolverModel.of(problem)
-    try:
-        if data.interrupted:
-            raise KeyboardInterrupt
-        return _search(optimize, problem, data, request, start_s)
-    except KeyboardInterrupt:
-        return data.known_solution(problem, "mip")
+    return solve_model(problem, "mip", lambda data: _search(optimize, problem, data, request, start_s))
 
 
 def _search(optimize: Any, problem: Problem, data: SolverModel, request: Request, start_s: float) -> Solution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,3 +123,14 @@ class SolverModel:
         everywhere = np.zeros(len(problem), dtype=np.int64) if pins is None else np.maximum(pins, 0)
         everywhere[self.buffers] = offsets * self.unit_bytes
         return everywhere
+
+
+def solve_model(problem: Problem, planner: str, search: Callable[[SolverModel], Solution]) -> Solution:
+    """Search with the model of a problem; what is known before, where Ctrl-C ends that."""
+    model = SolverModel.of(problem)
+    if model.interrupted:
+        return model.known_solution(problem, planner)
+    try:
+        return search(model)
+    except KeyboardInterrupt:
+        return model.known_solution(problem, planner)

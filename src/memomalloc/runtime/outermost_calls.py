@@ -13,7 +13,7 @@ from memomalloc.runtime.call_group import PlanSettings
 from memomalloc.runtime.deviations import Deviation
 from memomalloc.runtime.learned_calls import LearnedCalls
 from memomalloc.runtime.switch import switch
-from memomalloc.runtime.wrapper import InPlaceCall, call_in_place
+from memomalloc.runtime.wrapper import COMPILED_CALL, InPlaceCall, call_in_place
 
 
 class _ThreadState(threading.local):
@@ -21,7 +21,6 @@ class _ThreadState(threading.local):
 
 
 _thread = _ThreadState()
-_COMPILED_CALL = "_compiled_call_impl"
 _original_call = torch.nn.Module.__call__
 # The first call of a module, before it is optimized, warms up as well.
 _OPTIONS = {"shapes": "auto", "settings": PlanSettings(warm_up_calls=1)}
@@ -77,7 +76,7 @@ def _call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(call, InPlaceCall) or not call.is_of(module):
         if isinstance(call, InPlaceCall):  # copied over from another module, which it would call
             call_in_place(module, None)
-        elif _COMPILED_CALL not in module.__dict__:
+        elif COMPILED_CALL not in module.__dict__:
             return _call_unprepared(module, call, args, kwargs)
         call_in_place(module, OutermostCall(module))
     return _original_call(module, *args, **kwargs)

@@ -44,8 +44,8 @@ _CHANGING = frozenset(
 )
 _FLUENT = _CHANGING | frozenset(("eval", "train", "share_memory"))
 
-
-_COMPILED_CALL = "_compiled_call_impl"
+#: The attribute of a module that, where it is set, is called in place of what its class says.
+COMPILED_CALL = "_compiled_call_impl"
 _IGNORED_BY_SCRIPT = "__jit_ignored_attributes__"
 
 
@@ -269,11 +269,11 @@ class InPlaceCall:
 def call_in_place(module: torch.nn.Module, call: Callable[..., Any] | None) -> None:
     """Let ``module(...)`` be ``call``; None: what the module's class says."""
     # Not module's own __setattr__: a ScriptModule's takes nothing that it does not know.
-    object.__setattr__(module, _COMPILED_CALL, call)
+    object.__setattr__(module, COMPILED_CALL, call)
     # TorchScript would otherwise take it for data of the module, and refuse it.
     ignored = getattr(module, _IGNORED_BY_SCRIPT, ())
-    if _COMPILED_CALL not in ignored:
-        object.__setattr__(module, _IGNORED_BY_SCRIPT, [*ignored, _COMPILED_CALL])
+    if COMPILED_CALL not in ignored:
+        object.__setattr__(module, _IGNORED_BY_SCRIPT, [*ignored, COMPILED_CALL])
 
 
 def stats(model: Any = None) -> Stats:
