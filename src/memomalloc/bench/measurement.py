@@ -272,11 +272,12 @@ class _Memory:
 def _memory_of(case: Case, upstream: Call, planned: Call) -> dict[str, _Memory]:
     """By how much physical memory grows while the workers call, and by how much when they have, for both sides.
 
-    Called in a process of its own, whose first calls are planned ones: they leave what the model keeps besides
-    tensors (oneDNN's primitives), but no tensor has gone through upstream, so it cannot retain the memory of any.
+    Called in a process of its own. What is measured first is thrown away: it brings into memory the code that it runs,
+    and leaves what the model keeps besides tensors (oneDNN's primitives). It is planned, so no tensor has gone through
+    upstream before upstream's turn, and none of its memory can be retained.
     """
     with _modes(case), Workers(case.workers, lambda: _modes(case)) as workers:
-        workers.run(planned, CALLS_AT_PEAK, Side())
+        _growth(workers, planned)
         return {"planned": _growth(workers, planned), "upstream": _growth(workers, upstream)}
 
 
