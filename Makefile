@@ -22,13 +22,13 @@ help:  ## list the targets
 $(VENV)/torch: 
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --no-compile '$(TORCH)'
 	@touch $@
 
 # Editable: Python changes take effect at once, changes to C++ build anew.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	$(BIN)/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 .PHONY: install
@@ -126,15 +126,18 @@ bench-models: $(VENV)/installed  ## latency and memory of transformers over four
 	@touch $@
 
 .PHONY: bench-paper
-bench-paper: .venv-paper/installed  ## the models of the paper, in an environment of their own (5.5 GB; hours)
-	.venv-paper/bin/memomalloc bench models --suite paper --workers 1,2 --upstream glibc,jemalloc,tcmalloc,mimalloc \
-	  -o build/paper.json --resume
-	.venv-paper/bin/memomalloc bench report build/paper.json -o build/paper
+bench-paper: .venv-paper/installed  ## the models of the paper, as on their pages, in an environment of their own (5.5 GB; two hours)
+	for situations in '128 1,8 paper' '224 1 paper-224'; do \
+	  read -r size batches name <<<"$$situations"; \
+	  .venv-paper/bin/memomalloc bench models --suite paper --input-size $$size --batch $$batches --workers 1,2 \
+	    --upstream glibc,jemalloc,tcmalloc,mimalloc --processes 1 --budget 3 -o build/$$name.json --resume && \
+	  .venv-paper/bin/memomalloc bench report build/$$name.json -o build/$$name || exit 1; \
+	done
 
 # The pages of docs/benchmarks, from what was measured; a test says when they are not.
 .PHONY: bench-pages
 bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
-	for page in demo=demo peers=peers paper=paper transformers=transformers planners=planners time=time_shares; do \
+	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers planners=planners time=time_shares; do \
 	  name=$${page%=*}; \
 	  $(BIN)/memomalloc bench report benchmarks/results/$${page#*=}.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
 	done

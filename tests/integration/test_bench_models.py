@@ -71,7 +71,7 @@ OPTIONS = ("models", "--suite", "user", "--model", "their_models:build", "--smok
 
 
 def test_whatever_a_model_does_is_its_row_and_the_session_goes_on(folder: Path) -> None:
-    finished = run_bench(folder, *OPTIONS, "--batch", "1,2,3,4,5,6,7", "--time-limit", "20")
+    finished = run_bench(folder, *OPTIONS, "--batch", "1,2,3,4,5,6,7", "--time-limit", "10")
     assert finished.returncode == 1
     rows = {row["batch"]: row for row in rows_in(folder / "results.json")}
     assert {batch: row["status"] for batch, row in rows.items()} == {

@@ -49,7 +49,7 @@ def planner_report(results: PlannerResults) -> Report:
             {"time limit of a search, s": f"{results.time_limit_s:g}", "seed": str(results.seed)},
         ),
     ]
-    return Report("Planners", summary, tables)
+    return Report("Planners", [summary], tables)
 
 
 def _mean(rows: list[Measurement]) -> str:

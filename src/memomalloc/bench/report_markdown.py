@@ -15,7 +15,9 @@ def markdown(report: Report, *, command: str, pictures: Mapping[str, str]) -> st
         command: what made this report, so that a reader can make it again.
         pictures: titles and paths of images, relative to where the text will be.
     """
-    parts = [f"# {report.title}", f"Made by `{command}`; do not edit.", *_section(report.summary)]
+    parts = [f"# {report.title}", f"Made by `{command}`; do not edit."]
+    for table in report.summary:
+        parts += _section(table)
     if pictures:
         parts += ["## Pictures", *(f"![{title}]({path})" for title, path in pictures.items())]
     if report.without_gain:

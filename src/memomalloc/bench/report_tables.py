@@ -46,13 +46,13 @@ class Report:
 
     Attributes:
         title: the heading of the page.
-        summary: the table to read first; the pictures follow it.
+        summary: the tables to read first; the pictures follow them.
         tables: the others, in order; the last one says what was measured on.
         without_gain: every row without a gain, and what is known about why.
     """
 
     title: str
-    summary: ReportTable
+    summary: list[ReportTable]
     tables: list[ReportTable]
     without_gain: list[str] = field(default_factory=list)
 
@@ -60,7 +60,7 @@ class Report:
 def model_report(results: Results) -> Report:
     """The report of measured models."""
     rows = sorted(results.rows, key=_order)
-    return Report(_title(rows), _summary(rows), _tables(rows, results), _without_gain(rows))
+    return Report(_title(rows), [_summary(rows), *_by_situation(rows)], _tables(rows, results), _without_gain(rows))
 
 
 _SUITE_TITLES = {
@@ -174,6 +174,42 @@ def _summary(rows: Sequence[Row]) -> ReportTable:
         tuple(lines),
         ("suite", "upstream"),
     )
+
+
+def _by_situation(rows: Sequence[Row]) -> list[ReportTable]:
+    """Mean ratios of all models of a suite, where it was measured in more than one situation."""
+    sizes: dict[tuple[str, str], set[int]] = {}
+    for row in rows:
+        sizes.setdefault((row.suite, row.model), set()).add(row.input_size)
+    ratios: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in rows:
+        if row.ratio_median is None:
+            continue
+        size = f", size {row.input_size}" if len(sizes[row.suite, row.model]) > 1 else ""
+        situation = f"batch {row.batch}{size}{text.situation(row)}"
+        ratios.setdefault((row.suite, situation), {}).setdefault(row.upstream, []).append(row.ratio_median)
+    if len(ratios) <= len({suite for suite, _ in ratios}):
+        return []
+    upstreams = list(dict.fromkeys(row.upstream for row in rows))
+    lines = [
+        (
+            *suite_and_situation,
+            *(
+                f"{geometric_mean(of[name]):.2f} ({len(of[name])})" if name in of else text.UNKNOWN
+                for name in upstreams
+            ),
+        )
+        for suite_and_situation, of in ratios.items()
+    ]
+    return [
+        ReportTable(
+            "By situation",
+            "The geometric mean of the latency ratios of all models; in brackets, of how many.",
+            ("suite", "situation", *upstreams),
+            tuple(lines),
+            ("suite", "situation"),
+        )
+    ]
 
 
 _CASE_COLUMNS = ("model", "batch", "size", "workers", "threads", "mode")

@@ -107,15 +107,17 @@ def time_report(results: TimeShares) -> Report:
     )
     return Report(
         "Where the remaining time goes",
-        summary=ReportTable(
-            "Time of a replayed call",
-            "Processor time of one call that is served from its plan, one thread; the kernel's share of it, which "
-            "is all that page faults and system calls can still cost; and the operators' own time under the "
-            "profiler. What the kernel does not take is arithmetic and the dispatch of operators: no allocator "
-            "and no plan can make that faster.",
-            ("model", "batch", "size", "CPU, ms", "kernel", "operators, of their own time"),
-            rows,
-            ("model", "operators, of their own time"),
-        ),
+        summary=[
+            ReportTable(
+                "Time of a replayed call",
+                "Processor time of one call that is served from its plan, one thread; the kernel's share of it, which "
+                "is all that page faults and system calls can still cost; and the operators' own time under the "
+                "profiler. What the kernel does not take is arithmetic and the dispatch of operators: no allocator "
+                "and no plan can make that faster.",
+                ("model", "batch", "size", "CPU, ms", "kernel", "operators, of their own time"),
+                rows,
+                ("model", "operators, of their own time"),
+            )
+        ],
         tables=[conditions_table(results.machine, results.versions, {"calls of a row": str(results.calls)})],
     )
