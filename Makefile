@@ -39,11 +39,11 @@ demo: $(VENV)/installed  ## show the gain on real models (under two minutes afte
 	$(BIN)/memomalloc demo
 
 .PHONY: test
-test: lint types docs native smoke package pytest  ## everything: lint, types, documents, native tests under sanitizers, smoke runs, the wheel, all tests
+test: lint types docs native smoke pytest  ## lint, types, documents, native tests under sanitizers, smoke runs, all tests
 
 .PHONY: pytest
 pytest: $(VENV)/installed  ## the Python tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: lint
 lint: $(VENV)/installed  ## format and lint checks
@@ -78,8 +78,7 @@ native-release: $(VENV)/installed
 	tests/native/run $(BIN) build/native-release ""
 
 .PHONY: smoke
-smoke: $(VENV)/installed native-release  ## the demo and the benchmarks, in their smallest size
-	$(BIN)/memomalloc demo --smoke
+smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest size (the demo's is among the tests)
 	$(BIN)/memomalloc bench planners --smoke
 	$(BIN)/memomalloc bench models --suite demo --model mobilenet_v2,bert_small --batch 1 --smoke -o build/smoke-models.json
 	$(BIN)/memomalloc bench report build/smoke-models.json -o build/smoke-report
