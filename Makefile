@@ -22,13 +22,13 @@ help:  ## list the targets
 $(VENV)/torch: 
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile '$(TORCH)'
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	@touch $@
 
 # Editable: Python changes take effect at once, changes to C++ build anew.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	$(BIN)/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja
-	$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 .PHONY: install
