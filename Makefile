@@ -39,7 +39,7 @@ demo: $(VENV)/installed  ## show the gain on real models (under two minutes afte
 	$(BIN)/memomalloc demo
 
 .PHONY: test
-test: lint types docs native smoke pytest  ## lint, types, documents, native tests under sanitizers, smoke runs, all tests
+test: lint types docs native smoke package pytest  ## everything: lint, types, documents, native tests under sanitizers, smoke runs, the wheel, all tests
 
 .PHONY: pytest
 pytest: $(VENV)/installed  ## the Python tests

@@ -17,7 +17,7 @@ import memomalloc
 from child_process import in_child_process
 from models import Steps, chain_values
 
-DURATION_S = 10.0
+DURATION_S = 20.0
 NUM_THREADS = 6
 VALUES = chain_values(0, 4000)
 SIZES = (10, 100, 300, 1000, 4000)
