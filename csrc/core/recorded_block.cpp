@@ -20,6 +20,10 @@ void* allocate_recorded_block(std::size_t bytes) noexcept {
   return g_range.map_block(bytes, Arena::owner_of_recorded_blocks());
 }
 
+bool is_recorded_block(const void* address) noexcept {
+  return g_range.contains(address) && g_range.block_bytes(address) != 0;
+}
+
 bool owns_recorded_blocks(const Arena* owner) noexcept { return owner == Arena::owner_of_recorded_blocks(); }
 
 bool release_recorded_block(void* block, bool report) noexcept {

@@ -18,6 +18,9 @@ inline constexpr std::size_t kMinRecordedBlockBytes = std::size_t{128} << 10;
 // AddressRange). Takes the registry lock.
 void* allocate_recorded_block(std::size_t bytes) noexcept;
 
+// Whether such a block starts at that address. The caller holds the registry lock.
+bool is_recorded_block(const void* address) noexcept;
+
 // Whether the owner of an address is no arena, but stands for these blocks.
 bool owns_recorded_blocks(const Arena* owner) noexcept;
 

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "core/recorded_block.hpp"
 #include "core/registry.hpp"
 #include "core/thread_state.hpp"
 
@@ -72,9 +73,16 @@ void Recording::close() noexcept {
     open.erase(std::remove(open.begin(), open.end(), this), open.end());
     // relaxed: a free that is not logged any more belongs to no recording.
     num_open_.fetch_sub(1, std::memory_order_relaxed);
+    note_blocks_alive();
     alive_.clear();
   }
   detached = detach_closed();
+}
+
+void Recording::note_blocks_alive() noexcept {
+  for (const auto& [block, buffer] : alive_) {
+    if (is_recorded_block(block)) buffers_.blocks[buffer] = reinterpret_cast<uintptr_t>(block);
+  }
 }
 
 std::shared_ptr<Recording> Recording::detach_closed() noexcept {
@@ -142,6 +150,7 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
   make_room(buffers_.ends);
   make_room(buffers_.contexts);
   make_room(buffers_.freed_in_call);
+  make_room(buffers_.blocks);
   make_room(calls_);
   const auto [entry, added] = alive_.try_emplace(block, 0);
   // The block that had this address was freed behind our back, by a deleter taken from upstream.
@@ -152,6 +161,7 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
   buffers_.ends.push_back(RecordedBuffers::kAlive);
   buffers_.contexts.push_back(context.id);
   buffers_.freed_in_call.push_back(0);
+  buffers_.blocks.push_back(0);
   calls_.push_back(context.call);
   live_bytes_ += bytes;
   if (live_bytes_ > peak_live_bytes_) {

@@ -108,9 +108,8 @@ def test_the_free_of_a_block_that_was_taken_before_is_not_reported() -> None:
     def double(values: torch.Tensor) -> torch.Tensor:
         return values + values
 
-    wrapper = memomalloc.optimize(double)
     values = torch.ones(2**20)
-    learn(wrapper, values)
+    wrapper = memomalloc.optimize(double, example_inputs=values)
     older = [wrapper(values)]
 
     def run() -> None:

@@ -144,7 +144,8 @@ def _difference(plan: Plan, trace: Trace) -> str:
         ("size", plan.sizes, sizes),
         ("first tick", plan.starts, trace.starts),
         ("last tick", plan.ends, trace.ends),
-        ("escape", plan.escapes, trace.escapes),
+        # An output that a program gives back before its next call may share its bytes in a plan.
+        ("escape", plan.escapes | trace.escapes, trace.escapes),
     ):
         differing = np.flatnonzero(planned != traced)
         if len(differing):

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import torch
 
-from memomalloc.data.columns import read_only
+from memomalloc.data.columns import BoolArray, read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
@@ -19,6 +19,7 @@ from memomalloc.runtime.armed_plan import ArenaSettings, ArmedPlan
 from memomalloc.runtime.events import report
 from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.learned_calls import LearnedCalls
+from memomalloc.runtime.recorder import Recording, UInt64Array, given_back
 from memomalloc.runtime.shape_policy import ROOM_TO_GROW, Envelope
 
 #: Recordings of equal calls that are merged if no two in a row agreed.
@@ -85,6 +86,10 @@ class CallGroup(LockHolder):
     vary, until there are enough to merge. A group that is armed is recorded again, while it is replayed, when a call
     is larger than those before or deviates; what is new in it is merged into the plan.
 
+    An output has bytes of its own in the plan, so that the program may hold it while it asks for the next. A large one
+    that was gone when the next call was recorded shares its bytes instead, as any other buffer, which makes the arena
+    smaller. The first run that finds such an output alive deviates, and from then on all have their own.
+
     Attributes:
         armed: the plan that serves these calls; None while they are learned. Read by all threads.
         wants_attention: some call soon should be recorded; see :meth:`is_due`. Read by all threads.
@@ -105,8 +110,10 @@ class CallGroup(LockHolder):
         self._budget = budget
         self._shapes_vary = shapes_vary
         self._warm_up_left = settings.warm_up_calls
-        self._traces: list[Trace] = []
+        self._recorded: list[tuple[Trace, UInt64Array]] = []  # with the blocks of what outlived it; see Recording
         self._trace: Trace | None = None  # of all recordings, merged; set once armed
+        self._given_back: BoolArray | None = None  # buffers that share their bytes though they outlive the call
+        self._is_sharing_in_vain = False  # a run deviated, maybe since one of those was alive
         self._branches = False  # not every recording had every buffer
         self._by_origin = settings.match == "origin"
         self._num_growths = 0
@@ -172,27 +179,39 @@ class CallGroup(LockHolder):
         self.envelope.add(learned.highest)
         self._trace = learned.trace
         self._branches = self._by_origin = learned.by_origin
+        share = learned.trace.escapes & ~learned.plan.escapes
+        self._given_back = share if share.any() else None
         self._arm(learned.upstream_peak_bytes, learned.plan)
 
     # --- Learning --------------------------------------------------------------------------------------------------
 
-    def add(self, trace: Trace, upstream_peak_bytes: int, sizes: Sequence[int]) -> None:
+    def look_back(self) -> None:
+        """The next call is about to be recorded: see which outputs of the last one are gone."""
+        self._given_back = None
+        if self._recorded:
+            _, blocks = self._recorded[-1]
+            gone = given_back(blocks)
+            self._given_back = gone if gone.any() else None
+
+    def add(self, recording: Recording, sizes: Sequence[int]) -> None:
         """A call of these sizes was recorded: arm the group, or let its plan grow, if it is time."""
+        trace = recording.trace
         self.envelope.add(sizes)
         self._attend()
         if self._trace is not None:
             self._grow(self._trace, trace)
             return
-        agreed = bool(self._traces) and not self._shapes_vary and _agree(self._traces[-1], trace)
-        self._traces.append(trace)
+        agreed = bool(self._recorded) and not self._shapes_vary and _agree(self._recorded[-1][0], trace)
+        self._recorded.append((trace, recording.blocks))
         if agreed:
             self._trace = trace
-        elif len(self._traces) >= (MIN_RECORDINGS_OF_VARIOUS if self._shapes_vary else MAX_RECORDINGS):
-            self._trace = self._merge(self._traces)
+        elif len(self._recorded) >= (MIN_RECORDINGS_OF_VARIOUS if self._shapes_vary else MAX_RECORDINGS):
+            self._given_back = None  # it is known of the buffers of one recording only
+            self._trace = self._merge([recorded for recorded, _ in self._recorded])
         else:
             return
-        self._traces = []
-        self._arm(upstream_peak_bytes)
+        self._recorded = []
+        self._arm(recording.upstream_peak_bytes)
 
     def ran_as_planned_while_recorded(self, sizes: Sequence[int]) -> None:
         """A call of these sizes was recorded, and needs nothing that the plan lacks."""
@@ -242,6 +261,8 @@ class CallGroup(LockHolder):
     def _grow_to(self, trace: Trace) -> None:
         self._num_growths += 1
         self._trace = trace
+        self._given_back = None
+        self._is_sharing_in_vain = False
         armed = self.armed
         if self._settings.match == "auto" and self._branches and armed is not None:
             self._by_origin = self._by_origin or armed.served_share() < MIN_SHARE_BY_SIZE
@@ -250,6 +271,8 @@ class CallGroup(LockHolder):
     def _arm(self, upstream_peak_bytes: int, plan: Plan | None = None) -> None:
         assert self._trace is not None
         trace = self._trace
+        if self._given_back is not None:
+            trace = dataclasses.replace(trace, escapes=read_only(trace.escapes & ~self._given_back))
         if self._shapes_vary or self._by_origin:
             trace = _with_room(trace, any_smaller=self._by_origin)
         time_limit_s = self._settings.time_limit_s * (GROWTH_TIME_SHARE if self._num_growths else 1.0)
@@ -321,6 +344,9 @@ class CallGroup(LockHolder):
         self._num_deviated += 1
         if self._num_deviated.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a log must not grow with the traffic
             self._report_deviation(armed)
+        if self._given_back is not None:
+            # An output may be held, on bytes that it shares. If it was something else: the plan is to grow anyway.
+            self._is_sharing_in_vain = self.wants_attention = True
         if num_unforeseen == 0:
             # Nothing is to be learned from it: a tensor that lives on lies in a place that is not its own.
             self._num_aftermaths += 1
@@ -355,8 +381,16 @@ class CallGroup(LockHolder):
         return self._num_aftermaths >= AFTERMATHS_BEFORE_RENEWAL << self._num_renewals
 
     def renew_arenas(self) -> bool:
-        """Arm the same plan again, if too much was left behind in its arenas. Those go with their last tensor."""
-        if self.armed is None or not self._needs_renewal():
+        """Have fresh arenas, if too much was left behind in those there are. These go with their last tensor.
+
+        The plan is the same, unless outputs that share their bytes are held: it is made anew then, and they do not.
+        """
+        if self.armed is None or self._trace is None:
+            return False
+        if self._is_sharing_in_vain:
+            self._grow_to(self._trace)
+            return True
+        if not self._needs_renewal():
             return False
         self._num_aftermaths = 0
         self._num_renewals += 1
@@ -373,9 +407,10 @@ class CallGroup(LockHolder):
         report("restarted", self._name, text, num_runs=self._num_changed_in_row)
         self.armed = None
         self._trace = None
-        self._traces = []
+        self._recorded = []
         self.envelope = Envelope()
-        self._branches = False
+        self._branches = self._is_sharing_in_vain = False
+        self._given_back = None
         self._by_origin = self._settings.match == "origin"
         self._num_growths = self._num_useless_recordings = self._num_unlucky_recordings = 0
         self._num_unforeseen = self._num_changed_in_row = self._num_aftermaths = 0

@@ -131,7 +131,8 @@ class PlannedFunction(LockHolder):
     def learn(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> None:
         """Call the function until calls like this are replayed, or cannot be."""
         for _ in range(self.settings.warm_up_calls + MAX_RECORDINGS):
-            self(args, kwargs, variant=variant)
+            # Held until the next one is there: that nobody else holds it says nothing about the program to come.
+            _held = self(args, kwargs, variant=variant)
             group = self._routes.get((variant, *signature(args, kwargs)))
             if group is not None and (group.armed is not None or group.unplannable):
                 return
@@ -216,6 +217,7 @@ class PlannedFunction(LockHolder):
         if armed is None:
             # What upstream retains now would hide how much it needs, and stay resident beside the arena.
             extension.install().release_upstream_memory()
+            group.look_back()
         else:
             run = armed.begin()
         try:
@@ -230,7 +232,7 @@ class PlannedFunction(LockHolder):
             if as_planned:
                 group.ran_as_planned_while_recorded(sizes)
             else:
-                group.add(recording.trace, recording.upstream_peak_bytes, sizes)
+                group.add(recording, sizes)
         except _FAULTS as error:  # the call itself is done, and its result is right
             group.give_up(error)
         if armed is not None and group.armed is not armed:

@@ -6,12 +6,16 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from memomalloc.data.columns import BoolArray
 from memomalloc.data.trace import Trace
 from memomalloc.errors import RecordingError
 from memomalloc.runtime import extension
 from memomalloc.runtime.origins import LIBRARY_FOLDERS, MODULE_CALL_CODE, Context, call_of_the_program, origins_of
 from memomalloc.runtime.switch import switch
+
+UInt64Array = NDArray[np.uint64]
 
 
 class Recording:
@@ -77,6 +81,18 @@ class Recording:
         self._require_closed()
         return int(self._native.resident_growth_bytes)
 
+    @property
+    def blocks(self) -> UInt64Array:
+        """Where the large buffers lie (128 KiB and more) that outlived the recording; 0 for all others.
+
+        To be asked about later with :func:`given_back`. It holds nothing alive, as the recording itself does.
+        """
+        if self._is_off:
+            return np.zeros(0, dtype=np.uint64)
+        self._require_closed()
+        blocks: UInt64Array = self._native.buffers()["blocks"]
+        return blocks
+
     def _require_closed(self) -> None:
         if self._native is None or not self._native.is_closed:
             raise RecordingError("a recording is complete when the `with memomalloc.record()` block has ended")
@@ -97,6 +113,18 @@ class Recording:
             elsewhere_requests=seen["num_elsewhere"],
             elsewhere_bytes=seen["bytes_elsewhere"],
         )
+
+
+def given_back(blocks: UInt64Array) -> BoolArray:
+    """Which of the large buffers that outlived a recording are gone by now.
+
+    One whose address is that of a buffer of another recording by now counts as still there.
+
+    Args:
+        blocks: n addresses, as in ``Recording.blocks``.
+    """
+    gone: BoolArray = (blocks != 0) & (extension.install().are_recorded_blocks(blocks) == 0)
+    return gone
 
 
 def record() -> Recording:

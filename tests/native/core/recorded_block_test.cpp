@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/registry.hpp"
 #include "core_fixture.hpp"
 #include "memory_map.hpp"
 
@@ -37,6 +38,28 @@ TEST_F(RecordedBlockTest, ABlockOutlivesItsRecordingAndMayBeFreedOnAnyThread) {
   EXPECT_EQ(block[5 * kMinRecordedBlockBytes - 1], 7);
   std::thread([block] { release(block); }).join();
   EXPECT_FALSE(is_mapped(block));
+}
+
+TEST_F(RecordedBlockTest, ARecordingKnowsWhereTheBlocksLieThatOutliveIt) {
+  const auto recording = Recording::open();
+  void* freed = allocate(kMinRecordedBlockBytes);
+  void* kept = allocate(kMinRecordedBlockBytes);
+  void* small = allocate(kMinRecordedBlockBytes - 1);
+  release(freed);
+  recording->close();
+  EXPECT_EQ(recording->buffers().blocks, (std::vector<uint64_t>{0, reinterpret_cast<uintptr_t>(kept), 0}));
+
+  const auto is_alive = [](void* block) {
+    const RegistryGuard guard(g_registry_lock);
+    return is_recorded_block(block);
+  };
+  EXPECT_TRUE(is_alive(kept));
+  EXPECT_FALSE(is_alive(static_cast<std::byte*>(kept) + AddressRange::kGranuleBytes));
+  EXPECT_FALSE(is_alive(small));
+  EXPECT_FALSE(is_alive(nullptr));
+  release(kept);
+  EXPECT_FALSE(is_alive(kept));
+  release(small);
 }
 
 TEST_F(RecordedBlockTest, NeighboursKeepTheirSizes) {

@@ -251,7 +251,7 @@ TEST_F(RecordingTest, OutOfMemoryAtAnyPointLeavesTheRecordingInOnePiece) {
   const auto outer = Recording::open();
   const auto inner = Recording::open();
   for (uint64_t round = 0; round < 200; ++round) {
-    for (uint64_t num_good_calls = 0; num_good_calls < 12; ++num_good_calls) {
+    for (uint64_t num_good_calls = 0; num_good_calls < 18; ++num_good_calls) {
       void* block = nullptr;
       try {
         const FailingNew failing(num_good_calls);
@@ -270,6 +270,7 @@ TEST_F(RecordingTest, OutOfMemoryAtAnyPointLeavesTheRecordingInOnePiece) {
     EXPECT_EQ(seen.ends.size(), seen.sizes.size());
     EXPECT_EQ(seen.contexts.size(), seen.sizes.size());
     EXPECT_EQ(seen.freed_in_call.size(), seen.sizes.size());
+    EXPECT_EQ(seen.blocks.size(), seen.sizes.size());
     for (std::size_t i = 0; i < seen.ends.size(); ++i) EXPECT_EQ(seen.ends[i], seen.starts[i] + 1);
   }
 }
