@@ -131,7 +131,7 @@ bench-paper: .venv-paper/installed  ## the models of the paper, as on their page
 	for situations in '128 1,8 paper' '224 1 paper-224'; do \
 	  read -r size batches name <<<"$$situations"; \
 	  .venv-paper/bin/memomalloc bench models --suite paper --input-size $$size --batch $$batches --workers 1,2 \
-	    --upstream glibc,jemalloc,tcmalloc,mimalloc --processes 1 --budget 3 -o build/$$name.json --resume && \
+	    --upstream glibc,jemalloc,tcmalloc,mimalloc --processes 1 --budget 5 -o build/$$name.json --resume && \
 	  .venv-paper/bin/memomalloc bench report build/$$name.json -o build/$$name || exit 1; \
 	done
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from pathlib import Path
 
 import pytest
 
 from memomalloc.bench.case import Case
+from memomalloc.bench.machine import VECTORS
 from memomalloc.bench.planner_results import PlannerResults
 from memomalloc.bench.results import Results
 from memomalloc.bench.results_file import load_model_results, load_results
@@ -50,6 +52,8 @@ def test_the_file_says_what_it_was_measured_on(tmp_path: Path) -> None:
         "rows",
     }
     assert document["machine"]["num_cores"] >= 1
+    assert document["machine"]["vector_instructions"] in VECTORS
+    assert "?" not in document["machine"]["processor_model"] or platform.machine() != "x86_64"
     assert document["versions"]["python"]
 
 

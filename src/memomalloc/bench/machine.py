@@ -8,6 +8,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
+#: Vector instructions, the widest first.
+VECTORS = ("avx512f", "avx2", "sse4_2", "sve2", "sve", "asimd")
+
 #: Packages whose version can change a figure.
 PACKAGES = ("memomalloc", "torch", "torchvision", "transformers", "numpy")
 
@@ -15,7 +18,10 @@ PACKAGES = ("memomalloc", "torch", "torchvision", "transformers", "numpy")
 def describe_machine() -> dict[str, Any]:
     """Processor, memory, kernel and the settings that matter to an allocator."""
     return {
-        "processor": _field("/proc/cpuinfo", "model name"),
+        "processor": _processor("model name") or platform.machine(),
+        # Clouds call very different processors by one name.
+        "processor_model": f"family {_processor('cpu family') or '?'}, model {_processor('model') or '?'}",
+        "vector_instructions": _widest_vectors(),
         "num_cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "kernel": platform.release(),
@@ -36,15 +42,21 @@ def describe_versions() -> dict[str, str]:
     return versions
 
 
-def _field(path: str, name: str) -> str:
+def _processor(name: str) -> str:
+    """What the kernel says about the first processor; empty if it does not."""
     try:
-        for line in Path(path).read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")
             if key.strip() == name:
                 return value.strip()
     except OSError:
         pass
-    return platform.machine()
+    return ""
+
+
+def _widest_vectors() -> str:
+    flags = (_processor("flags") or _processor("Features")).split()
+    return next((name for name in VECTORS if name in flags), "unknown")
 
 
 def _chosen(path: str) -> str:
