@@ -20,10 +20,14 @@ def _rows() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+def _results(name: str) -> dict[tuple[str, int], dict[str, Any]]:
+    results = json.loads((ROOT / "benchmarks" / "results" / name).read_text())
+    return {(row["model"], row["batch"]): row for row in results["rows"] if row["upstream"] == "glibc"}
+
+
 @pytest.fixture(scope="module")
 def measured() -> dict[tuple[str, int], dict[str, Any]]:
-    results = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text())
-    return {(row["model"], row["batch"]): row for row in results["rows"] if row["upstream"] == "glibc"}
+    return _results("demo.json")
 
 
 def test_the_table_has_every_row_of_the_suite(measured: dict[tuple[str, int], dict[str, Any]]) -> None:
@@ -42,6 +46,14 @@ def test_a_row_has_the_measured_figures(cells: list[str], measured: dict[tuple[s
         f"{_mebibytes(row['upstream_peak_bytes'])} → {_mebibytes(row['planned_peak_bytes'])}",
         "yes" if row["arena_bytes"] == row["lower_bound_bytes"] else "no",
     ]
+
+
+def test_two_complete_runs_agree_within_their_spread(measured: dict[tuple[str, int], dict[str, Any]]) -> None:
+    again = _results("demo-again.json")
+    assert set(again) == set(measured)
+    for case, row in measured.items():
+        for one, other in ((row, again[case]), (again[case], row)):
+            assert one["ratio_p10"] <= other["ratio_median"] <= one["ratio_p90"], case
 
 
 def test_the_first_page_has_a_measured_figure(measured: dict[tuple[str, int], dict[str, Any]]) -> None:

@@ -85,7 +85,7 @@ class Recording:
     def blocks(self) -> UInt64Array:
         """Where the large buffers lie (128 KiB and more) that outlived the recording; 0 for all others.
 
-        To be asked about later with :func:`given_back`. It holds nothing alive, as the recording itself does.
+        To be asked about later with :func:`given_back`. Addresses hold nothing alive; a recording holds modules.
         """
         if self._is_off:
             return np.zeros(0, dtype=np.uint64)
