@@ -8,12 +8,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from memomalloc.doctor.arenas import parse_arenas, read_arenas
 from memomalloc.doctor.diagnosis import diagnose
 from memomalloc.doctor.examination import Examination, ExaminationError
+from memomalloc.doctor.observation import Observation, Sample
 
 #: name of the diagnosis: a program that has it.
 PROGRAMS = {
@@ -108,6 +111,19 @@ def test_each_diagnosis_is_made_for_the_program_that_causes_it(name: str, tmp_pa
     (diagnosis,) = (diagnosis for diagnosis in found if diagnosis.name == name)
     assert diagnosis.figures
     assert diagnosis.remedy
+
+
+def observed(*resident_mib: int, retained_mib: int) -> Observation:
+    samples = (Sample(float(i), mib << 20, 0, float(i), 0.0) for i, mib in enumerate(resident_mib))
+    return Observation(tuple(samples), (), retained_mib << 20, arenas=None, allocator="glibc")
+
+
+def test_a_warm_up_that_ends_at_another_moment_is_no_cure() -> None:
+    plain = observed(200, 200, 200, 200, 500, 500, 500, 500, retained_mib=250)
+    later = observed(200, 200, 200, 500, 500, 500, 500, 500, retained_mib=250)  # under load
+    examination: Any = SimpleNamespace(plain=plain, with_variables=lambda _: later)
+    assert (plain.growth_bytes, later.growth_bytes) == (300 << 20, 0)
+    assert [found.name for found in diagnose(examination) if found.holds] == ["memory that the allocator retains"]
 
 
 def test_live_tensors_are_named_by_who_asked_for_them(tmp_path: Path) -> None:

@@ -365,6 +365,10 @@ def optimize(
 
     Several threads may call it at once; each running call has an arena of its own.
 
+    Outputs have bytes of their own, so that the last may be held while the next is made. Large ones (128 KiB and more)
+    that the program gave back before its next call while it was learned share their bytes with other tensors; after the
+    first call that finds one alive they have their own.
+
     Example::
 
         model = memomalloc.optimize(model)
