@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import resource
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,33 @@ def fully_served(wrapper: Any, *, runs: int) -> Iterator[None]:
     assert after.requests_upstream == before.requests_upstream
     assert after.runs_unplanned == before.runs_unplanned
     assert after.num_bad_frees == 0
+
+
+def hold_each_while_the_next_is_made(wrapper: Any, held: list[torch.Tensor], inputs: Sequence[torch.Tensor]) -> None:
+    """Assert that all is served, and no output in the place of the one before. ``held`` alone has the last output."""
+    with fully_served(wrapper, runs=len(inputs)):
+        for values in inputs:
+            output = wrapper(values)
+            assert output.data_ptr() != held[0].data_ptr()
+            held[0] = output
+
+
+def errors_in_threads(work: Callable[[int], object], num_threads: int) -> list[BaseException]:
+    """Call ``work(0)``, ``work(1)``, ... at once, each in a thread of its own; what they raised."""
+    errors: list[BaseException] = []
+
+    def call(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
 
 
 def upstream_requests(wrapper: Any, call: Callable[[], object]) -> dict[str, int]:

@@ -12,7 +12,15 @@ import torch
 
 import memomalloc
 from models import Chain, ConvNet, chain_result, chain_values, conv_net, images
-from serving import assert_equal_bits, fully_served, is_accessible, learn, lies_in_an_arena, upstream_requests
+from serving import (
+    assert_equal_bits,
+    fully_served,
+    hold_each_while_the_next_is_made,
+    is_accessible,
+    learn,
+    lies_in_an_arena,
+    upstream_requests,
+)
 
 pytestmark = pytest.mark.usefixtures("poison")
 
@@ -115,12 +123,8 @@ def test_the_last_output_may_be_held_while_the_next_is_made() -> None:
     wrapper = memomalloc.optimize(conv_net())
     with torch.inference_mode():
         learn(wrapper, images(0))
-        output = wrapper(images(0))
-        with fully_served(wrapper, runs=10):
-            for seed in range(10):
-                held = output
-                output = wrapper(images(seed))
-                assert held.data_ptr() != output.data_ptr()
+        held = [wrapper(images(0))]
+        hold_each_while_the_next_is_made(wrapper, held, [images(seed) for seed in range(10)])
 
 
 @pytest.mark.parametrize("delete", ["wrapper", "forget", "plan"])

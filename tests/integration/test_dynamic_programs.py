@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import memomalloc
 from dynamic_models import bert, tokens
 from memomalloc.runtime.shape_policy import POLICIES
 from models import Chain, chain_values, conv_net, images
-from serving import assert_equal_bits, learn
+from serving import assert_equal_bits, errors_in_threads, learn
 
 pytestmark = [pytest.mark.usefixtures("poison"), pytest.mark.parametrize("shapes", POLICIES)]
 
@@ -39,22 +38,13 @@ def test_exceptions_in_recorded_and_replayed_calls(shapes: str) -> None:
 def test_threads_and_eviction(shapes: str) -> None:
     model = Chain()
     wrapper = memomalloc.optimize(model, shapes=shapes, max_plans=2, max_bytes=200_000, warm_up_calls=0)
-    errors: list[BaseException] = []
 
     def work(number: int) -> None:
-        try:
-            for call in range(80):
-                values = chain_values(call, 100 + 50 * ((call * (number + 1)) % 7))
-                assert_equal_bits(wrapper(values), model(values))
-        except BaseException as error:
-            errors.append(error)
+        for call in range(80):
+            values = chain_values(call, 100 + 50 * ((call * (number + 1)) % 7))
+            assert_equal_bits(wrapper(values), model(values))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    assert not errors_in_threads(work, 4)
     assert wrapper.stats().num_plans <= 2
     assert wrapper.stats().mapped_bytes <= 200_000
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from typing import Any
 
 import pytest
@@ -12,7 +11,15 @@ from torch import nn
 
 import memomalloc
 from memomalloc.report import Placement
-from serving import assert_equal_bits, fully_served, learn, lies_in_an_arena, upstream_requests
+from serving import (
+    assert_equal_bits,
+    errors_in_threads,
+    fully_served,
+    hold_each_while_the_next_is_made,
+    learn,
+    lies_in_an_arena,
+    upstream_requests,
+)
 
 pytestmark = pytest.mark.usefixtures("poison")
 
@@ -69,14 +76,10 @@ def test_an_output_that_is_given_back_shares_its_bytes() -> None:
 
 def test_an_output_that_is_held_while_it_is_learned_has_its_own() -> None:
     wrapper = memomalloc.optimize(Segmenter())
-    output = wrapper(image(0))
+    held = [wrapper(image(0))]
     while not wrapper.plans:
-        output = wrapper(image(0))
-    with fully_served(wrapper, runs=10):
-        for seed in range(10):
-            held = output
-            output = wrapper(image(seed))
-            assert held.data_ptr() != output.data_ptr()
+        held[0] = wrapper(image(0))
+    hold_each_while_the_next_is_made(wrapper, held, [image(seed) for seed in range(10)])
     assert the_plan(wrapper).arena_bytes == 5 * MIB
     assert the_plan(wrapper).escapes.tolist() == [False, False, True]
 
@@ -108,13 +111,9 @@ def test_an_output_that_shares_no_byte_by_chance_has_no_spare_place_either() -> 
     values = torch.ones(MIB)
     learn(wrapper, values)
     assert not the_plan(wrapper).escapes.any()
-    output = wrapper(values)
+    held = [wrapper(values)]
     assert upstream_requests(wrapper, lambda: wrapper(values)) == {"occupied": 1}
-    with fully_served(wrapper, runs=5):
-        for _ in range(5):
-            held = output
-            output = wrapper(values)
-            assert held.data_ptr() != output.data_ptr()
+    hold_each_while_the_next_is_made(wrapper, held, [values] * 5)
 
 
 def test_what_the_module_keeps_has_its_own_beside_an_output_that_shares() -> None:
@@ -135,12 +134,8 @@ def test_a_small_output_has_its_own_whatever_is_done_with_it() -> None:
     wrapper = memomalloc.optimize(lambda values: torch.cos(torch.sin(values)))
     learn(wrapper, torch.ones(1000))
     assert the_plan(wrapper).escapes.any()
-    output = wrapper(torch.ones(1000))
-    with fully_served(wrapper, runs=5):
-        for _ in range(5):
-            held = output
-            output = wrapper(torch.ones(1000))
-            assert held.data_ptr() != output.data_ptr()
+    held = [wrapper(torch.ones(1000))]
+    hold_each_while_the_next_is_made(wrapper, held, [torch.ones(1000)] * 5)
 
 
 def test_example_inputs_say_nothing_about_what_becomes_of_outputs() -> None:
@@ -173,23 +168,14 @@ def test_a_plan_that_shares_outputs_is_shown_with_its_trace() -> None:
 def test_threads_that_hold_their_last_outputs() -> None:
     wrapper = learned_by_dropping()
     expected = [Segmenter()(image(seed)) for seed in range(4)]
-    faults: list[AssertionError] = []
 
     def work(seed: int) -> None:
         held: list[torch.Tensor] = []
-        try:
-            for _ in range(30):
-                held = [*held[-2:], wrapper(image(seed))]
-                for output in held:
-                    assert_equal_bits(output, expected[seed])
-        except AssertionError as fault:
-            faults.append(fault)
+        for _ in range(30):
+            held = [*held[-2:], wrapper(image(seed))]
+            for output in held:
+                assert_equal_bits(output, expected[seed])
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
+    assert errors_in_threads(work, 4) == []
     assert the_plan(wrapper).arena_bytes == 5 * MIB
     assert wrapper.stats().num_bad_frees == 0
