@@ -17,11 +17,13 @@ PACKAGES = ("memomalloc", "torch", "torchvision", "transformers", "numpy")
 
 def describe_machine() -> dict[str, Any]:
     """Processor, memory, kernel and the settings that matter to an allocator."""
+    processor = _processor()
+    flags = processor.get("flags", processor.get("Features", "")).split()
     return {
-        "processor": _processor("model name") or platform.machine(),
+        "processor": processor.get("model name", platform.machine()),
         # Clouds call very different processors by one name.
-        "processor_model": f"family {_processor('cpu family') or '?'}, model {_processor('model') or '?'}",
-        "vector_instructions": _widest_vectors(),
+        "processor_model": f"family {processor.get('cpu family', '?')}, model {processor.get('model', '?')}",
+        "vector_instructions": next((name for name in VECTORS if name in flags), "unknown"),
         "num_cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "kernel": platform.release(),
@@ -42,21 +44,14 @@ def describe_versions() -> dict[str, str]:
     return versions
 
 
-def _processor(name: str) -> str:
+def _processor() -> dict[str, str]:
     """What the kernel says about the first processor; empty if it does not."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == name:
-                return value.strip()
+        first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
     except OSError:
-        pass
-    return ""
-
-
-def _widest_vectors() -> str:
-    flags = (_processor("flags") or _processor("Features")).split()
-    return next((name for name in VECTORS if name in flags), "unknown")
+        return {}
+    fields = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in fields}
 
 
 def _chosen(path: str) -> str:

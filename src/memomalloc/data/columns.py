@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from memomalloc.errors import InvalidProblemError
 
 Int64Array = NDArray[np.int64]
+UInt64Array = NDArray[np.uint64]
 BoolArray = NDArray[np.bool_]
 
 _Array = TypeVar("_Array", bound=NDArray[Any])

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import torch
 
-from memomalloc.data.columns import BoolArray, read_only
+from memomalloc.data.columns import BoolArray, UInt64Array, read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
@@ -19,7 +19,7 @@ from memomalloc.runtime.armed_plan import ArenaSettings, ArmedPlan
 from memomalloc.runtime.events import report
 from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.learned_calls import LearnedCalls
-from memomalloc.runtime.recorder import Recording, UInt64Array, given_back
+from memomalloc.runtime.recorder import Recording, given_back
 from memomalloc.runtime.shape_policy import ROOM_TO_GROW, Envelope
 
 #: Recordings of equal calls that are merged if no two in a row agreed.
@@ -112,7 +112,8 @@ class CallGroup(LockHolder):
         self._warm_up_left = settings.warm_up_calls
         self._recorded: list[tuple[Trace, UInt64Array]] = []  # with the blocks of what outlived it; see Recording
         self._trace: Trace | None = None  # of all recordings, merged; set once armed
-        self._given_back: BoolArray | None = None  # buffers that share their bytes though they outlive the call
+        self._given_back: BoolArray | None = None  # of the last recording, when the next began
+        self._outputs_share = False  # some that outlive the call have no bytes of their own in the plan
         self._is_sharing_in_vain = False  # a run deviated, maybe since one of those was alive
         self._branches = False  # not every recording had every buffer
         self._by_origin = settings.match == "origin"
@@ -179,19 +180,13 @@ class CallGroup(LockHolder):
         self.envelope.add(learned.highest)
         self._trace = learned.trace
         self._branches = self._by_origin = learned.by_origin
-        share = learned.trace.escapes & ~learned.plan.escapes
-        self._given_back = share if share.any() else None
         self._arm(learned.upstream_peak_bytes, learned.plan)
 
     # --- Learning --------------------------------------------------------------------------------------------------
 
     def look_back(self) -> None:
         """The next call is about to be recorded: see which outputs of the last one are gone."""
-        self._given_back = None
-        if self._recorded:
-            _, blocks = self._recorded[-1]
-            gone = given_back(blocks)
-            self._given_back = gone if gone.any() else None
+        self._given_back = given_back(self._recorded[-1][1]) if self._recorded else None
 
     def add(self, recording: Recording, sizes: Sequence[int]) -> None:
         """A call of these sizes was recorded: arm the group, or let its plan grow, if it is time."""
@@ -203,15 +198,15 @@ class CallGroup(LockHolder):
             return
         agreed = bool(self._recorded) and not self._shapes_vary and _agree(self._recorded[-1][0], trace)
         self._recorded.append((trace, recording.blocks))
+        share = None
         if agreed:
-            self._trace = trace
+            self._trace, share = trace, self._given_back
         elif len(self._recorded) >= (MIN_RECORDINGS_OF_VARIOUS if self._shapes_vary else MAX_RECORDINGS):
-            self._given_back = None  # it is known of the buffers of one recording only
             self._trace = self._merge([recorded for recorded, _ in self._recorded])
         else:
             return
         self._recorded = []
-        self._arm(recording.upstream_peak_bytes)
+        self._arm(recording.upstream_peak_bytes, share=share)
 
     def ran_as_planned_while_recorded(self, sizes: Sequence[int]) -> None:
         """A call of these sizes was recorded, and needs nothing that the plan lacks."""
@@ -261,18 +256,17 @@ class CallGroup(LockHolder):
     def _grow_to(self, trace: Trace) -> None:
         self._num_growths += 1
         self._trace = trace
-        self._given_back = None
-        self._is_sharing_in_vain = False
         armed = self.armed
         if self._settings.match == "auto" and self._branches and armed is not None:
             self._by_origin = self._by_origin or armed.served_share() < MIN_SHARE_BY_SIZE
         self._arm(armed.upstream_peak_bytes if armed is not None else 0)
 
-    def _arm(self, upstream_peak_bytes: int, plan: Plan | None = None) -> None:
+    def _arm(self, upstream_peak_bytes: int, plan: Plan | None = None, *, share: BoolArray | None = None) -> None:
+        """Arm a plan, a new one if there is none; in it the buffers in ``share`` have no bytes of their own."""
         assert self._trace is not None
         trace = self._trace
-        if self._given_back is not None:
-            trace = dataclasses.replace(trace, escapes=read_only(trace.escapes & ~self._given_back))
+        if share is not None:
+            trace = dataclasses.replace(trace, escapes=read_only(trace.escapes & ~share))
         if self._shapes_vary or self._by_origin:
             trace = _with_room(trace, any_smaller=self._by_origin)
         time_limit_s = self._settings.time_limit_s * (GROWTH_TIME_SHARE if self._num_growths else 1.0)
@@ -282,6 +276,8 @@ class CallGroup(LockHolder):
                 plan, interrupted = plan_until_interrupted(
                     trace, planner=self._settings.planner, time_limit_s=time_limit_s
                 )
+            self._outputs_share = bool((self._trace.escapes & ~plan.escapes).any())
+            self._is_sharing_in_vain = False
             self.armed = ArmedPlan(
                 plan,
                 origins=trace.origins,
@@ -344,7 +340,7 @@ class CallGroup(LockHolder):
         self._num_deviated += 1
         if self._num_deviated.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a log must not grow with the traffic
             self._report_deviation(armed)
-        if self._given_back is not None:
+        if self._outputs_share:
             # An output may be held, on bytes that it shares. If it was something else: the plan is to grow anyway.
             self._is_sharing_in_vain = self.wants_attention = True
         if num_unforeseen == 0:
@@ -409,8 +405,7 @@ class CallGroup(LockHolder):
         self._trace = None
         self._recorded = []
         self.envelope = Envelope()
-        self._branches = self._is_sharing_in_vain = False
-        self._given_back = None
+        self._branches = False
         self._by_origin = self._settings.match == "origin"
         self._num_growths = self._num_useless_recordings = self._num_unlucky_recordings = 0
         self._num_unforeseen = self._num_changed_in_row = self._num_aftermaths = 0

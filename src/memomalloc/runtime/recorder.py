@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from memomalloc.data.columns import BoolArray
+from memomalloc.data.columns import BoolArray, UInt64Array
 from memomalloc.data.trace import Trace
 from memomalloc.errors import RecordingError
 from memomalloc.runtime import extension
 from memomalloc.runtime.origins import LIBRARY_FOLDERS, MODULE_CALL_CODE, Context, call_of_the_program, origins_of
 from memomalloc.runtime.switch import switch
-
-UInt64Array = NDArray[np.uint64]
 
 
 class Recording:
@@ -28,7 +26,6 @@ class Recording:
     def __init__(self) -> None:
         self._native: Any = None
         self._is_off = False  # memomalloc is disabled: nothing is recorded
-        self._trace: Trace | None = None
 
     def __enter__(self) -> Recording:
         if self._native is not None or self._is_off:
@@ -57,13 +54,8 @@ class Recording:
         Raises:
             RecordingError: the ``with`` block has not ended.
         """
-        if self._trace is None:
-            if self._is_off:
-                self._trace = Trace.from_arrays([], [], [])
-            else:
-                self._require_closed()
-                self._trace = self._make_trace()
-        return self._trace
+        trace, _ = self._recorded
+        return trace
 
     @property
     def upstream_peak_bytes(self) -> int:
@@ -87,23 +79,24 @@ class Recording:
 
         To be asked about later with :func:`given_back`. Addresses hold nothing alive; a recording holds modules.
         """
-        if self._is_off:
-            return np.zeros(0, dtype=np.uint64)
-        self._require_closed()
-        blocks: UInt64Array = self._native.buffers()["blocks"]
+        _, blocks = self._recorded
         return blocks
 
     def _require_closed(self) -> None:
         if self._native is None or not self._native.is_closed:
             raise RecordingError("a recording is complete when the `with memomalloc.record()` block has ended")
 
-    def _make_trace(self) -> Trace:
+    @cached_property
+    def _recorded(self) -> tuple[Trace, UInt64Array]:
+        if self._is_off:
+            return Trace.from_arrays([], [], []), np.zeros(0, dtype=np.uint64)
+        self._require_closed()
         seen = self._native.buffers()
         escapes = seen["ends"] < 0
         contexts = [Context(*context) for context in self._native.contexts()]
         columns = (seen["contexts"], seen["sizes"], escapes, seen["freed_in_call"])
         origins = origins_of(contexts, *(column.tolist() for column in columns))
-        return Trace.from_arrays(
+        trace = Trace.from_arrays(
             seen["sizes"].astype(np.int64),
             seen["starts"],
             seen["ends"],
@@ -113,6 +106,7 @@ class Recording:
             elsewhere_requests=seen["num_elsewhere"],
             elsewhere_bytes=seen["bytes_elsewhere"],
         )
+        return trace, seen["blocks"]
 
 
 def given_back(blocks: UInt64Array) -> BoolArray:
