@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -26,15 +27,22 @@ def _raise(*_: object) -> None:
     raise _LateError
 
 
+def _report_unless_late(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python loses what a handler raises inside a callback of a weak reference, and says so: no fault of the work's."""
+    if not isinstance(unraisable.exc_value, _LateError):
+        sys.__unraisablehook__(unraisable)
+
+
 def _interrupt_for(seconds: float, work: object) -> int:
     """Call ``work`` over and over, and let a handler raise into it at moments that drift; how often it did."""
+    sys.unraisablehook = _report_unless_late
     signal.signal(signal.SIGALRM, _raise)
     num_interrupts = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
             signal.setitimer(signal.ITIMER_REAL, 2e-4 + num_interrupts % 97 * 1e-6)
-            # An exception that comes inside a callback of a weak reference is lost: the next one is not waited for.
+            # An exception may be lost: the next one is not waited for.
             give_up = time.monotonic() + 0.02
             while time.monotonic() < give_up:
                 work()  # type: ignore[operator]
