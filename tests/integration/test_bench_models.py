@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from memomalloc.bench.results_file import load_model_results
 from process_group import wait_until_ended
 
 MODELS = '''
@@ -131,10 +132,22 @@ def test_every_model_of_the_user_is_measured(folder: Path) -> None:
 
 
 def test_results_of_other_conditions_are_not_mixed(folder: Path) -> None:
+    path = folder / "results.json"
     assert run_bench(folder, *OPTIONS, "--batch", "1").returncode == 0
     other = run_bench(folder, *OPTIONS, "--batch", "7", "--seed", "5", "--resume")
     assert other.returncode != 0
-    assert "other seed" in other.stderr
+    assert "their seed was 0, and is 5 now" in other.stderr
+
+    results = load_model_results(path)
+    results.machine["load_average"] += 1.0
+    results.save(path)
+    assert run_bench(folder, *OPTIONS, "--batch", "1", "--resume").returncode == 0
+    results.machine["processor_model"] = "family 0, model 0"
+    results.save(path)
+    elsewhere = run_bench(folder, *OPTIONS, "--batch", "1", "--resume")
+    assert elsewhere.returncode != 0
+    assert "their machine was" in elsewhere.stderr
+    assert load_model_results(path) == results
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,10 @@ def resident_bytes() -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most physical memory since the process began, or since :func:`reset_peak_resident`."""
+    """The most physical memory since the process began, or since :func:`reset_peak_resident`.
+
+    Linux counts pages processor by processor and may miss 32 of each, of memory that was given back since.
+    """
     return _status_bytes("VmHWM")
 
 

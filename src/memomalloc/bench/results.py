@@ -46,6 +46,11 @@ class Results:
         """The row of a case, if it was measured."""
         return next((row for row in self.rows if row.case == case), None)
 
+    def conditions(self) -> dict[str, Any]:
+        """What must be the same where rows of two sessions stand side by side: all but how busy the machine was."""
+        machine = {name: value for name, value in self.machine.items() if name != "load_average"}
+        return {"machine": machine, "versions": self.versions, "seed": self.seed, "repetitions": self.repetitions}
+
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all.
 

@@ -173,10 +173,12 @@ def _resumed(old: Results, new: Results) -> Results:
     """The old results, if what is measured now may stand beside them."""
     from memomalloc.bench.session import SessionError
 
-    for name in ("versions", "seed", "repetitions"):
-        if getattr(old, name) != getattr(new, name):
+    now = new.conditions()
+    for name, value in old.conditions().items():
+        if value != now[name]:
             raise SessionError(
-                f"the results were measured with other {name}: {getattr(old, name)}, now {getattr(new, name)}"
+                f"the results cannot stand beside new ones: their {name} was {value}, and is {now[name]} now; "
+                "name another file"
             )
     return old
 
