@@ -114,9 +114,18 @@ bench-time: $(VENV)/installed  ## where the time of a replayed call goes: the ke
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/time_shares.py --json build/time_shares.json
 
 .PHONY: bench-models
-bench-models: $(VENV)/installed  ## latency and memory of transformers over four allocators, as on their page (hours)
-	$(BIN)/memomalloc bench models --suite transformers --upstream glibc,jemalloc,tcmalloc,mimalloc -o build/models.json --resume
+bench-models: $(VENV)/installed  ## latency and memory of transformers over four allocators, as on their page (40 minutes)
+	$(BIN)/memomalloc bench models --suite transformers --upstream glibc,jemalloc,tcmalloc,mimalloc \
+	  --processes 1 --budget 8 -o build/models.json --resume
 	$(BIN)/memomalloc bench report build/models.json -o build/models
+
+.PHONY: bench-modes
+bench-modes: $(VENV)/installed  ## the demo's models in TorchScript, compiled, and with two threads in an operator (half an hour)
+	for situation in '--mode eager,torchscript,compile,compile-memory-planning' '--intra-op-threads 2'; do \
+	  $(BIN)/memomalloc bench models --suite demo $$situation --upstream glibc,jemalloc \
+	    --processes 1 --budget 5 -o build/modes.json --resume || exit 1; \
+	done
+	$(BIN)/memomalloc bench report build/modes.json -o build/modes
 
 # torchvision does not import beside the CPU build of torch that .venv has: an environment of its own.
 .venv-paper/installed: $(SOURCES)
@@ -138,7 +147,7 @@ bench-paper: .venv-paper/installed  ## the models of the paper, as on their page
 # The pages of docs/benchmarks, from what was measured; a test says when they are not.
 .PHONY: bench-pages
 bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
-	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers planners=planners time=time_shares; do \
+	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes planners=planners time=time_shares; do \
 	  name=$${page%=*}; \
 	  $(BIN)/memomalloc bench report benchmarks/results/$${page#*=}.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
 	done
