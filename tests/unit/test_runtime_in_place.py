@@ -74,7 +74,7 @@ def test_a_module_that_is_dropped_is_gone_at_once() -> None:
         gc.enable()
 
 
-@in_child_process()
+@in_child_process(env={"PYTHONWARNINGS": "ignore::FutureWarning"})  # torch.jit is deprecated
 def test_so_it_is_in_programs_that_are_planned_as_they_are() -> None:
     from test_runtime_in_place import VALUES, Doubling
 
