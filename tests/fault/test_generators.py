@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +45,9 @@ def _on_another_thread(call: Callable[[], object]) -> None:
     thread = threading.Thread(target=call)
     thread.start()
     thread.join()
+    # Python is done with the thread before the thread does what it does at its exit.
+    while Path(f"/proc/self/task/{thread.native_id}").exists():
+        time.sleep(1e-3)
 
 
 def _assert_everything_works() -> None:
