@@ -21,7 +21,7 @@ if not HAS_TORCH:  # the planner half is tested without it
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans that are armed in the test overwrite memory as it is freed, so that a use after free shows."""
-    from memomalloc.runtime.armed_plan import POISON_VARIABLE
+    from memomalloc.runtime.memory.armed_plan import POISON_VARIABLE
 
     monkeypatch.setenv(POISON_VARIABLE, "1")
 

@@ -20,34 +20,34 @@ from memomalloc.planners import plan
 from memomalloc.planners.merging import merge
 
 if TYPE_CHECKING:
-    from memomalloc.runtime.armed_plan import ArenaSettings, release
-    from memomalloc.runtime.deviations import Deviation
-    from memomalloc.runtime.recorder import Recording, record
-    from memomalloc.runtime.replayer import Replay, replay
-    from memomalloc.runtime.statistics import Stats
-    from memomalloc.runtime.summary_text import memory_summary
+    from memomalloc.runtime.learning.recorder import Recording, record
+    from memomalloc.runtime.memory.armed_plan import ArenaSettings, release
+    from memomalloc.runtime.memory.deviations import Deviation
+    from memomalloc.runtime.memory.replayer import Replay, replay
+    from memomalloc.runtime.memory.statistics import Stats
+    from memomalloc.runtime.models.summary_text import memory_summary
+    from memomalloc.runtime.models.wrapper import OptimizedFunction, OptimizedModule, optimize, stats
     from memomalloc.runtime.switch import disable, enable, is_enabled
-    from memomalloc.runtime.wrapper import OptimizedFunction, OptimizedModule, optimize, stats
 
 __version__ = "0.1.0"
 
 _RUNTIME = {
-    "ArenaSettings": "armed_plan",
-    "Deviation": "deviations",
-    "OptimizedFunction": "wrapper",
-    "OptimizedModule": "wrapper",
-    "Recording": "recorder",
-    "Replay": "replayer",
-    "Stats": "statistics",
+    "ArenaSettings": "memory.armed_plan",
+    "Deviation": "memory.deviations",
+    "OptimizedFunction": "models.wrapper",
+    "OptimizedModule": "models.wrapper",
+    "Recording": "learning.recorder",
+    "Replay": "memory.replayer",
+    "Stats": "memory.statistics",
     "disable": "switch",
     "enable": "switch",
     "is_enabled": "switch",
-    "memory_summary": "summary_text",
-    "optimize": "wrapper",
-    "record": "recorder",
-    "replay": "replayer",
-    "release": "armed_plan",
-    "stats": "wrapper",
+    "memory_summary": "models.summary_text",
+    "optimize": "models.wrapper",
+    "record": "learning.recorder",
+    "replay": "memory.replayer",
+    "release": "memory.armed_plan",
+    "stats": "models.wrapper",
 }
 
 __all__ = [

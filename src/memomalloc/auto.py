@@ -8,6 +8,6 @@ from memomalloc.runtime import extension
 
 extension.load()  # says what is missing, before an import inside the runtime fails for lack of torch
 
-from memomalloc.runtime.outermost_calls import optimize_outermost_calls  # noqa: E402
+from memomalloc.runtime.models.outermost_calls import optimize_outermost_calls  # noqa: E402
 
 optimize_outermost_calls()

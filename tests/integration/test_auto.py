@@ -10,7 +10,7 @@ def test_the_outermost_module_is_planned_and_only_it() -> None:
     import torch
 
     import memomalloc.auto
-    from memomalloc.runtime.outermost_calls import OutermostCall
+    from memomalloc.runtime.models.outermost_calls import OutermostCall
     from models import conv_net, images
     from serving import assert_equal_bits, lies_in_an_arena
 

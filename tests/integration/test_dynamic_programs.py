@@ -10,7 +10,7 @@ import torch
 
 import memomalloc
 from dynamic_models import bert, tokens
-from memomalloc.runtime.shape_policy import POLICIES
+from memomalloc.runtime.calls.shape_policy import POLICIES
 from models import Chain, chain_values, conv_net, images
 from serving import assert_equal_bits, errors_in_threads, learn
 

@@ -7,7 +7,7 @@ import torch
 
 import memomalloc
 from dynamic_models import NEW_TOKENS, PROGRAMS, DynamicProgram, run_beside_the_original
-from memomalloc.runtime.shape_policy import POLICIES
+from memomalloc.runtime.calls.shape_policy import POLICIES
 from serving import assert_equal_bits
 
 pytestmark = pytest.mark.usefixtures("poison")

@@ -8,7 +8,7 @@ import torch
 import memomalloc
 from child_process import in_child_process
 from dynamic_models import PROGRAMS, bert, run_beside_the_original, served_share_between, tokens
-from memomalloc.runtime.shape_policy import POLICIES
+from memomalloc.runtime.calls.shape_policy import POLICIES
 from models import Chain, Steps, chain_values
 from serving import assert_equal_bits, learn
 

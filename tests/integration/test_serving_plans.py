@@ -18,7 +18,7 @@ import torch
 import memomalloc
 from child_process import run_python
 from memomalloc.errors import FileFormatError, StalePlansError
-from memomalloc.runtime import fingerprint
+from memomalloc.runtime.shipping import fingerprint
 from models import Chain, Steps, chain_values, conv_net, images
 from serving import assert_equal_bits, fully_served, learn
 
@@ -273,7 +273,8 @@ def test_plans_of_another_model_are_refused_and_learned_anew(
 def test_plans_of_another_environment_are_refused(saved: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = fingerprint.fingerprint
     monkeypatch.setattr(
-        "memomalloc.runtime.plan_shipping.fingerprint", lambda function: {**real(function), part: "something else"}
+        "memomalloc.runtime.shipping.plan_shipping.fingerprint",
+        lambda function: {**real(function), part: "something else"},
     )
     with pytest.raises(StalePlansError, match=f"another {part} .*something else"):
         memomalloc.optimize(conv_net()).load_plans(saved, strict=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import memomalloc
-from memomalloc.runtime.statistics import UPSTREAM_REASONS
+from memomalloc.runtime.memory.statistics import UPSTREAM_REASONS
 from models import Chain, chain_result, chain_values, conv_net, images
 from serving import assert_equal_bits, fully_served, learn
 
@@ -212,6 +212,6 @@ def test_more_runs_at_once_than_arenas_run_unplanned() -> None:
 
 
 def _armed_with_two_arenas(plan: memomalloc.Plan) -> Any:
-    from memomalloc.runtime.armed_plan import ArenaSettings, ArmedPlan
+    from memomalloc.runtime.memory.armed_plan import ArenaSettings, ArmedPlan
 
     return ArmedPlan(plan, settings=ArenaSettings(max_arenas=2))

@@ -6,7 +6,7 @@ import pytest
 
 import memomalloc
 from dynamic_models import PROGRAMS, run_beside_the_original, served_share_between, train_step
-from memomalloc.runtime.shape_policy import POLICIES
+from memomalloc.runtime.calls.shape_policy import POLICIES
 
 pytestmark = pytest.mark.usefixtures("poison")
 

@@ -27,6 +27,8 @@ ALLOWED = {
     "runtime": {"errors", "extras", "data", "planners", "_runtime", "_built_for"},
     "report": {"errors", "extras", "data", "planners"},
 }
+#: The rooms of the runtime: each may import those to its right. Below all of them are the modules beside them.
+ROOMS = ("models", "shipping", "calls", "learning", "memory")
 #: Run by a person or a test, imported by no part of the library.
 TOOLS = {"auto", "bench", "cli", "doctor", "serve", "__main__"}
 #: Parts that must work where torch is not installed.
@@ -67,6 +69,18 @@ def test_a_part_imports_only_what_lies_below_it(path: Path) -> None:
         top, _, rest = name.partition(".")
         if top == "memomalloc" and rest:
             assert rest.split(".")[0] in {part, *ALLOWED[part]}, f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_of_the_runtime_imports_only_rooms_to_its_right(path: Path) -> None:
+    part, *inner = path.relative_to(PACKAGE).parts
+    if part != "runtime":
+        return
+    may = ROOMS[ROOMS.index(inner[0]) :] if len(inner) > 1 else ()
+    below = {other.stem for other in (PACKAGE / "runtime").glob("*.py")}
+    for name in _imports(path):
+        if name.startswith("memomalloc.runtime."):
+            assert name.split(".")[2] in {*may, *below}, f"{path.relative_to(PACKAGE)} imports {name}"
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

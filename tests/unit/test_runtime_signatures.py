@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import memomalloc
-from memomalloc.runtime.signatures import only_on_cpu, signature
+from memomalloc.runtime.calls.signatures import only_on_cpu, signature
 from models import chain_values
 from serving import assert_equal_bits, fully_served, learn
 

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("torch")  # what the policy looks at are its tensors
 
-from memomalloc.runtime.shape_policy import ROOM_TO_GROW, Envelope, bucket_of
+from memomalloc.runtime.calls.shape_policy import bucket_of
+from memomalloc.runtime.learning.envelope import ROOM_TO_GROW, Envelope
 
 
 def test_buckets_hold_what_is_in_them_and_are_at_most_half_as_large_again() -> None:

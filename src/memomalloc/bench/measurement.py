@@ -28,9 +28,9 @@ from memomalloc.bench.row import Row, latency_figures, pooled
 from memomalloc.bench.workload import Workload, same_bits, tensors_in
 from memomalloc.errors import MissingDependencyError, RuntimeNotAvailableError
 from memomalloc.runtime import extension
-from memomalloc.runtime.armed_plan import release
-from memomalloc.runtime.statistics import Stats
-from memomalloc.runtime.wrapper import optimize
+from memomalloc.runtime.memory.armed_plan import release
+from memomalloc.runtime.memory.statistics import Stats
+from memomalloc.runtime.models.wrapper import optimize
 
 #: Calls before anything is measured: oneDNN makes its primitives; compilers compile, some at a later call.
 WARM_UP_CALLS = 2

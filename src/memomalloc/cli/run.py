@@ -78,7 +78,7 @@ def _optimize(*, keep: bool) -> None:
         from memomalloc.runtime.extension import load
 
         load()  # says what is missing, before an import inside the runtime fails
-        from memomalloc.runtime.outermost_calls import optimize_outermost_calls
+        from memomalloc.runtime.models.outermost_calls import optimize_outermost_calls
 
         optimize_outermost_calls(keep_what_was_learned=keep)
     except RuntimeNotAvailableError as error:
@@ -159,8 +159,8 @@ def _conclude(args: argparse.Namespace) -> None:
 
 
 def _print_stats() -> None:
-    from memomalloc.runtime.outermost_calls import deviations
-    from memomalloc.runtime.summary_text import memory_summary
+    from memomalloc.runtime.models.outermost_calls import deviations
+    from memomalloc.runtime.models.summary_text import memory_summary
 
     print(memory_summary(), file=sys.stderr)
     for deviation in deviations()[:_MAX_DEVIATIONS]:
@@ -170,7 +170,7 @@ def _print_stats() -> None:
 def _write_report(path: Path, *, title: str) -> None:
     from memomalloc.report.html_page import write_page
     from memomalloc.report.placement import Placement
-    from memomalloc.runtime.outermost_calls import learned
+    from memomalloc.runtime.models.outermost_calls import learned
 
     known = sorted(learned(), key=lambda entry: -entry[1].plan.arena_bytes)[:_MAX_MAPS]
     if not known:

@@ -132,7 +132,7 @@ def observe(program: Path, arguments: list[str], *, record: bool) -> Observation
 
 
 def _run_recorded(program: Path) -> tuple[dict[str, Any], tuple[Holder, ...]]:
-    from memomalloc.runtime.recorder import record
+    from memomalloc.runtime.learning.recorder import record
 
     with record() as recording:
         names = runpy.run_path(str(program), run_name="__main__")

@@ -33,7 +33,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from memomalloc.extras import require
-from memomalloc.runtime import armed_plan
+from memomalloc.runtime.memory import armed_plan
 
 
 class MetricsCollector:

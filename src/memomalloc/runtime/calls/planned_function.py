@@ -13,18 +13,18 @@ from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
 from memomalloc.runtime import extension
-from memomalloc.runtime.armed_plan import ArmedPlan, process_calls, stats_of
-from memomalloc.runtime.call_digest import UnnamedCallError, digest_of
-from memomalloc.runtime.call_group import MAX_RECORDINGS, CallGroup, PlanSettings
-from memomalloc.runtime.deviations import Deviation
+from memomalloc.runtime.calls.call_digest import UnnamedCallError, digest_of
+from memomalloc.runtime.calls.shape_policy import family_of
+from memomalloc.runtime.calls.signatures import Signature, only_on_cpu, signature
 from memomalloc.runtime.events import report
 from memomalloc.runtime.fork_safety import LockHolder
-from memomalloc.runtime.learned_calls import LearnedCalls
-from memomalloc.runtime.origins import call_of_the_program
-from memomalloc.runtime.recorder import Recording
-from memomalloc.runtime.shape_policy import family_of
-from memomalloc.runtime.signatures import Signature, only_on_cpu, signature
-from memomalloc.runtime.statistics import CallCounts, Stats
+from memomalloc.runtime.learning.call_group import MAX_RECORDINGS, CallGroup, PlanSettings
+from memomalloc.runtime.learning.learned_calls import LearnedCalls
+from memomalloc.runtime.learning.origins import call_of_the_program
+from memomalloc.runtime.learning.recorder import Recording
+from memomalloc.runtime.memory.armed_plan import ArmedPlan, process_calls, stats_of
+from memomalloc.runtime.memory.deviations import Deviation
+from memomalloc.runtime.memory.statistics import CallCounts, Stats
 from memomalloc.runtime.switch import switch
 
 #: Under ``auto``, calls that differ in sizes only share a plan once there are more of them than this.

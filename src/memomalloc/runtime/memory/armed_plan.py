@@ -18,11 +18,11 @@ from memomalloc.data.origin import Origin
 from memomalloc.data.plan import Plan
 from memomalloc.errors import ArenaError, InvalidPlanError
 from memomalloc.runtime import extension
-from memomalloc.runtime.deviations import Deviation, deviations_of
 from memomalloc.runtime.fork_safety import LockHolder
-from memomalloc.runtime.idle_release import idle_release
-from memomalloc.runtime.origins import is_without_operator
-from memomalloc.runtime.statistics import CallCounts, Replayed, Stats
+from memomalloc.runtime.memory.askers import asker_of
+from memomalloc.runtime.memory.deviations import Deviation, deviations_of
+from memomalloc.runtime.memory.idle_release import idle_release
+from memomalloc.runtime.memory.statistics import CallCounts, Replayed, Stats
 
 if TYPE_CHECKING:
     from memomalloc._runtime import Run
@@ -133,7 +133,7 @@ class ArmedPlan:
                 np.ascontiguousarray(plan.sizes[order]),
                 np.ascontiguousarray(plan.smallest_sizes[order]),
                 np.ascontiguousarray(plan.escapes[order]),
-                np.array([_asker_of(origins[index]) for index in order] if by_origin else [], dtype=np.uint32),
+                np.array([asker_of(origins[index]) for index in order] if by_origin else [], dtype=np.uint32),
                 plan.arena_bytes,
                 settings.spare_places,
             )
@@ -224,13 +224,6 @@ def _too_large(arena_bytes: int, reserved_bytes: int) -> ArenaError:
         f"an arena of {arena_bytes} bytes does not fit into the {reserved_bytes} bytes of address space that could be "
         "reserved; lift the limit on address space (ulimit -v)"
     )
-
-
-def _asker_of(origin: Origin | None) -> int:
-    """The tag that the native runtime has while the operators of an origin run."""
-    if origin is None or is_without_operator(origin):
-        return 0
-    return int(extension.install().asker_of(origin.operators))
 
 
 def _retire(pool: Any, num_slots: int) -> None:

@@ -14,14 +14,15 @@ import torch
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.planners.registry import find
-from memomalloc.runtime import armed_plan, extension
-from memomalloc.runtime.armed_plan import ArenaSettings
-from memomalloc.runtime.call_group import MATCHES, PlanSettings
-from memomalloc.runtime.deviations import Deviation
-from memomalloc.runtime.plan_shipping import PlansFile, load_plans, save_plans
-from memomalloc.runtime.planned_function import PlannedFunction
-from memomalloc.runtime.shape_policy import POLICIES
-from memomalloc.runtime.statistics import Stats
+from memomalloc.runtime import extension
+from memomalloc.runtime.calls.planned_function import PlannedFunction
+from memomalloc.runtime.calls.shape_policy import POLICIES
+from memomalloc.runtime.learning.call_group import MATCHES, PlanSettings
+from memomalloc.runtime.memory import armed_plan
+from memomalloc.runtime.memory.armed_plan import ArenaSettings
+from memomalloc.runtime.memory.deviations import Deviation
+from memomalloc.runtime.memory.statistics import Stats
+from memomalloc.runtime.shipping.plan_shipping import PlansFile, load_plans, save_plans
 from memomalloc.runtime.switch import switch
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)

@@ -13,6 +13,7 @@ import torch
 
 import memomalloc
 from memomalloc.data.origin import Origin, SourceLine
+from memomalloc.runtime.memory.askers import COMPILED_KERNEL, NO_OPERATOR, SCALAR_OPERATOR
 
 #: Code in these folders is nobody's source line: the line that called into them is.
 LIBRARY_FOLDERS = [str(Path(package.__file__ or "").parent) + "/" for package in (torch, memomalloc)]
@@ -25,13 +26,8 @@ def call_of_the_program(function: Callable[..., Any], args: tuple[Any, ...], kwa
     return function(*args, **kwargs)
 
 
-#: The operator of a buffer that no operator of torch asked for, such as one that compiled code allocates by itself.
-NO_OPERATOR = "memomalloc::direct"
-#: The function of ATen, no operator itself, that makes a tensor of a Python number for the operator that comes next.
-SCALAR_OPERATOR = "aten::wrapped_scalar_tensor"
+#: More than a Python number has.
 _MAX_SCALAR_BYTES = 16
-#: What the operators that compiled code names begin with.
-_COMPILED_KERNEL = "inductor::"
 
 # The code that Inductor generates: a buffer, another name for it, a call, and the comment above the call.
 _BUFFER = re.compile(r"\s*(?P<name>\w+) = empty_strided\w*\(")
@@ -39,11 +35,6 @@ _RENAMED = re.compile(r"\s*(?P<new>\w+) = (?P<old>\w+); del (?P=old)")
 _CALL = re.compile(r"\s*(?:\w+ = )?(?P<function>[\w.]+)\((?P<arguments>.*)\)")
 _SOURCE_NODES = re.compile(r"# Topologically Sorted Source Nodes: \[(?P<nodes>[^\]]*)\]")
 _REACH = 60  # lines between a buffer and the kernel that first writes it
-
-
-def is_without_operator(origin: Origin) -> bool:
-    """Whether no operator of torch ran when the buffer was asked for, and its name is from elsewhere."""
-    return origin.operator in (NO_OPERATOR, SCALAR_OPERATOR) or origin.operator.startswith(_COMPILED_KERNEL)
 
 
 class Context(NamedTuple):
@@ -149,6 +140,6 @@ def _inductor_operators(source: SourceLine) -> tuple[str, ...]:
             continue
         if names.intersection(re.findall(r"\w+", call["arguments"])):
             nodes = _SOURCE_NODES.search(linecache.getline(source.file, number - 1))
-            kernel = _COMPILED_KERNEL + call["function"].rpartition(".")[2]
+            kernel = COMPILED_KERNEL + call["function"].rpartition(".")[2]
             return (nodes["nodes"], kernel) if nodes else (kernel,)
     return ()

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from memomalloc.runtime import extension
-from memomalloc.runtime.call_group import PlanSettings
-from memomalloc.runtime.deviations import Deviation
-from memomalloc.runtime.learned_calls import LearnedCalls
+from memomalloc.runtime.learning.call_group import PlanSettings
+from memomalloc.runtime.learning.learned_calls import LearnedCalls
+from memomalloc.runtime.memory.deviations import Deviation
+from memomalloc.runtime.models.wrapper import COMPILED_CALL, InPlaceCall, call_in_place
 from memomalloc.runtime.switch import switch
-from memomalloc.runtime.wrapper import COMPILED_CALL, InPlaceCall, call_in_place
 
 
 class _ThreadState(threading.local):

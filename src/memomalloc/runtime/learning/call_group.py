@@ -15,12 +15,12 @@ from memomalloc.errors import MemomallocError
 from memomalloc.planners.merging import in_slots, merge
 from memomalloc.planners.planning import plan_until_interrupted
 from memomalloc.runtime import extension
-from memomalloc.runtime.armed_plan import ArenaSettings, ArmedPlan
 from memomalloc.runtime.events import report
 from memomalloc.runtime.fork_safety import LockHolder
-from memomalloc.runtime.learned_calls import LearnedCalls
-from memomalloc.runtime.recorder import Recording, given_back
-from memomalloc.runtime.shape_policy import ROOM_TO_GROW, Envelope
+from memomalloc.runtime.learning.envelope import ROOM_TO_GROW, Envelope
+from memomalloc.runtime.learning.learned_calls import LearnedCalls
+from memomalloc.runtime.learning.recorder import Recording, given_back
+from memomalloc.runtime.memory.armed_plan import ArenaSettings, ArmedPlan
 
 #: Recordings of equal calls that are merged if no two in a row agreed.
 MAX_RECORDINGS = 5

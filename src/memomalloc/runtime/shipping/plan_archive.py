@@ -27,7 +27,7 @@ from memomalloc.data.plan import Plan
 from memomalloc.data.plan_file import checksum
 from memomalloc.data.trace import Trace
 from memomalloc.errors import FileFormatError
-from memomalloc.runtime.learned_calls import LearnedCalls
+from memomalloc.runtime.learning.learned_calls import LearnedCalls
 
 FORMAT = "memomalloc-plans"
 VERSION = 1
@@ -44,7 +44,7 @@ class PlanArchive:
     """The plans of one model.
 
     Attributes:
-        fingerprint: what they were learned with, see :func:`memomalloc.runtime.fingerprint.fingerprint`.
+        fingerprint: what they were learned with, see :func:`memomalloc.runtime.shipping.fingerprint.fingerprint`.
         learned: by digest of the kind of call.
     """
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from memomalloc.data.plan import Plan
 from memomalloc.errors import RecordingError
-from memomalloc.runtime.armed_plan import ArmedPlan
 from memomalloc.runtime.fork_safety import LockHolder
+from memomalloc.runtime.memory.armed_plan import ArmedPlan
 from memomalloc.runtime.switch import switch
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import IO
 from memomalloc.data.atomic_file import atomic_file
 from memomalloc.data.json_document import read_bounded
 from memomalloc.errors import FileFormatError, MemomallocError, StalePlansError
-from memomalloc.runtime.call_digest import UnnamedCallError, digest_of
+from memomalloc.runtime.calls.call_digest import UnnamedCallError, digest_of
+from memomalloc.runtime.calls.planned_function import PlannedFunction
 from memomalloc.runtime.events import report
-from memomalloc.runtime.fingerprint import fingerprint
-from memomalloc.runtime.learned_calls import LearnedCalls
-from memomalloc.runtime.plan_archive import PlanArchive
-from memomalloc.runtime.planned_function import PlannedFunction
+from memomalloc.runtime.learning.learned_calls import LearnedCalls
+from memomalloc.runtime.shipping.fingerprint import fingerprint
+from memomalloc.runtime.shipping.plan_archive import PlanArchive
 
 MAX_ARCHIVE_BYTES = 2**28
 

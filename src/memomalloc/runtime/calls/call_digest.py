@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from memomalloc.runtime.signatures import Signature
+from memomalloc.runtime.calls.signatures import Signature
 
 _BY_REPR = (bool, int, float, complex, str, bytes, type(None))
 _BY_STR = (torch.dtype, torch.device, torch.layout)

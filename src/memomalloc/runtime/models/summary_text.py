@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from memomalloc.data.byte_text import byte_text
-from memomalloc.runtime import armed_plan
-from memomalloc.runtime.armed_plan import ArmedPlan
-from memomalloc.runtime.statistics import Stats
+from memomalloc.runtime.memory import armed_plan
+from memomalloc.runtime.memory.armed_plan import ArmedPlan
+from memomalloc.runtime.memory.statistics import Stats
+from memomalloc.runtime.models.wrapper import planned_function_of
 from memomalloc.runtime.switch import switch
-from memomalloc.runtime.wrapper import planned_function_of
 
 _WIDTH = 79
 _MAX_PLANS = 20

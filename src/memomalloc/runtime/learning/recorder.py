@@ -12,7 +12,13 @@ from memomalloc.data.columns import BoolArray, UInt64Array
 from memomalloc.data.trace import Trace
 from memomalloc.errors import RecordingError
 from memomalloc.runtime import extension
-from memomalloc.runtime.origins import LIBRARY_FOLDERS, MODULE_CALL_CODE, Context, call_of_the_program, origins_of
+from memomalloc.runtime.learning.origins import (
+    LIBRARY_FOLDERS,
+    MODULE_CALL_CODE,
+    Context,
+    call_of_the_program,
+    origins_of,
+)
 from memomalloc.runtime.switch import switch
 
 

@@ -1,0 +1,4 @@
+"""Armed plans and the memory that they run on: budget, release, statistics.
+
+Uses no other room.
+"""

@@ -1,0 +1,4 @@
+"""Plans that travel with their model: the archive, and what it must have been learned with.
+
+Uses calls, learning and memory.
+"""
