@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import resource
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,3 +113,10 @@ def is_accessible(address: int) -> bool:
         if begin <= address < end:
             return access.startswith("r")
     return False
+
+
+def join_until_gone(thread: threading.Thread) -> None:
+    """Wait for a thread. Python is done with it before it does what it does at its exit."""
+    thread.join()
+    while Path(f"/proc/self/task/{thread.native_id}").exists():
+        time.sleep(1e-3)

@@ -298,7 +298,7 @@ Arena* Arena::create(std::shared_ptr<const Layout> layout, Pool* pool, std::shar
   // relaxed: whoever gives back a block got it from a run, which begins after this.
   arena->is_watched_.store(options.poison, std::memory_order_relaxed);
   arena->pool = pool;
-  arena->last_thread = nullptr;
+  arena->last_thread = 0;
   // relaxed: a late reader of the arena's former life finds, under the lock, that there is nothing to reap.
   arena->orphaned_.store(false, std::memory_order_relaxed);
   return arena;

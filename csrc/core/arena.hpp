@@ -159,9 +159,9 @@ class alignas(64) Arena {
 
   // Owned by the pool's bookkeeping, guarded by the registry lock.
   Pool* pool = nullptr;
-  const void* last_thread = nullptr;  // which thread ran on it last: its caches may still hold the bytes
-  uint32_t serial = 0;                // of the run; with id() it names one run for ever
-  uint64_t last_use = 0;              // rises from run to run of all arenas: the smallest is the longest ago
+  uint64_t last_thread = 0;  // which thread ran on it last: its caches may still hold the bytes
+  uint32_t serial = 0;       // of the run; with id() it names one run for ever
+  uint64_t last_use = 0;     // rises from run to run of all arenas: the smallest is the longest ago
 
   // A run whose end was asked for by another thread; its own thread ends it when it next begins one, or
   // exits.

@@ -27,6 +27,7 @@ void after_fork_in_child() noexcept {
 
 struct ThreadExit {
   ~ThreadExit() {
+    t_state.is_exiting = true;
     Recording::close_all_of_thread();
     const RegistryGuard guard(g_registry_lock);
     if (t_state.running != nullptr) finish_run_of_thread();

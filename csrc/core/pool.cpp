@@ -42,7 +42,7 @@ Arena* Pool::find_free() noexcept {
   uint32_t fewest_live = UINT32_MAX;
   for (Arena* arena : arenas_) {
     if (arena->is_running()) continue;
-    if (arena->last_thread == &t_state) return arena;
+    if (arena->last_thread == this_thread_number()) return arena;
     // Where a thread still holds its last output, that output's place is taken.
     if (fewest_live == 0) continue;
     const uint32_t num_live = arena->num_live_blocks();
@@ -63,6 +63,7 @@ Arena* Pool::map_another() {
 
 BeginResult Pool::begin_locked() {
   ThreadState& thread = t_state;
+  if (thread.is_exiting) return {Begin::kNoArena, 0};  // nobody would end it
   if (thread.running != nullptr) {
     if (!thread.running->abandoned) return {Begin::kNested, 0};
     finish_run_of_thread();
@@ -70,7 +71,7 @@ BeginResult Pool::begin_locked() {
   Arena* arena = find_free();
   if (arena == nullptr) arena = map_another();
   if (arena == nullptr) return {Begin::kNoArena, 0};
-  arena->last_thread = &thread;
+  arena->last_thread = this_thread_number();
   arena->last_use = ++g_num_runs;
   arena->start_run();
   thread.running = arena;

@@ -50,6 +50,11 @@ std::atomic<uint32_t> Recording::num_open_{0};
 std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source) {
   end_runs_at_thread_exit();
   std::shared_ptr<Recording> recording(new Recording(std::move(source)));
+  if (t_state.is_exiting) {  // nobody would end it
+    recording->closed_ = true;
+    if (recording->source_ != nullptr) recording->source_->recording_closed();
+    return recording;
+  }
   std::shared_ptr<Recording> detached;  // goes after the lock does, as in close()
   const RegistryGuard guard(g_registry_lock);
   open_recordings().push_back(recording.get());
@@ -65,8 +70,12 @@ std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source
 void Recording::close() noexcept {
   // Goes after the lock does: with a recording goes its source, which may free whatever it knows.
   std::shared_ptr<Recording> detached;
-  const RegistryGuard guard(g_registry_lock);
-  if (!closed_) {
+  {
+    const RegistryGuard guard(g_registry_lock);
+    if (closed_) {
+      detached = detach_closed();
+      return;
+    }
     closed_ = true;
     if (std::exchange(at_peak_, false)) resident_at_peak_ = resident_bytes();
     auto& open = open_recordings();
@@ -76,7 +85,15 @@ void Recording::close() noexcept {
     note_blocks_alive();
     alive_.clear();
   }
+  // Before the thread's chain lets go of it: its source may look for itself there.
+  if (source_ != nullptr) source_->recording_closed();
+  const RegistryGuard guard(g_registry_lock);
   detached = detach_closed();
+}
+
+ContextSource* Recording::source_of_this_thread() noexcept {
+  // Only this thread changes its chain.
+  return t_state.recording != nullptr ? t_state.recording->source_.get() : nullptr;
 }
 
 void Recording::note_blocks_alive() noexcept {
@@ -179,9 +196,8 @@ void Recording::end(uint32_t buffer) noexcept {
 }
 
 void Recording::log_allocation(void* block, std::size_t bytes) {
-  // Before the lock is taken: the source may wait for the interpreter, whose holder may wait for us. A copy:
-  // it may run code that closes the recording.
-  const std::shared_ptr<ContextSource> source = t_state.recording->source_;
+  // Before the lock is taken: it takes time.
+  ContextSource* source = source_of_this_thread();
   const ContextSource::Context context = source != nullptr ? source->current() : ContextSource::Context{};
   std::shared_ptr<Recording> detached;  // goes after the lock does, as in close()
   const RegistryGuard guard(g_registry_lock);

@@ -29,17 +29,21 @@ struct RecordedBuffers {
 };
 
 // Knows what a thread is doing when it allocates. One a thread; shared by all recordings that are open on it.
-class ContextSource {
+class ContextSource : public std::enable_shared_from_this<ContextSource> {
  public:
   struct Context {
     uint32_t id = 0;    // names what asked, to the source
     uint32_t call = 0;  // names this one call of it
   };
   virtual ~ContextSource() = default;
-  // Asked by the recorded thread at an allocation, with no lock held. May throw std::bad_alloc.
+  // Asked by the recorded thread at an allocation, with no lock of the core held. Waits for nobody. May throw
+  // std::bad_alloc.
   virtual Context current() = 0;
   // Whether a call is still running; asked at a free, on any thread.
   virtual bool is_running(uint32_t call) const noexcept = 0;
+  // A recording that was opened with this source is closed, on any thread. Once a recording, with no lock
+  // held.
+  virtual void recording_closed() noexcept = 0;
 };
 
 // Writes down the allocations of one thread, and the frees of those blocks on any thread, while it is open.
@@ -51,6 +55,10 @@ class Recording {
 
   // Ends it; later events are not seen. May be called on any thread, and more than once.
   void close() noexcept;
+
+  // The source of the recordings that are open on the calling thread, or were until another one closed them;
+  // null if there is none.
+  static ContextSource* source_of_this_thread() noexcept;
 
   // Whether a recording is open on the calling thread.
   static bool is_open_on_this_thread() noexcept;

@@ -75,7 +75,7 @@ class Run {
   ~Run() { end(); }
   Run(Run&& other) noexcept
       : result_(std::exchange(other.result_, {Begin::kNoArena, 0})),
-        follower_(std::exchange(other.follower_, nullptr)),
+        follower_(std::exchange(other.follower_, 0)),
         ended_(other.ended_) {}
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
@@ -98,12 +98,12 @@ class Run {
   void follow() {
     if (!started()) return;
     follow_askers();
-    follower_ = &t_state;
+    follower_ = this_thread_number();
   }
 
   RunCounts end() noexcept {
     // What was begun on another thread stays there: that thread may be in a run of its own by now.
-    if (std::exchange(follower_, nullptr) == &t_state) {
+    if (std::exchange(follower_, 0) == this_thread_number()) {
       try {
         stop_following_askers();
       } catch (...) {
@@ -115,7 +115,7 @@ class Run {
 
  private:
   BeginResult result_;
-  const ThreadState* follower_ = nullptr;
+  uint64_t follower_ = 0;  // the thread whose askers are followed
   bool ended_ = false;
 };
 
@@ -216,7 +216,7 @@ struct RecordingWithOrigins {
   static RecordingWithOrigins open(nb::object module_call_code, nb::object boundary_code,
                                    std::vector<std::string> library_folders) {
     const auto origins = OriginCapture::of_this_thread(
-        {module_call_code.ptr(), boundary_code.ptr(), std::move(library_folders)});
+        {hold(module_call_code.ptr()), hold(boundary_code.ptr()), std::move(library_folders)});
     return {origins, Recording::open(origins)};
   }
 
@@ -249,10 +249,9 @@ struct RecordingWithOrigins {
   // A tuple for each context: operators, modules, TorchScript's module path, file, line, function.
   nb::list contexts() const {
     nb::list result;
-    for (uint32_t context = 0; context < origins->num_contexts(); ++context) {
-      const OriginCapture::Described described = origins->describe(context);
+    for (const OriginCapture::Described& described : origins->contexts()) {
       nb::list modules;
-      for (PyObject* asked_by : described.modules) modules.append(nb::borrow(asked_by));
+      for (const PythonObject& module : described.modules) modules.append(nb::borrow(module.get()));
       result.append(nb::make_tuple(nb::tuple(nb::cast(described.operators)), nb::tuple(modules),
                                    described.script_modules, described.file, described.line,
                                    described.function));

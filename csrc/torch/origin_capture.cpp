@@ -5,7 +5,6 @@
 #include <torch/csrc/jit/runtime/interpreter.h>
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "torch/operators.hpp"
@@ -13,110 +12,72 @@
 namespace memomalloc {
 namespace {
 
-// The capture of this thread, for the callbacks. Weak: its recordings own it, and may be dropped on another
-// thread.
-struct ThreadCapture {
-  std::weak_ptr<OriginCapture> capture;
-  at::CallbackHandle callback = at::INVALID_CALLBACK_HANDLE;
-};
-thread_local ThreadCapture t_capture;
-
-bool is_finalizing() noexcept {
-#if PY_VERSION_HEX >= 0x030D0000
-  return Py_IsFinalizing() != 0;
-#else
-  return _Py_IsFinalizing() != 0;
-#endif
-}
-
-// Holds the interpreter's lock, whether or not the thread held it before.
-class Gil {
- public:
-  Gil() : state_(PyGILState_Ensure()) {}
-  ~Gil() { PyGILState_Release(state_); }
-  Gil(const Gil&) = delete;
-  Gil& operator=(const Gil&) = delete;
-
- private:
-  const PyGILState_STATE state_;
-};
-
-// Keeps the garbage collector from running, and so from freeing tensors of the program at a moment of our
-// making.
-class GarbageCollectionPause {
- public:
-  GarbageCollectionPause() : was_on_(PyGC_Disable() != 0) {}
-  ~GarbageCollectionPause() {
-    if (was_on_) PyGC_Enable();
-  }
-  GarbageCollectionPause(const GarbageCollectionPause&) = delete;
-  GarbageCollectionPause& operator=(const GarbageCollectionPause&) = delete;
-
- private:
-  const bool was_on_;
-};
-
-std::string to_string(PyObject* text) {
-  Py_ssize_t length = 0;
-  const char* utf8 = PyUnicode_AsUTF8AndSize(text, &length);
-  if (utf8 == nullptr) {
-    PyErr_Clear();
-    return "?";
-  }
-  return {utf8, static_cast<std::size_t>(length)};
-}
+// The callback by which this thread hears of operators. Trivial, as the thread's state is.
+thread_local at::CallbackHandle t_callback = at::INVALID_CALLBACK_HANDLE;
 
 }  // namespace
 
-std::shared_ptr<OriginCapture> OriginCapture::of_this_thread(const LibraryFrames& frames) {
-  std::shared_ptr<OriginCapture> capture = t_capture.capture.lock();
-  if (capture != nullptr) return capture;
-  // The last capture of this thread may have ended on another one, which could not remove the callback.
-  stop_listening();
-  capture.reset(new OriginCapture(frames));
-  t_capture.capture = capture;
-  t_capture.callback = at::addThreadLocalCallback(
-      at::RecordFunctionCallback(
-          [](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {
-            // On a thread that torch handed the callback on to there is no capture, and nothing to do.
-            if (const auto listening = t_capture.capture.lock()) listening->start_operator(function);
-            return nullptr;
-          },
-          [](const at::RecordFunction& function, at::ObserverContext*) {
-            if (const auto listening = t_capture.capture.lock()) listening->end_operator(function);
-          })
-          .scopes(operator_scopes()));
+OriginCapture* OriginCapture::listening() noexcept {
+  // All recordings of a thread have one source; the thread keeps those in its chain alive.
+  auto* capture = static_cast<OriginCapture*>(Recording::source_of_this_thread());
+  // relaxed: after the last was closed elsewhere, an operator more may be heard.
+  return capture != nullptr && capture->num_open_.load(std::memory_order_relaxed) != 0 ? capture : nullptr;
+}
+
+std::shared_ptr<OriginCapture> OriginCapture::of_this_thread(const LibraryFrames& library) {
+  drop_released_objects();
+  // A list of its own for each thread's outermost recording; inner ones share it.
+  std::shared_ptr<OriginCapture> capture;
+  if (OriginCapture* outer = listening(); outer != nullptr) {
+    capture = std::static_pointer_cast<OriginCapture>(outer->shared_from_this());
+  } else {
+    capture.reset(new OriginCapture(library));
+    start_listening();
+    capture->stack_ = PythonStack::start(library);
+  }
+  // relaxed: written by the thread that listens.
+  capture->num_open_.fetch_add(1, std::memory_order_relaxed);
   return capture;
 }
 
-void OriginCapture::stop_listening() noexcept {
-  const at::CallbackHandle callback = std::exchange(t_capture.callback, at::INVALID_CALLBACK_HANDLE);
-  if (callback != at::INVALID_CALLBACK_HANDLE) at::removeCallback(callback);
+void OriginCapture::start_listening() {
+  if (t_callback != at::INVALID_CALLBACK_HANDLE) return;  // of a recording that was closed elsewhere
+  t_callback = at::addThreadLocalCallback(
+      at::RecordFunctionCallback(
+          [](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {
+            // On a thread that torch handed the callback on to there is no capture, and nothing to do.
+            if (OriginCapture* capture = listening(); capture != nullptr) capture->start_operator(function);
+            return nullptr;
+          },
+          [](const at::RecordFunction& function, at::ObserverContext*) {
+            if (OriginCapture* capture = listening(); capture != nullptr) capture->end_operator(function);
+          })
+          .scopes(operator_scopes()));
 }
 
-OriginCapture::OriginCapture(const LibraryFrames& frames)
-    : thread_(std::this_thread::get_id()), frames_(frames) {
-  Py_INCREF(frames_.module_call_code);
-  Py_INCREF(frames_.boundary_code);
+void OriginCapture::stop_listening() noexcept {
+  const at::CallbackHandle callback = std::exchange(t_callback, at::INVALID_CALLBACK_HANDLE);
+  // A thread that exits has no list of callbacks any more.
+  if (callback != at::INVALID_CALLBACK_HANDLE && !t_state.is_exiting) at::removeCallback(callback);
+}
+
+OriginCapture::OriginCapture(const LibraryFrames& library)
+    : thread_(this_thread_number()), library_(library), stack_(nullptr) {
   texts_.emplace_back();  // text 0: none
 }
 
-OriginCapture::~OriginCapture() {
+void OriginCapture::recording_closed() noexcept {
+  // relaxed: see listening().
+  if (num_open_.fetch_sub(1, std::memory_order_relaxed) != 1) return;
+  // Elsewhere, the callback stays until its thread records again, and hears of nothing.
   if (is_on_its_thread()) stop_listening();
-  // While the interpreter ends its lock cannot be had on another thread; what it holds goes with it.
-  if (!Py_IsInitialized() || is_finalizing()) return;
-  const Gil gil;
-  for (const auto& [code, kind] : frame_kinds_) Py_DECREF(code);
-  for (const Key* key : contexts_) {
-    for (PyObject* module : std::get<1>(*key)) Py_DECREF(module);
-  }
-  Py_DECREF(frames_.module_call_code);
-  Py_DECREF(frames_.boundary_code);
+  stack_->stop();
 }
 
 void OriginCapture::start_operator(const at::RecordFunction& function) {
   const std::string name = function.name();
   if (!is_of_the_program(name)) return;
+  const std::lock_guard<std::mutex> guard(lock_);
   running_.push_back({&function, intern(name), ++num_calls_, makes_tensors_only(name)});
 }
 
@@ -129,6 +90,8 @@ void OriginCapture::end_operator(const at::RecordFunction& function) noexcept {
 }
 
 ContextSource::Context OriginCapture::current() {
+  // relaxed: see listening(). What is closed meanwhile keeps its stack, which only this thread ends.
+  if (num_open_.load(std::memory_order_relaxed) == 0) return {};
   std::vector<uint32_t> operators;
   uint32_t call = 0;
   for (const RunningOperator& running : running_) {
@@ -138,21 +101,17 @@ ContextSource::Context OriginCapture::current() {
   }
   Source source;
   uint32_t script_modules = 0;
-  std::vector<PyObject*> modules;
+  std::vector<PythonObject> modules;
+  const std::lock_guard<std::mutex> guard(lock_);
   read_script_frames(script_modules, source);
-
-  const Gil gil;
-  const GarbageCollectionPause pause;
   read_python_frames(modules, source);
-  std::reverse(modules.begin(), modules.end());
+  const auto id = static_cast<uint32_t>(contexts_.size());
+  contexts_.reserve(id + 1);
   const auto [entry, added] =
       context_ids_.try_emplace(Key{std::move(operators), std::move(modules), script_modules, source.file,
                                    source.line, source.function},
-                               num_contexts());
-  if (added) {
-    contexts_.push_back(&entry->first);
-    for (PyObject* module : std::get<1>(entry->first)) Py_INCREF(module);
-  }
+                               id);
+  if (added) contexts_.push_back(&entry->first);
   return {entry->second, call};
 }
 
@@ -162,16 +121,22 @@ bool OriginCapture::is_running(uint32_t call) const noexcept {
                      [call](const RunningOperator& running) { return running.call == call; });
 }
 
-OriginCapture::Described OriginCapture::describe(uint32_t context) const {
-  const auto& [operators, modules, script_modules, file, line, function] = *contexts_.at(context);
-  Described described;
-  for (const uint32_t name : operators) described.operators.push_back(texts_[name]);
-  described.modules = modules;
-  described.script_modules = texts_[script_modules];
-  described.file = texts_[file];
-  described.line = line;
-  described.function = texts_[function];
-  return described;
+std::vector<OriginCapture::Described> OriginCapture::contexts() const {
+  const std::lock_guard<std::mutex> guard(lock_);
+  std::vector<Described> all;
+  all.reserve(contexts_.size());
+  for (const Key* key : contexts_) {
+    const auto& [operators, modules, script_modules, file, line, function] = *key;
+    Described described;
+    for (const uint32_t name : operators) described.operators.push_back(texts_[name]);
+    described.modules = modules;
+    described.script_modules = texts_[script_modules];
+    described.file = texts_[file];
+    described.line = line;
+    described.function = texts_[function];
+    all.push_back(std::move(described));
+  }
+  return all;
 }
 
 uint32_t OriginCapture::intern(const std::string& text) {
@@ -180,57 +145,18 @@ uint32_t OriginCapture::intern(const std::string& text) {
   return entry->second;
 }
 
-bool OriginCapture::is_library(const std::string& file) const {
-  return file.empty() || file.front() == '<' ||
-         std::any_of(frames_.folders.begin(), frames_.folders.end(), [&file](const std::string& folder) {
-           return file.compare(0, folder.size(), folder) == 0;
-         });
-}
-
-OriginCapture::FrameKind OriginCapture::kind_of(PyCodeObject* code) {
-  const auto [entry, added] = frame_kinds_.try_emplace(code, FrameKind::kProgram);
-  if (added) {
-    Py_INCREF(code);
-    if (reinterpret_cast<PyObject*>(code) == frames_.module_call_code) {
-      entry->second = FrameKind::kModuleCall;
-    } else if (reinterpret_cast<PyObject*>(code) == frames_.boundary_code) {
-      entry->second = FrameKind::kBoundary;
-    } else if (is_library(to_string(code->co_filename))) {
-      entry->second = FrameKind::kLibrary;
+void OriginCapture::read_python_frames(std::vector<PythonObject>& modules, Source& source) {
+  const std::vector<PythonStack::Frame>* frames = stack_->frames();
+  if (frames == nullptr) return;
+  auto frame = frames->rbegin();
+  for (; frame != frames->rend() && frame->code->kind != PythonStack::Kind::kBoundary; ++frame) {
+    if (frame->module != nullptr) {
+      modules.push_back(frame->module);
+    } else if (frame->code->kind == PythonStack::Kind::kProgram && source.file == 0) {
+      source = {intern(frame->code->file), frame->line(), intern(frame->code->function)};
     }
   }
-  return entry->second;
-}
-
-void OriginCapture::read_python_frames(std::vector<PyObject*>& modules, Source& source) {
-  PyFrameObject* frame = PyThreadState_GetFrame(PyThreadState_Get());
-  while (frame != nullptr) {
-    PyCodeObject* code = PyFrame_GetCode(frame);
-    const FrameKind kind = kind_of(code);
-    if (kind == FrameKind::kBoundary) {
-      Py_DECREF(code);
-      Py_DECREF(frame);
-      break;
-    }
-    if (kind == FrameKind::kModuleCall) {
-      PyObject* locals = PyFrame_GetLocals(frame);
-      PyObject* module = locals != nullptr ? PyMapping_GetItemString(locals, "self") : nullptr;
-      if (module != nullptr) {
-        modules.push_back(module);
-        Py_DECREF(module);  // the frame keeps it while it runs, and the context once it is known
-      } else {
-        PyErr_Clear();
-      }
-      Py_XDECREF(locals);
-    } else if (kind == FrameKind::kProgram && source.file == 0) {
-      source = {intern(to_string(code->co_filename)), PyFrame_GetLineNumber(frame),
-                intern(to_string(code->co_qualname))};
-    }
-    Py_DECREF(code);
-    PyFrameObject* caller = PyFrame_GetBack(frame);
-    Py_DECREF(frame);
-    frame = caller;
-  }
+  std::reverse(modules.begin(), modules.end());
 }
 
 void OriginCapture::read_script_frames(uint32_t& modules, Source& source) {
@@ -241,10 +167,10 @@ void OriginCapture::read_script_frames(uint32_t& modules, Source& source) {
     if (!position.has_value()) continue;
     const auto& [file, line, column] = *position;
     // A line of the library is better than none: the frames of Python only know who called the script.
-    if (source.file == 0 || !is_library(file)) {
+    if (source.file == 0 || !library_.is_library(file)) {
       source = {intern(file), static_cast<int>(line), intern(entry.filename)};
     }
-    if (!is_library(file)) break;
+    if (!library_.is_library(file)) break;
   }
   std::string path;
   for (const std::string& level : torch::jit::currentModuleHierarchy()) {

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ import memomalloc
 from child_process import in_child_process
 from memomalloc.runtime import extension
 from models import Chain, chain_result, chain_values
-from serving import assert_equal_bits, fully_served, learn, lies_in_an_arena
+from serving import assert_equal_bits, fully_served, join_until_gone, learn, lies_in_an_arena
 
 pytestmark = pytest.mark.usefixtures("poison")
 
@@ -44,10 +42,7 @@ def _recording() -> Iterator[None]:
 def _on_another_thread(call: Callable[[], object]) -> None:
     thread = threading.Thread(target=call)
     thread.start()
-    thread.join()
-    # Python is done with the thread before the thread does what it does at its exit.
-    while Path(f"/proc/self/task/{thread.native_id}").exists():
-        time.sleep(1e-3)
+    join_until_gone(thread)
 
 
 def _assert_everything_works() -> None:
