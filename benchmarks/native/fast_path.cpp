@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "core/front.hpp"
-#include "core/pool.hpp"
+#include "core/armed_plan.hpp"
 #include "core/upstream_memory.hpp"
 
 namespace memomalloc {
@@ -141,16 +141,16 @@ Samples measure(const Workload& workload, uint32_t rounds) {
   const Allocator upstream{&allocate_upstream, &release_upstream};
   const Allocator ours{&allocate_ours, &release_ours};
   std::vector<void*> blocks(workload.num_pairs());
-  const auto layout = std::make_shared<const Layout>(workload.plan, workload.arena_bytes, 0);
-  Pool pool(layout, 1);
+  const auto layout = std::make_shared<const Layout>(workload.plan, workload.arena_bytes);
+  const auto plan = ArmedPlan::make(layout);
   Samples samples;
   const auto best_of = [&](const Allocator& allocator, bool in_run) {
     double best = 1e300;
     for (int pass = 0; pass < kPasses; ++pass) {
-      const BeginResult run = in_run ? pool.begin() : BeginResult{Begin::kNested, 0};
+      const BeginResult run = in_run ? plan->begin() : BeginResult{Begin::kNested, 0};
       best = std::min(best, time_pass(workload, allocator, blocks));
       if (!in_run) continue;
-      const RunCounts counts = Pool::end(run.token);
+      const RunCounts counts = ArmedPlan::end(run.token);
       if (run.outcome != Begin::kStarted || counts.served != workload.num_pairs()) {
         std::fprintf(stderr, "the plan did not serve %s\n", workload.name.c_str());
         std::exit(1);

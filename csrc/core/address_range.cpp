@@ -17,6 +17,17 @@ bool system_grants(std::size_t bytes) noexcept {
   return probe != MAP_FAILED && munmap(probe, bytes) == 0;
 }
 
+class LostAddresses final : public Owner {
+ public:
+  LostAddresses() noexcept : Owner(Kind::kLost) {}
+};
+
+// Never destroyed, as the range. Made with the range: what needs it may not allocate.
+LostAddresses* lost_addresses() noexcept {
+  static auto* lost = new LostAddresses;
+  return lost;
+}
+
 }  // namespace
 
 std::size_t AddressRange::default_limit_bytes() noexcept {
@@ -27,6 +38,7 @@ std::size_t AddressRange::default_limit_bytes() noexcept {
 
 std::size_t AddressRange::reserve(std::size_t limit_bytes) noexcept {
   if (size_ != 0) return size_;
+  lost_addresses();
   rlimit limit{};
   if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
     limit_bytes = std::min<std::size_t>(limit_bytes, limit.rlim_cur / 4);
@@ -37,7 +49,7 @@ std::size_t AddressRange::reserve(std::size_t limit_bytes) noexcept {
         mmap(nullptr, bytes + kGranuleBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (found == MAP_FAILED) continue;
     const std::size_t num_granules = bytes / kGranuleBytes;
-    const std::size_t table_bytes = num_granules * (sizeof(std::atomic<Arena*>) + sizeof(uint64_t));
+    const std::size_t table_bytes = num_granules * (sizeof(std::atomic<Owner*>) + sizeof(uint64_t));
     // Zero pages are null pointers, and no blocks: the tables cost memory only where they are written.
     void* table = mmap(nullptr, table_bytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -46,7 +58,7 @@ std::size_t AddressRange::reserve(std::size_t limit_bytes) noexcept {
       continue;
     }
     base_ = (reinterpret_cast<uintptr_t>(found) + kGranuleBytes - 1) / kGranuleBytes * kGranuleBytes;
-    table_ = static_cast<std::atomic<Arena*>*>(table);
+    table_ = static_cast<std::atomic<Owner*>*>(table);
     block_bytes_ = reinterpret_cast<uint64_t*>(table_ + num_granules);
     size_ = num_granules * kGranuleBytes;
     return size_;
@@ -54,14 +66,15 @@ std::size_t AddressRange::reserve(std::size_t limit_bytes) noexcept {
   return 0;
 }
 
-std::byte* AddressRange::map(std::size_t bytes, Arena* arena) noexcept {
+std::byte* AddressRange::take(std::size_t bytes, Owner* owner) noexcept {
   if (bytes == 0 || bytes > size_) return nullptr;
   const std::size_t wanted = granules(bytes);
-  // First fit over the table itself. Arenas are few and made rarely; a structure of free blocks would have to
-  // allocate in unmap(), which a deleter may reach.
+  // First fit over the table itself. Owners are few and come rarely; a structure of free addresses would have
+  // to allocate in give_back(), which a deleter may reach.
   std::size_t begin = 0;
   std::size_t found = 0;
   for (std::size_t granule = 0; granule < high_water_ && found < wanted; ++granule) {
+    // relaxed, as in owner(): written under the lock that the caller holds.
     if (table_[granule].load(std::memory_order_relaxed) == nullptr) {
       ++found;
     } else {
@@ -70,23 +83,34 @@ std::byte* AddressRange::map(std::size_t bytes, Arena* arena) noexcept {
     }
   }
   if (begin + wanted > size_ / kGranuleBytes) return nullptr;
-
-  auto* base = reinterpret_cast<std::byte*>(base_ + begin * kGranuleBytes);
-  if (mprotect(base, bytes, PROT_READ | PROT_WRITE) != 0) return nullptr;
-  for (std::size_t granule = begin; granule < begin + wanted; ++granule) {
-    table_[granule].store(arena, std::memory_order_relaxed);  // read by owner(), see there
-  }
+  mark(begin, begin + wanted, owner);
   high_water_ = std::max(high_water_, begin + wanted);
-  return base;
+  return reinterpret_cast<std::byte*>(base_ + begin * kGranuleBytes);
 }
 
-std::byte* AddressRange::map_block(std::size_t bytes, Arena* owner) noexcept {
+void AddressRange::mark(std::size_t begin, std::size_t end, Owner* owner) noexcept {
+  for (std::size_t granule = begin; granule < end; ++granule) {
+    table_[granule].store(owner, std::memory_order_relaxed);  // read by owner(), see there
+  }
+}
+
+bool AddressRange::make_accessible(std::byte* base, std::size_t from, std::size_t bytes) noexcept {
+  const auto page_bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  from = from / page_bytes * page_bytes;
+  return bytes <= from || mprotect(base + from, bytes - from, PROT_READ | PROT_WRITE) == 0;
+}
+
+std::byte* AddressRange::map_block(std::size_t bytes, Owner* owner) noexcept {
   const std::size_t limit = size_ / kGranuleBytes / kMaxBlocksPart;
   // By what is left: a sum with any size at all could overflow.
   if (num_blocks_ == kMaxBlocks || bytes > (limit - num_block_granules_) * kGranuleBytes) return nullptr;
   if (!system_grants(bytes)) return nullptr;
-  std::byte* block = map(bytes, owner);
+  std::byte* block = take(bytes, owner);
   if (block == nullptr) return nullptr;
+  if (!make_accessible(block, 0, bytes)) {
+    give_back(block, bytes);
+    return nullptr;
+  }
   block_bytes_[granule_of(block)] = bytes;
   ++num_blocks_;
   num_block_granules_ += granules(bytes);
@@ -99,20 +123,24 @@ bool AddressRange::unmap_block(void* block) noexcept {
   block_bytes_[granule_of(block)] = 0;
   --num_blocks_;
   num_block_granules_ -= granules(bytes);
-  unmap(static_cast<std::byte*>(block), bytes);
+  give_back(static_cast<std::byte*>(block), bytes);
   return true;
 }
 
-void AddressRange::unmap(std::byte* base, std::size_t bytes) noexcept {
-  // A fresh reservation over the old pages frees them at once. Where the system refuses it (too many
-  // mappings), the pages can at least be dropped; the granules are reused either way.
-  void* reserved =
-      mmap(base, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-  if (reserved == MAP_FAILED) madvise(base, bytes, MADV_DONTNEED);
+void AddressRange::give_back(std::byte* base, std::size_t bytes) noexcept {
   const std::size_t begin = granule_of(base);
-  for (std::size_t granule = begin; granule < begin + granules(bytes); ++granule) {
-    table_[granule].store(nullptr, std::memory_order_relaxed);  // no block is left whose holder could ask
+  const std::size_t end = begin + granules(bytes);
+  // A fresh reservation over the old pages frees them at once.
+  if (mmap(base, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
+      MAP_FAILED) {
+    mark(begin, end, nullptr);
+    return;
   }
+  // The system refused it (too many mappings), maybe after it took the old pages away. Where they are still
+  // there it can drop what they hold. Where they are not, anybody may be given these addresses: they are
+  // never used again.
+  const bool is_ours = madvise(base, bytes, MADV_DONTNEED) == 0 && mprotect(base, bytes, PROT_NONE) == 0;
+  mark(begin, end, is_ours ? nullptr : lost_addresses());
 }
 
 }  // namespace memomalloc

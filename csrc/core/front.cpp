@@ -2,7 +2,9 @@
 
 #include <pthread.h>
 
-#include "core/pool.hpp"
+#include "core/armed_plan.hpp"
+#include "core/barrier.hpp"
+#include "core/process_memory.hpp"
 #include "core/recorded_block.hpp"
 #include "core/registry.hpp"
 
@@ -17,9 +19,7 @@ void after_fork_in_parent() noexcept { g_registry_lock.unlock(); }
 void after_fork_in_child() noexcept {
   // The other threads do not exist here, and will not end their runs or recordings. Their blocks stay where
   // they are, and the guard keeps clear of them.
-  for (Arena* arena : Arena::all()) {
-    if (arena->is_running() && arena != t_state.running) arena->finish_run();
-  }
+  recover_memory_after_fork();
   Recording::close_those_of_other_threads();
   forget_waiting_threads();
   g_registry_lock.unlock();
@@ -29,7 +29,6 @@ struct ThreadExit {
   ~ThreadExit() {
     t_state.is_exiting = true;
     Recording::close_all_of_thread();
-    const RegistryGuard guard(g_registry_lock);
     if (t_state.running != nullptr) finish_run_of_thread();
   }
 };
@@ -45,6 +44,8 @@ void end_runs_at_thread_exit() {
 void install(const Upstream& upstream) {
   g_upstream = upstream;
   g_range.reserve();
+  // Who sees the allocator that is installed after this sees what it calls, too.
+  barrier_on_all_threads();
   pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
@@ -71,8 +72,8 @@ void* allocate_recorded(std::size_t bytes) {
   return block;
 }
 
-void* allocate_carefully(Arena* arena, std::size_t bytes) {
-  void* block = arena->take_carefully(bytes);
+void* allocate_carefully(Region* region, std::size_t bytes) {
+  void* block = region->take_carefully(bytes);
   return block != nullptr ? block : g_upstream.allocate(bytes);
 }
 
@@ -81,14 +82,33 @@ void release_recorded(void* block) noexcept {
   release_unrecorded(block);
 }
 
-void release_carefully(Arena* arena, void* block) noexcept {
+namespace {
+
+bool reports_frees() noexcept {
+  const ThreadState& thread = t_state;
+  return thread.running != nullptr ? thread.running->reports() : g_upstream.profiling();
+}
+
+}  // namespace
+
+void release_carefully(Owner* owner, void* block) noexcept {
   bool is_freed = false;
-  if (owns_recorded_blocks(arena)) {
-    is_freed = release_recorded_block(block, g_upstream.profiling());
-  } else if (arena != nullptr) {
-    const ThreadState& thread = t_state;
-    const bool report = thread.running != nullptr ? thread.running->reports() : g_upstream.profiling();
-    is_freed = arena->give_back_carefully(block, report);
+  if (owner != nullptr) {
+    switch (owner->kind()) {
+      case Owner::Kind::kRegion:
+        is_freed = static_cast<Region*>(owner)->give_back_carefully(block, reports_frees());
+        break;
+      case Owner::Kind::kOutputs:
+        is_freed = static_cast<OutputChunk*>(owner)->give_back(block, reports_frees());
+        break;
+      case Owner::Kind::kRecordedBlocks:
+        is_freed = release_recorded_block(block, g_upstream.profiling());
+        break;
+      case Owner::Kind::kLost:
+        g_upstream.release(block);
+        is_freed = true;
+        break;
+    }
   }
   if (!is_freed) {
     g_num_bad_frees.fetch_add(1, std::memory_order_relaxed);  // a statistic, orders nothing

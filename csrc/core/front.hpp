@@ -5,8 +5,8 @@
 #include <cstdint>
 
 #include "core/address_range.hpp"
-#include "core/arena.hpp"
 #include "core/recording.hpp"
+#include "core/region.hpp"
 #include "core/thread_state.hpp"
 #include "core/upstream.hpp"
 
@@ -15,7 +15,7 @@
 namespace memomalloc {
 
 // Frees of addresses in our range at which no block was live: a double free, or a pointer that is not the
-// block's.
+// block's. One is harmless unless another thread changes what lies there at that very moment.
 inline std::atomic<uint64_t> g_num_bad_frees{0};
 
 // Sets the upstream allocator, reserves the range and prepares for fork(). Once, before the first request.
@@ -23,22 +23,26 @@ void install(const Upstream& upstream);
 
 // What the fast path leaves over, out of line so that it stays small.
 void* allocate_recorded(std::size_t bytes);
-void* allocate_carefully(Arena* arena, std::size_t bytes);
+void* allocate_carefully(Region* region, std::size_t bytes);
 void release_recorded(void* block) noexcept;
-void release_carefully(Arena* arena, void* block) noexcept;
+void release_carefully(Owner* owner, void* block) noexcept;
 
 // A block of at least `bytes` > 0 bytes, 64-byte aligned. Throws what upstream throws.
 inline void* allocate(std::size_t bytes) {
   if (__builtin_expect(Recording::any_open(), 0)) return allocate_recorded(bytes);
-  Arena* arena = t_state.running;
-  if (arena == nullptr) return g_upstream.allocate(bytes);
-  void* block = arena->take(bytes);
-  return __builtin_expect(block != nullptr, 1) ? block : allocate_carefully(arena, bytes);
+  Region* region = t_state.running;
+  if (region == nullptr) return g_upstream.allocate(bytes);
+  void* block = region->take(bytes);
+  return __builtin_expect(block != nullptr, 1) ? block : allocate_carefully(region, bytes);
 }
 
 inline void release_planned(void* block) noexcept {
-  Arena* arena = g_range.owner(block);
-  if (__builtin_expect(arena == nullptr || !arena->give_back(block), 0)) release_carefully(arena, block);
+  Owner* owner = g_range.owner(block);
+  // What is not watched is a region.
+  const bool is_plain = owner != nullptr && !owner->is_watched();
+  if (__builtin_expect(!is_plain || !static_cast<Region*>(owner)->give_back(block), 0)) {
+    release_carefully(owner, block);
+  }
 }
 
 inline void release_unrecorded(void* block) noexcept {

@@ -15,13 +15,11 @@ namespace {
 // Larger than any arena that can be mapped, small enough that no sum of two of them overflows.
 constexpr uint64_t kMaxArenaBytes = uint64_t{1} << 46;
 constexpr std::size_t kMaxSlots = std::size_t{1} << 24;
-constexpr uint32_t kMaxSparePlaces = 64;
-static_assert(kMaxSlots * (1 + kMaxSparePlaces) < PlaceTable::kNoPlace, "places are numbered in 32 bits");
+static_assert(kMaxSlots < PlaceTable::kNoPlace, "places are numbered in 32 bits");
 
-void validate(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places) {
+void validate(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes) {
   if (arena_bytes > kMaxArenaBytes) throw std::invalid_argument("the arena is larger than 64 TiB");
   if (buffers.size() > kMaxSlots) throw std::invalid_argument("the plan has more than 2**24 buffers");
-  if (spare_places > kMaxSparePlaces) throw std::invalid_argument("more than 64 spare places");
   for (std::size_t i = 0; i < buffers.size(); ++i) {
     const PlannedBuffer& buffer = buffers[i];
     const auto fail = [i](const char* what) {
@@ -37,31 +35,55 @@ void validate(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, u
 
 }  // namespace
 
-Layout::Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places,
-               bool match_askers)
-    : arena_bytes_(arena_bytes) {
-  validate(buffers, arena_bytes, spare_places);
+Layout::Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, bool match_askers) {
+  validate(buffers, arena_bytes);
   slots_.resize(buffers.size() + 1);
   for (uint32_t k = 0; k < num_slots(); ++k) {
     slots_[k].offset = buffers[k].offset;
     slots_[k].size = buffers[k].size;
     slots_[k].smallest_size = buffers[k].smallest_size;
     slots_[k].occupant = k + 1;
+    if (!buffers[k].escapes) continue;
+    if (output_bytes_ > kMaxArenaBytes) throw std::invalid_argument("the outputs are larger than 64 TiB");
+    outputs_.push_back(buffers[k].size);
+    output_bytes_ += buffers[k].size;
+    slots_[k].output = static_cast<uint32_t>(outputs_.size());
+    slots_[k].offset = 0;
   }
   if (match_askers) {
     for (const PlannedBuffer& buffer : buffers) askers_.push_back(buffer.asker);
   }
-  assign_places(buffers, spare_places);
+  cut_out_unused_bytes();
+  assign_places();
   find_predecessors();
   fill_place_table();
 }
 
+std::vector<uint32_t> Layout::slots_by_offset() const {
+  std::vector<uint32_t> by_offset;
+  for (uint32_t k = 0; k < num_slots(); ++k) {
+    if (slots_[k].output == 0) by_offset.push_back(k);
+  }
+  std::stable_sort(by_offset.begin(), by_offset.end(),
+                   [this](uint32_t a, uint32_t b) { return slots_[a].offset < slots_[b].offset; });
+  return by_offset;
+}
+
+void Layout::cut_out_unused_bytes() {
+  uint64_t unused = 0;  // below the slot at hand
+  uint64_t end = 0;     // of the slots so far, as planned
+  for (const uint32_t k : slots_by_offset()) {
+    Slot& slot = slots_[k];
+    if (slot.offset > end) unused += slot.offset - end;
+    end = std::max(end, slot.offset + slot.size);
+    slot.offset -= unused;
+  }
+  region_bytes_ = end - unused;
+}
+
 // Notes the others, too: which share bytes, in order.
 std::vector<bool> Layout::find_exclusive() {
-  std::vector<uint32_t> by_offset(num_slots());
-  std::iota(by_offset.begin(), by_offset.end(), 0u);
-  std::sort(by_offset.begin(), by_offset.end(),
-            [this](uint32_t a, uint32_t b) { return slots_[a].offset < slots_[b].offset; });
+  const std::vector<uint32_t> by_offset = slots_by_offset();
   std::vector<bool> exclusive(num_slots(), true);
   uint64_t end = 0;  // of all slots seen so far; `last` is the one that reaches it
   uint32_t last = 0;
@@ -80,7 +102,7 @@ std::vector<bool> Layout::find_exclusive() {
   return exclusive;
 }
 
-void Layout::assign_places(const std::vector<PlannedBuffer>& buffers, uint32_t spare_places) {
+void Layout::assign_places() {
   const std::vector<bool> exclusive = find_exclusive();
   std::map<uint64_t, uint32_t> shared_places;
   for (uint32_t k = 0; k < num_slots(); ++k) {
@@ -90,23 +112,16 @@ void Layout::assign_places(const std::vector<PlannedBuffer>& buffers, uint32_t s
     slots_[k].place = found->second;
   }
   num_shared_places_ = num_places();
-
-  uint64_t end = arena_bytes_;
   for (uint32_t k = 0; k < num_slots(); ++k) {
-    if (!exclusive[k]) continue;
+    if (!exclusive[k] || slots_[k].output != 0) continue;
     slots_[k].place = num_places();
     place_offsets_.push_back(slots_[k].offset);
-    if (!buffers[k].escapes) continue;
-    slots_[k].first_spare_place = num_places();
-    slots_[k].num_spare_places = spare_places;
-    for (uint32_t spare = 0; spare < spare_places; ++spare) {
-      end = round_up_to_alignment(end);
-      place_offsets_.push_back(end);
-      end += slots_[k].size;
-      if (end > kMaxArenaBytes) throw std::invalid_argument("the spare places are larger than 64 TiB");
-    }
   }
-  mapped_bytes_ = end;
+  // The word behind those of all places is never 0: the fast path finds no output vacant, and leaves them to
+  // the careful one.
+  for (uint32_t k = 0; k < num_slots(); ++k) {
+    if (slots_[k].output != 0) slots_[k].place = num_places();
+  }
 }
 
 void Layout::find_predecessors() {
@@ -124,6 +139,7 @@ void Layout::find_predecessors() {
     const uint64_t begin = slot.offset;
     const uint64_t end = slot.offset + slot.size;
     first_of[k] = predecessors_.size();
+    if (slot.output != 0) continue;
 
     auto range = last_user.upper_bound(begin);
     if (range != last_user.begin() && std::prev(range)->second.end > begin) --range;

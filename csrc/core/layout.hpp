@@ -11,7 +11,7 @@ struct PlannedBuffer {
   uint64_t offset = 0;
   uint64_t size = 0;
   uint64_t smallest_size = 0;  // the smallest request (rounded up) that the slot may serve
-  bool escapes = false;        // outlives the run: worth spare places
+  bool escapes = false;        // outlives the run: an output
   uint32_t asker = 0;          // a tag of who asks for it, see ThreadState
 };
 
@@ -33,8 +33,7 @@ struct alignas(64) Slot {
   const Predecessor* first_predecessor = nullptr;
   const Predecessor* first_at_same_place = nullptr;
   const Predecessor* end_of_predecessors = nullptr;
-  uint32_t first_spare_place = 0;
-  uint32_t num_spare_places = 0;
+  uint32_t output = 0;  // which output it is, counted from 1; 0: none
 };
 
 // From offsets to places, by open addressing. A view, so that an arena can keep its own close at hand.
@@ -65,12 +64,16 @@ struct PlaceTable {
   uint32_t shift = 0;
 };
 
-// A plan compiled for replay; immutable, shared by all arenas of the plan.
+// A plan compiled for replay; immutable, and laid over one region after another.
 //
 // Slots are in the order of the run: request k looks at slot k. A *place* is a distinct start address; slots
-// that follow each other at one address share it, since at most one of them can be live. An arena keeps one
+// that follow each other at one address share it, since at most one of them can be live. A region keeps one
 // word a place: which slot lives there. Places of slots that share no byte with any other slot come last
 // (`num_shared_places` come first): a survivor of an earlier run in such a place is in nobody's way.
+//
+// Outputs have no place: they outlive the run, and lie in OutputMemory, apart from what the next run needs.
+// Bytes that no other slot uses, theirs first of all, are cut out: the slots' offsets are those of the plan,
+// less the unused bytes below them.
 //
 // The predecessors of slot k are, for each sub-range of its bytes, the last slot before k that covers it.
 // They are all that must be looked at before k is handed out, if a refused slot, and a slot passed over,
@@ -78,21 +81,22 @@ struct PlaceTable {
 // slot that follows it there.
 class Layout {
  public:
-  // Compiles `buffers`, which are in the order of the run. Each escaping buffer that shares no byte with
-  // another gets `spare_places` more places behind the arena, for programs that keep the last outputs while
-  // they ask for new ones. Where `match_askers`, a slot serves requests of its own asker only. Throws
-  // std::invalid_argument for offsets and sizes that are no multiples of the alignment or out of range.
-  Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, uint32_t spare_places,
-         bool match_askers = false);
+  // Compiles `buffers`, which are in the order of the run and lie in an arena of so many bytes. Where
+  // `match_askers`, a slot serves requests of its own asker only. Throws std::invalid_argument for offsets
+  // and sizes that are no multiples of the alignment or out of range.
+  Layout(const std::vector<PlannedBuffer>& buffers, uint64_t arena_bytes, bool match_askers = false);
   Layout(const Layout&) = delete;
   Layout& operator=(const Layout&) = delete;
 
-  // The bytes an arena of this layout maps: the plan's arena, then the spare places.
-  uint64_t mapped_bytes() const noexcept { return mapped_bytes_; }
-  uint64_t arena_bytes() const noexcept { return arena_bytes_; }
+  // The bytes of a region that it needs, and of one set of outputs.
+  uint64_t region_bytes() const noexcept { return region_bytes_; }
+  uint64_t output_bytes() const noexcept { return output_bytes_; }
   uint32_t num_slots() const noexcept { return static_cast<uint32_t>(slots_.size()) - 1; }
   uint32_t num_places() const noexcept { return static_cast<uint32_t>(place_offsets_.size()); }
   uint32_t num_shared_places() const noexcept { return num_shared_places_; }
+
+  // The size of each output, in the order of the run.
+  const std::vector<uint64_t>& outputs() const noexcept { return outputs_; }
 
   // num_slots() slots, and behind them one that takes no request: whoever walks them need not look for the
   // end.
@@ -105,14 +109,16 @@ class Layout {
   // By slot: who asks for it; null where requests are matched by their sizes alone.
   const uint32_t* askers() const noexcept { return askers_.empty() ? nullptr : askers_.data(); }
 
-  // Places by their offset from the arena's base.
+  // Places by their offset from the region's base.
   const PlaceTable& place_table() const noexcept { return place_table_; }
 
  private:
-  void find_predecessors();
+  void cut_out_unused_bytes();
   std::vector<bool> find_exclusive();
-  void assign_places(const std::vector<PlannedBuffer>& buffers, uint32_t spare_places);
+  void assign_places();
+  void find_predecessors();
   void fill_place_table();
+  std::vector<uint32_t> slots_by_offset() const;  // without outputs
 
   std::vector<Slot> slots_;
   std::vector<Predecessor> predecessors_;
@@ -122,8 +128,9 @@ class Layout {
   std::vector<PlaceTable::Entry> place_entries_;  // at most a quarter full
   PlaceTable place_table_;
   uint32_t num_shared_places_ = 0;
-  uint64_t arena_bytes_ = 0;
-  uint64_t mapped_bytes_ = 0;
+  std::vector<uint64_t> outputs_;
+  uint64_t region_bytes_ = 0;
+  uint64_t output_bytes_ = 0;
 };
 
 }  // namespace memomalloc

@@ -1,12 +1,22 @@
 #include "core/recorded_block.hpp"
 
 #include "core/address_range.hpp"
-#include "core/arena.hpp"
+#include "core/owner.hpp"
 #include "core/registry.hpp"
 #include "core/upstream.hpp"
 
 namespace memomalloc {
 namespace {
+
+class RecordedBlocks final : public Owner {
+ public:
+  RecordedBlocks() noexcept : Owner(Kind::kRecordedBlocks) {}
+};
+
+RecordedBlocks* recorded_blocks() noexcept {
+  static auto* owner = new RecordedBlocks;  // never destroyed: blocks outlive every static
+  return owner;
+}
 
 std::size_t recorded_block_bytes(const void* block) noexcept {
   const RegistryGuard guard(g_registry_lock);
@@ -17,14 +27,12 @@ std::size_t recorded_block_bytes(const void* block) noexcept {
 
 void* allocate_recorded_block(std::size_t bytes) noexcept {
   const RegistryGuard guard(g_registry_lock);
-  return g_range.map_block(bytes, Arena::owner_of_recorded_blocks());
+  return g_range.map_block(bytes, recorded_blocks());
 }
 
 bool is_recorded_block(const void* address) noexcept {
   return g_range.contains(address) && g_range.block_bytes(address) != 0;
 }
-
-bool owns_recorded_blocks(const Arena* owner) noexcept { return owner == Arena::owner_of_recorded_blocks(); }
 
 bool release_recorded_block(void* block, bool report) noexcept {
   if (report) {

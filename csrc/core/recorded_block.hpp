@@ -4,8 +4,6 @@
 
 namespace memomalloc {
 
-class Arena;
-
 // Large blocks of recorded runs, each mapped by itself in our range of addresses.
 //
 // A recording leaves small blocks behind (what it saw, the plan made of it). If the run's tensors came from
@@ -20,9 +18,6 @@ void* allocate_recorded_block(std::size_t bytes) noexcept;
 
 // Whether such a block starts at that address. The caller holds the registry lock.
 bool is_recorded_block(const void* address) noexcept;
-
-// Whether the owner of an address is no arena, but stands for these blocks.
-bool owns_recorded_blocks(const Arena* owner) noexcept;
 
 // Unmaps a block, and tells the profiler before if `report`; false, and nothing has changed, if none starts
 // at that address. Takes the registry lock; reachable from a deleter.

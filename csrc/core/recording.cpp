@@ -196,8 +196,8 @@ void Recording::end(uint32_t buffer) noexcept {
 }
 
 void Recording::log_allocation(void* block, std::size_t bytes) {
-  // Before the lock is taken: it takes time.
-  ContextSource* source = source_of_this_thread();
+  // Before the lock is taken: it takes time. A copy: it may close the recording.
+  const std::shared_ptr<ContextSource> source = t_state.recording->source_;
   const ContextSource::Context context = source != nullptr ? source->current() : ContextSource::Context{};
   std::shared_ptr<Recording> detached;  // goes after the lock does, as in close()
   const RegistryGuard guard(g_registry_lock);

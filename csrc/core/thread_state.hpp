@@ -5,13 +5,14 @@
 
 namespace memomalloc {
 
-class Arena;
+class Region;
 class Recording;
 
 // What the allocator asks about the calling thread. Trivial, and in the static TLS block: reading it costs
 // one instruction, and it may be read while the thread dies.
 struct ThreadState {
-  Arena* running;        // the arena this thread replays on; null: it does not
+  Region* running;       // the region this thread replays on; null: it does not
+  Region* home;          // the one it replayed on last; it may be another thread's by now
   Recording* recording;  // the innermost recording open on this thread; null: none
   uint32_t asker;   // a tag of the operators that run now, where somebody follows them; 0: none, or not known
   bool is_exiting;  // its thread-local objects are being destroyed: nothing begins any more
@@ -19,7 +20,7 @@ struct ThreadState {
 };
 
 inline thread_local ThreadState t_state
-    __attribute__((tls_model("initial-exec"))) = {nullptr, nullptr, 0, false, 0};
+    __attribute__((tls_model("initial-exec"))) = {nullptr, nullptr, nullptr, 0, false, 0};
 
 inline std::atomic<uint64_t> g_num_threads{0};
 

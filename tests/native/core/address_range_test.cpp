@@ -23,7 +23,13 @@ constexpr std::size_t kGranule = AddressRange::kGranuleBytes;
 constexpr std::size_t kSmallest = AddressRange::kMinReservedBytes;
 
 // Owners are compared and never followed.
-Arena* owner(uintptr_t number) { return reinterpret_cast<Arena*>(number * 64); }
+Owner* owner(uintptr_t number) { return reinterpret_cast<Owner*>(number * 64); }
+
+// Addresses, and memory at them.
+std::byte* map(AddressRange& range, std::size_t bytes, Owner* owner) {
+  std::byte* base = range.take(bytes, owner);
+  return base != nullptr && AddressRange::make_accessible(base, 0, bytes) ? base : nullptr;
+}
 
 TEST(AddressRangeTest, ContainsNothingBeforeItIsReserved) {
   const AddressRange range;
@@ -43,13 +49,13 @@ TEST(AddressRangeTest, ReservesOnce) {
 TEST(AddressRangeTest, WantsNoLessThanItsMinimum) {
   AddressRange range;
   EXPECT_EQ(range.reserve(kSmallest - 1), 0u);
-  EXPECT_EQ(range.map(1, owner(1)), nullptr);
+  EXPECT_EQ(map(range, 1, owner(1)), nullptr);
 }
 
 TEST(AddressRangeTest, KnowsItsOwnAddressesToTheByte) {
   AddressRange range;
   range.reserve(kSmallest);
-  std::byte* first = range.map(1, owner(1));
+  std::byte* first = map(range, 1, owner(1));
   ASSERT_NE(first, nullptr);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % kGranule, 0u);
   EXPECT_TRUE(range.contains(first));
@@ -61,8 +67,8 @@ TEST(AddressRangeTest, KnowsItsOwnAddressesToTheByte) {
 TEST(AddressRangeTest, TellsTheOwnerOfEveryGranule) {
   AddressRange range;
   range.reserve(kSmallest);
-  std::byte* first = range.map(2 * kGranule + 1, owner(1));
-  std::byte* second = range.map(kGranule, owner(2));
+  std::byte* first = map(range, 2 * kGranule + 1, owner(1));
+  std::byte* second = map(range, kGranule, owner(2));
   ASSERT_NE(second, nullptr);
   for (std::size_t offset : {std::size_t{0}, kGranule, 2 * kGranule, 3 * kGranule - 1})
     EXPECT_EQ(range.owner(first + offset), owner(1));
@@ -74,11 +80,11 @@ TEST(AddressRangeTest, TellsTheOwnerOfEveryGranule) {
 TEST(AddressRangeTest, WhenItIsFullItSaysSo) {
   AddressRange range;
   range.reserve(kSmallest);
-  EXPECT_EQ(range.map(kSmallest + 1, owner(1)), nullptr);
-  EXPECT_EQ(range.map(0, owner(1)), nullptr);
+  EXPECT_EQ(map(range, kSmallest + 1, owner(1)), nullptr);
+  EXPECT_EQ(map(range, 0, owner(1)), nullptr);
   for (std::size_t mapped = 0; mapped < kSmallest; mapped += kGranule)
-    ASSERT_NE(range.map(kGranule, owner(1)), nullptr);
-  EXPECT_EQ(range.map(1, owner(1)), nullptr);
+    ASSERT_NE(map(range, kGranule, owner(1)), nullptr);
+  EXPECT_EQ(map(range, 1, owner(1)), nullptr);
 }
 
 TEST(AddressRangeTest, ReusesGranulesZeroedAtTheLowestAddressThatFits) {
@@ -86,26 +92,26 @@ TEST(AddressRangeTest, ReusesGranulesZeroedAtTheLowestAddressThatFits) {
   range.reserve(kSmallest);
   std::vector<std::byte*> mapped;
   for (int i = 0; i < 6; ++i) {
-    mapped.push_back(range.map(kGranule, owner(1)));
+    mapped.push_back(map(range, kGranule, owner(1)));
     std::memset(mapped.back(), 1, kGranule);
   }
-  range.unmap(mapped[1], kGranule);
-  range.unmap(mapped[3], kGranule);
-  range.unmap(mapped[4], kGranule);
+  range.give_back(mapped[1], kGranule);
+  range.give_back(mapped[3], kGranule);
+  range.give_back(mapped[4], kGranule);
   EXPECT_EQ(range.owner(mapped[3]), nullptr);
-  std::byte* two = range.map(2 * kGranule, owner(2));
+  std::byte* two = map(range, 2 * kGranule, owner(2));
   EXPECT_EQ(two, mapped[3]);
-  EXPECT_EQ(range.map(kGranule, owner(3)), mapped[1]);
-  EXPECT_EQ(range.map(3 * kGranule, owner(4)), mapped[5] + kGranule);
+  EXPECT_EQ(map(range, kGranule, owner(3)), mapped[1]);
+  EXPECT_EQ(map(range, 3 * kGranule, owner(4)), mapped[5] + kGranule);
   for (std::size_t i = 0; i < 2 * kGranule; i += 64) ASSERT_EQ(two[i], std::byte{0});
 }
 
 TEST(AddressRangeTest, GivesMemoryBackToTheSystem) {
   AddressRange range;
   range.reserve(kSmallest);
-  std::byte* block = range.map(kGranule, owner(1));
+  std::byte* block = map(range, kGranule, owner(1));
   EXPECT_EQ(protection_of(block), "rw-p");
-  range.unmap(block, kGranule);
+  range.give_back(block, kGranule);
   EXPECT_EQ(protection_of(block), "---p");
 }
 
@@ -133,7 +139,7 @@ TEST(AddressRangeTest, BlocksTakeAnEighthOfTheRangeAtMost) {
   for (std::size_t i = 0; i < eighth; ++i) blocks.push_back(range.map_block(1, owner(1)));
   ASSERT_NE(blocks.back(), nullptr);
   EXPECT_EQ(range.map_block(1, owner(1)), nullptr);
-  EXPECT_NE(range.map(4 * kGranule, owner(2)), nullptr) << "arenas have the rest";
+  EXPECT_NE(map(range, 4 * kGranule, owner(2)), nullptr) << "regions have the rest";
   ASSERT_TRUE(range.unmap_block(blocks[0]));
   ASSERT_FALSE(range.unmap_block(blocks[0]));
   EXPECT_EQ(range.map_block(kGranule + 1, owner(1)), nullptr);
@@ -196,7 +202,7 @@ TEST_F(LimitedAddressSpaceTest, TakesAtMostAQuarterOfTheLimit) {
               AddressRange range;
               if (!limit_address_space(8 * kGiB)) return 1;
               if (range.reserve() != 2 * kGiB) return 2;
-              std::byte* block = range.map(kGiB, owner(1));
+              std::byte* block = map(range, kGiB, owner(1));
               if (block == nullptr) return 3;
               block[kGiB - 1] = std::byte{1};
               return 0;
@@ -236,8 +242,8 @@ TEST_F(LimitedAddressSpaceTest, WithoutARangeEverythingGoesUpstream) {
               g_range = AddressRange();
               if (!limit_address_space(AddressRange::kMinReservedBytes)) return 1;
               if (g_range.reserve() != 0) return 2;
-              Pool pool(make_layout({{0, 64, 64, false}}), 1);
-              if (pool.begin().outcome != Begin::kNoArena) return 3;
+              Armed plan(make_layout({{0, 64, 64, false}}), 1);
+              if (plan.begin().outcome != Begin::kNoRegion) return 3;
               void* block = allocate(64);
               if (g_range.contains(block)) return 4;
               release(block);

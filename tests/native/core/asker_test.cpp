@@ -33,48 +33,48 @@ class AskerTest : public CoreTest {
   static std::shared_ptr<const Layout> three_askers(bool match_askers) {
     return std::make_shared<const Layout>(
         std::vector<PlannedBuffer>{{0, 64, 64, false, 1}, {64, 64, 64, false, 2}, {128, 64, 64, false, 3}},
-        192, 0, match_askers);
+        192, match_askers);
   }
 };
 
 TEST_F(AskerTest, ABranchThatIsNotTakenLeavesThePlacesOfOthersToThem) {
   for (const bool match_askers : {false, true}) {
-    Pool pool(three_askers(match_askers), 1);
-    const RunToken first = pool.begin().token;
+    Armed plan(three_askers(match_askers), 1);
+    const RunToken first = plan.begin().token;
     std::vector<void*> blocks = {ask(1, 64), ask(2, 64), ask(3, 64)};
     const auto* base = static_cast<std::byte*>(blocks[0]);
     for (void* block : blocks) release(block);
-    EXPECT_EQ(Pool::end(first).served, 3u);
+    EXPECT_EQ(ArmedPlan::end(first).served, 3u);
 
-    const RunToken second = pool.begin().token;
+    const RunToken second = plan.begin().token;
     void* third = ask(3, 64);
     EXPECT_EQ(static_cast<std::byte*>(third) - base, match_askers ? 128 : 0);
     release(third);
-    const RunCounts counts = Pool::end(second);
+    const RunCounts counts = ArmedPlan::end(second);
     EXPECT_EQ(counts.served, 1u);
     EXPECT_EQ(counts.missing, 2u);
   }
 }
 
 TEST_F(AskerTest, AStrangerIsServedByNoSlot) {
-  Pool pool(three_askers(true), 1);
-  const RunToken token = pool.begin().token;
+  Armed plan(three_askers(true), 1);
+  const RunToken token = plan.begin().token;
   release(ask(4, 64));
   release(ask(0, 64));
   std::vector<void*> blocks = {ask(1, 64), ask(2, 64), ask(3, 64)};
   for (void* block : blocks) release(block);
-  const RunCounts counts = Pool::end(token);
+  const RunCounts counts = ArmedPlan::end(token);
   EXPECT_EQ(counts.served, 3u);
   EXPECT_EQ(upstream_because(counts, Deviation::kSize), 2u);
-  for (uint32_t i = 0; i < 2; ++i) EXPECT_FALSE(pool.last_deviating_requests().first[i].by_its_asker);
+  for (uint32_t i = 0; i < 2; ++i) EXPECT_FALSE(plan->last_deviating_requests().first[i].by_its_asker);
 }
 
 TEST_F(AskerTest, AnotherSizeThanPlannedIsReportedWithTheSlotOfItsAsker) {
-  Pool pool(three_askers(true), 1);
-  const RunToken token = pool.begin().token;
+  Armed plan(three_askers(true), 1);
+  const RunToken token = plan.begin().token;
   release(ask(2, 128));
-  Pool::end(token);
-  const DeviatingRequests deviating = pool.last_deviating_requests();
+  ArmedPlan::end(token);
+  const DeviatingRequests deviating = plan->last_deviating_requests();
   ASSERT_EQ(deviating.count, 1u);
   EXPECT_EQ(deviating.first[0].slot, 1u);
   EXPECT_EQ(deviating.first[0].bytes, 128u);
@@ -87,7 +87,7 @@ TEST_F(AskerTest, RandomProgramsWithRandomAskersOverlapNothing) {
     Random random(seed);
     RandomPlan plan = random_plan(random);
     for (PlannedBuffer& buffer : plan.buffers) buffer.asker = random.below(4);
-    Pool pool(std::make_shared<const Layout>(plan.buffers, plan.arena_bytes, plan.num_spares, true), 1);
+    Armed armed(std::make_shared<const Layout>(plan.buffers, plan.arena_bytes, true), 1);
     LiveBlocks live;
     struct Held {
       void* block;
@@ -104,7 +104,7 @@ TEST_F(AskerTest, RandomProgramsWithRandomAskersOverlapNothing) {
       held.pop_back();
     };
     for (uint32_t run = 0; run < 4; ++run) {
-      const RunToken token = pool.begin().token;
+      const RunToken token = armed.begin().token;
       const double deviates = random.one_of({0.0, 0.1, 0.5});
       for (const PlannedBuffer& planned : plan.buffers) {
         if (random.chance(deviates / 2)) continue;
@@ -117,7 +117,7 @@ TEST_F(AskerTest, RandomProgramsWithRandomAskersOverlapNothing) {
         held.push_back({block, bytes, num_blocks});
         while (!held.empty() && random.chance(0.5)) release_one(random.below(held.size()));
       }
-      num_served += Pool::end(token).served;
+      num_served += ArmedPlan::end(token).served;
       while (!held.empty() && random.chance(0.8)) release_one(random.below(held.size()));
     }
     while (!held.empty()) release_one(held.size() - 1);

@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/armed_plan.hpp"
 #include "core/front.hpp"
-#include "core/pool.hpp"
 
 namespace memomalloc::testing {
 
@@ -77,13 +77,32 @@ class CoreTest : public ::testing::Test {
   uint64_t upstream_live_before_ = 0;
 };
 
-inline std::shared_ptr<const Layout> make_layout(const std::vector<PlannedBuffer>& buffers,
-                                                 uint32_t spare_places = 0) {
+inline std::shared_ptr<const Layout> make_layout(const std::vector<PlannedBuffer>& buffers) {
   uint64_t arena_bytes = 0;
   for (const PlannedBuffer& buffer : buffers)
     arena_bytes = std::max(arena_bytes, buffer.offset + buffer.size);
-  return std::make_shared<const Layout>(buffers, arena_bytes, spare_places);
+  return std::make_shared<const Layout>(buffers, arena_bytes);
 }
+
+// An armed plan as its owner has it: retired with this object.
+class Armed {
+ public:
+  explicit Armed(std::shared_ptr<const Layout> layout, ReplayOptions options = {},
+                 std::shared_ptr<RunBudget> budget = nullptr)
+      : plan_(ArmedPlan::make(std::move(layout), options, std::move(budget))) {}
+  Armed(std::shared_ptr<const Layout> layout, uint32_t max_runs)
+      : Armed(std::move(layout), ReplayOptions{false, false, false, max_runs}) {}
+  ~Armed() { plan_->retire(); }
+  Armed(const Armed&) = delete;
+  Armed& operator=(const Armed&) = delete;
+
+  ArmedPlan* operator->() const { return plan_.get(); }
+  BeginResult begin() { return plan_->begin(); }
+  PlanCounts counts() const { return plan_->counts(); }
+
+ private:
+  std::shared_ptr<ArmedPlan> plan_;
+};
 
 inline uint64_t upstream_because(const RunCounts& counts, Deviation why) {
   return counts.upstream[static_cast<std::size_t>(why)];

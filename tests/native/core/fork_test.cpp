@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "child_process.hpp"
+#include "core/process_memory.hpp"
 #include "core_fixture.hpp"
 #include "interposed_calls.hpp"
 #include "live_blocks.hpp"
@@ -24,16 +25,16 @@ class ForkTest : public CoreTest {
   }
 
   // How many requests of a whole run are served.
-  static uint64_t num_served(Pool& pool) {
-    const BeginResult run = pool.begin();
+  static uint64_t num_served(Armed& plan) {
+    const BeginResult run = plan.begin();
     for (int i = 0; i < 8; ++i) release(allocate(kBytes));
-    return Pool::end(run.token).served;
+    return ArmedPlan::end(run.token).served;
   }
 };
 
 TEST_F(ForkTest, TheChildContinuesTheRunOfTheThreadThatForked) {
-  Pool pool(chain(), 1);
-  const BeginResult run = pool.begin();
+  Armed plan(chain(), 1);
+  const BeginResult run = plan.begin();
   void* block = allocate(kBytes);
   Pattern(1).write(block, kBytes);
   EXPECT_EQ(outcome_of_child([&] {
@@ -41,45 +42,60 @@ TEST_F(ForkTest, TheChildContinuesTheRunOfTheThreadThatForked) {
               Pattern(2).write(block, kBytes);
               release(block);
               for (int i = 1; i < 8; ++i) release(allocate(kBytes));
-              if (Pool::end(run.token).served != 8) return 2;
-              return num_served(pool) == 8 ? 0 : 3;
+              if (ArmedPlan::end(run.token).served != 8) return 2;
+              return num_served(plan) == 8 ? 0 : 3;
             }),
             0);
   EXPECT_TRUE(Pattern(1).holds(block, kBytes));
   release(block);
   for (int i = 1; i < 8; ++i) release(allocate(kBytes));
-  EXPECT_EQ(Pool::end(run.token).served, 8u);
+  EXPECT_EQ(ArmedPlan::end(run.token).served, 8u);
 }
 
 TEST_F(ForkTest, TheChildAfterARunBeginsItsOwn) {
-  Pool pool(chain(), 1);
-  EXPECT_EQ(num_served(pool), 8u);
-  EXPECT_EQ(outcome_of_child([&] { return num_served(pool) == 8 ? 0 : 1; }), 0);
-  EXPECT_EQ(num_served(pool), 8u);
+  Armed plan(chain(), 1);
+  EXPECT_EQ(num_served(plan), 8u);
+  EXPECT_EQ(outcome_of_child([&] { return num_served(plan) == 8 ? 0 : 1; }), 0);
+  EXPECT_EQ(num_served(plan), 8u);
 }
 
-TEST_F(ForkTest, TheChildEndsTheRunsOfThreadsThatItDoesNotHaveAndKeepsClearOfTheirBlocks) {
-  Pool pool(chain(), 1);
+TEST_F(ForkTest, TheChildKeepsClearOfTheRunsOfThreadsThatItDoesNotHave) {
+  Armed plan(chain(), 1);
   OtherThread other;
   void* theirs = nullptr;
   RunToken token = 0;
   other.run([&] {
-    token = pool.begin().token;
+    token = plan.begin().token;
     theirs = allocate(kBytes);
     Pattern(1).write(theirs, kBytes);
   });
   EXPECT_EQ(outcome_of_child([&] {
-              if (num_served(pool) != 0) return 1;
+              if (num_served(plan) != 8) return 1;
               if (!Pattern(1).holds(theirs, kBytes)) return 2;
               release(theirs);
-              return num_served(pool) == 8 ? 0 : 3;
+              return num_served(plan) == 8 ? 0 : 3;
             }),
             0);
-  EXPECT_EQ(pool.begin().outcome, Begin::kNoArena);
+  EXPECT_EQ(plan.begin().outcome, Begin::kNoRegion);
   other.run([&] {
     release(theirs);
-    EXPECT_EQ(Pool::end(token).served, 1u);
+    EXPECT_EQ(ArmedPlan::end(token).served, 1u);
   });
+}
+
+TEST_F(ForkTest, TheChildHasAThreadThatGivesIdleMemoryBackOnceItRuns) {
+  if (MEMOMALLOC_TEST_IS_SANITIZED) GTEST_SKIP() << "ThreadSanitizer allows no threads in a forked child";
+  Armed plan(chain());
+  num_served(plan);
+  set_release_after(std::chrono::milliseconds(20));
+  EXPECT_EQ(outcome_of_child([&] {
+              alarm(20);
+              std::thread([&] { num_served(plan); }).join();
+              while (memory_use().used_bytes != 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+              return 0;
+            }),
+            0);
+  set_release_after(std::chrono::nanoseconds(0));
 }
 
 TEST_F(ForkTest, TheChildForgetsTheRecordingsOfThreadsThatItDoesNotHave) {
@@ -99,19 +115,19 @@ TEST_F(ForkTest, TheChildForgetsTheRecordingsOfThreadsThatItDoesNotHave) {
 }
 
 TEST_F(ForkTest, WhileOtherThreadsBeginAndEndRunsTheLockIsNeverLeftLocked) {
-  Pool pool(chain(), 4);
+  Armed plan(chain(), 4);
   std::atomic<bool> stop{false};
   std::vector<std::thread> threads;
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&] {
-      while (!stop) num_served(pool);
+      while (!stop) num_served(plan);
     });
   }
   for (int i = 0; i < 50; ++i) {
     EXPECT_EQ(outcome_of_child([&] {
                 // A block that was alive in one of the others may stand in the way; a dead lock would hang.
                 alarm(20);
-                num_served(pool);
+                num_served(plan);
                 return 0;
               }),
               0);
@@ -122,30 +138,30 @@ TEST_F(ForkTest, WhileOtherThreadsBeginAndEndRunsTheLockIsNeverLeftLocked) {
 
 TEST_F(ForkTest, TheChildDoesNotWaitForThreadsThatWaited) {
   if (MEMOMALLOC_TEST_IS_SANITIZED) GTEST_SKIP() << "ThreadSanitizer allows no threads in a forked child";
-  Pool pool(chain(), 1);
-  const auto start_waiting = [&pool] {
-    std::thread thread([&pool] {
-      const BeginResult late = pool.begin(std::chrono::seconds(20));
+  Armed plan(chain(), 1);
+  const auto start_waiting = [&plan] {
+    std::thread thread([&plan] {
+      const BeginResult late = plan->begin(std::chrono::seconds(20));
       EXPECT_EQ(late.outcome, Begin::kStarted);
-      Pool::end(late.token);
+      ArmedPlan::end(late.token);
     });
     std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until it waits; too short is harmless
     return thread;
   };
-  RunToken token = pool.begin().token;
+  RunToken token = plan.begin().token;
   std::thread waiting = start_waiting();
   EXPECT_EQ(outcome_of_child([&] {
               alarm(10);
               for (int i = 0; i < 3; ++i) {
                 std::thread waiting_in_child = start_waiting();
-                Pool::end(token);
+                ArmedPlan::end(token);
                 waiting_in_child.join();
-                token = pool.begin().token;
+                token = plan.begin().token;
               }
               return 0;
             }),
             0);
-  Pool::end(token);
+  ArmedPlan::end(token);
   waiting.join();
 }
 

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/process_memory.hpp"
 #include "core_fixture.hpp"
 #include "live_blocks.hpp"
 #include "memory_map.hpp"
@@ -36,63 +37,63 @@ TEST_F(FrontTest, WhatUpstreamThrowsComesThrough) { EXPECT_THROW(allocate(SIZE_M
 // --- Bad frees
 
 TEST_F(FrontTest, ADoubleFreeIsCountedAndHarmless) {
-  Pool pool(two_side_by_side(), 1);
-  const BeginResult run = pool.begin();
+  Armed plan(two_side_by_side(), 1);
+  const BeginResult run = plan.begin();
   void* first = allocate(128);
   void* second = allocate(256);
   release(first);
   release(first);
   release(second);
-  EXPECT_EQ(Pool::end(run.token).served, 2u);
+  EXPECT_EQ(ArmedPlan::end(run.token).served, 2u);
   expected_bad_frees_ = 1;
 }
 
 TEST_F(FrontTest, APointerIntoABlockIsCountedAndTheBlockStaysAlive) {
-  Pool pool(two_side_by_side(), 1);
-  const BeginResult run = pool.begin();
+  Armed plan(two_side_by_side(), 1);
+  const BeginResult run = plan.begin();
   auto* block = static_cast<std::byte*>(allocate(128));
   for (int offset : {1, 8, 64, 127}) release(block + offset);
   release(block);
-  Pool::end(run.token);
+  ArmedPlan::end(run.token);
   expected_bad_frees_ = 4;
 }
 
-TEST_F(FrontTest, AnAddressThatIsNoPlaceOrInNoArenaIsCounted) {
-  Pool pool(two_side_by_side(), 1);
-  const BeginResult run = pool.begin();
+TEST_F(FrontTest, AnAddressThatIsNoPlaceOrNobodysIsCounted) {
+  Armed plan(two_side_by_side(), 1);
+  const BeginResult run = plan.begin();
   auto* block = static_cast<std::byte*>(allocate(128));
-  release(block + AddressRange::kGranuleBytes - 64);            // in the arena's granule, behind the arena
+  release(block + AddressRange::kGranuleBytes - 64);            // in the region's granule, behind the plan
   release(block + 128);                                         // a place where nothing lives
-  release(block + g_range.reserved_bytes() / 2 / 4096 * 4096);  // a granule of no arena
+  release(block + g_range.reserved_bytes() / 2 / 4096 * 4096);  // a granule of nobody
   release(block);
-  Pool::end(run.token);
+  ArmedPlan::end(run.token);
   expected_bad_frees_ = 3;
 }
 
-TEST_F(FrontTest, ABadFreeOfAnArenaThatIsGoneIsCounted) {
+TEST_F(FrontTest, ABadFreeOfMemoryThatIsGoneIsCounted) {
   void* block = nullptr;
   {
-    Pool pool(two_side_by_side(), 1);
-    const BeginResult run = pool.begin();
+    Armed plan(two_side_by_side(), 1);
+    const BeginResult run = plan.begin();
     block = allocate(128);
     release(block);
-    Pool::end(run.token);
+    ArmedPlan::end(run.token);
   }
   release(block);
   expected_bad_frees_ = 1;
 }
 
 TEST_F(FrontTest, BadFreesAreCountedUnderPoisonAndProfilerToo) {
-  Pool pool(two_side_by_side(), 1, ArenaOptions{true, false, false});
+  Armed plan(two_side_by_side(), ReplayOptions{true});
   std::vector<int64_t> reported;
   CountingUpstream::reported_bytes = &reported;
   CountingUpstream::is_profiling = true;
-  const BeginResult run = pool.begin();
+  const BeginResult run = plan.begin();
   auto* block = static_cast<std::byte*>(allocate(128));
   release(block + 64);
   release(block);
   release(block);
-  Pool::end(run.token);
+  ArmedPlan::end(run.token);
   CountingUpstream::is_profiling = false;
   CountingUpstream::reported_bytes = nullptr;
   EXPECT_EQ(reported, (std::vector<int64_t>{128, -128}));
@@ -102,8 +103,8 @@ TEST_F(FrontTest, BadFreesAreCountedUnderPoisonAndProfilerToo) {
 // --- Poison
 
 TEST_F(FrontTest, PoisonOverwritesABlockAsItIsGivenBackAndNothingElse) {
-  Pool pool(two_side_by_side(), 1, ArenaOptions{true, false, false});
-  const BeginResult run = pool.begin();
+  Armed plan(two_side_by_side(), ReplayOptions{true});
+  const BeginResult run = plan.begin();
   auto* first = static_cast<unsigned char*>(allocate(128));
   auto* second = static_cast<unsigned char*>(allocate(256));
   std::memset(first, 1, 128);
@@ -111,7 +112,7 @@ TEST_F(FrontTest, PoisonOverwritesABlockAsItIsGivenBackAndNothingElse) {
   release(first);
   for (int i = 0; i < 128; ++i) EXPECT_EQ(first[i], 0xEF);
   EXPECT_TRUE(Pattern(2).holds(second, 256));
-  Pool::end(run.token);
+  ArmedPlan::end(run.token);
   std::thread([second] { release(second); }).join();  // after the run, elsewhere
   for (int i = 0; i < 256; ++i) EXPECT_EQ(second[i], 0xEF);
 }
@@ -134,12 +135,12 @@ class ProfilerTest : public FrontTest {
 
 TEST_F(ProfilerTest, HearsOfEveryPlannedBlock) {
   CountingUpstream::is_profiling = true;
-  Pool pool(two_side_by_side(), 1);
-  const BeginResult run = pool.begin();
+  Armed plan(two_side_by_side(), 1);
+  const BeginResult run = plan.begin();
   void* first = allocate(100);
   void* second = allocate(256);
   release(first);
-  Pool::end(run.token);
+  ArmedPlan::end(run.token);
   release(second);  // after the run
   // What was asked for, not what the slots hold.
   EXPECT_EQ(reported_, (std::vector<int64_t>{100, 256, -100, -256}));
@@ -147,35 +148,35 @@ TEST_F(ProfilerTest, HearsOfEveryPlannedBlock) {
 
 TEST_F(ProfilerTest, HearsNothingOfBlocksThatUpstreamReports) {
   CountingUpstream::is_profiling = true;
-  Pool pool(two_side_by_side(), 1);
-  const BeginResult run = pool.begin();
+  Armed plan(two_side_by_side(), 1);
+  const BeginResult run = plan.begin();
   release(allocate(4096));
-  Pool::end(run.token);
+  ArmedPlan::end(run.token);
   EXPECT_EQ(reported_, (std::vector<int64_t>{}));
 }
 
 TEST_F(ProfilerTest, HearsNothingOfTheEndOfABlockWhoseBeginningItMissed) {
-  Pool pool(two_side_by_side(), 1);
+  Armed plan(two_side_by_side(), 1);
   void* missed = nullptr;
   for (const bool listens : {true, false, true}) {
     CountingUpstream::is_profiling = listens;
-    const BeginResult run = pool.begin();
+    const BeginResult run = plan.begin();
     void* block = allocate(128);
     if (!listens) missed = block;
     if (listens) release(block);
-    Pool::end(run.token);
+    ArmedPlan::end(run.token);
   }
   release(missed);
   EXPECT_EQ(reported_, (std::vector<int64_t>{128, -128}));
 }
 
 TEST_F(ProfilerTest, OneThatListensNoMoreHearsNothing) {
-  Pool pool(two_side_by_side(), 1);
+  Armed plan(two_side_by_side(), 1);
   for (const bool listens : {true, false}) {
     CountingUpstream::is_profiling = listens;
-    const BeginResult run = pool.begin();
+    const BeginResult run = plan.begin();
     release(allocate(128));
-    Pool::end(run.token);
+    ArmedPlan::end(run.token);
   }
   EXPECT_EQ(reported_, (std::vector<int64_t>{128, -128}));
 }
@@ -183,21 +184,21 @@ TEST_F(ProfilerTest, OneThatListensNoMoreHearsNothing) {
 // --- Threads
 
 TEST_F(FrontTest, ABlockMayBeGivenBackOnAnyThreadDuringAndAfterTheRun) {
-  Pool pool(two_side_by_side(), 1);
+  Armed plan(two_side_by_side(), 1);
   for (int i = 0; i < 3; ++i) {
-    const BeginResult run = pool.begin();
+    const BeginResult run = plan.begin();
     void* first = allocate(128);
     void* second = allocate(256);
     std::thread([first] { release(first); }).join();
-    const RunCounts counts = Pool::end(run.token);
+    const RunCounts counts = ArmedPlan::end(run.token);
     EXPECT_EQ(counts.served, 2u);
     std::thread([second] { release(second); }).join();
   }
 }
 
 TEST_F(FrontTest, OtherThreadsPassThroughDuringARun) {
-  Pool pool(two_side_by_side(), 1);
-  const BeginResult run = pool.begin();
+  Armed plan(two_side_by_side(), 1);
+  const BeginResult run = plan.begin();
   std::thread([] {
     void* block = allocate(128);
     EXPECT_FALSE(g_range.contains(block));
@@ -205,49 +206,106 @@ TEST_F(FrontTest, OtherThreadsPassThroughDuringARun) {
   }).join();
   release(allocate(128));
   release(allocate(256));
-  EXPECT_EQ(Pool::end(run.token).served, 2u);
+  EXPECT_EQ(ArmedPlan::end(run.token).served, 2u);
 }
 
 // --- Memory goes back to the system
 
-TEST_F(FrontTest, AnArenaIsUnmappedWithItsPoolIfNothingUsesIt) {
-  auto pool = std::make_unique<Pool>(two_side_by_side(), 1);
-  const BeginResult run = pool->begin();
-  void* block = allocate(128);
-  release(block);
-  Pool::end(run.token);
-  EXPECT_EQ(protection_of(block), "rw-p");
-  pool.reset();
-  EXPECT_EQ(protection_of(block), "---p");
-}
-
-TEST_F(FrontTest, AnArenaStaysMappedUntilTheLastBlockOfADeadPoolGoes) {
-  auto pool = std::make_unique<Pool>(two_side_by_side(), 1);
-  const BeginResult run = pool->begin();
+TEST_F(FrontTest, MemoryStaysMappedUntilTheLastBlockOfAPlanThatIsGoneGoes) {
+  auto plan = std::make_unique<Armed>(two_side_by_side(), 1);
+  const BeginResult run = plan->begin();
   void* first = allocate(128);
   void* second = allocate(256);
   Pattern(1).write(first, 128);
   Pattern(2).write(second, 256);
-  Pool::end(run.token);
-  pool.reset();
+  ArmedPlan::end(run.token);
+  plan.reset();
   release(second);
+  release_pages();
   EXPECT_EQ(protection_of(first), "rw-p");
   EXPECT_TRUE(Pattern(1).holds(first, 128));
   std::thread([first] { release(first); }).join();
+  Armed(two_side_by_side(), 1);  // with the last plan goes what nothing lives in
   EXPECT_EQ(protection_of(first), "---p");
 }
 
-TEST_F(FrontTest, AnArenaStaysMappedUntilTheRunOfADeadPoolEnds) {
-  void* block = nullptr;
-  std::thread([&block] {
-    Pool pool(two_side_by_side(), 1);
-    EXPECT_EQ(pool.begin().outcome, Begin::kStarted);
-    block = allocate(128);
+TEST_F(FrontTest, MemoryStaysMappedUntilTheRunOfAPlanThatIsGoneEnds) {
+  std::thread([] {
+    Armed plan(two_side_by_side(), 1);
+    EXPECT_EQ(plan.begin().outcome, Begin::kStarted);
+    void* block = allocate(128);
+    Pattern(1).write(block, 128);
+    {
+      Armed another(two_side_by_side(), 1);
+    }
+    EXPECT_TRUE(Pattern(1).holds(block, 128));
     release(block);
-    EXPECT_EQ(protection_of(block), "rw-p");
-    // The pool goes here, the run with the thread.
+    // The plan goes here, the run with the thread.
   }).join();
-  EXPECT_EQ(protection_of(block), "---p");
+  EXPECT_EQ(release_pages(), system_page_bytes());
+}
+
+// --- Outputs
+
+class OutputTest : public FrontTest {
+ protected:
+  static std::shared_ptr<const Layout> an_output() { return make_layout({{0, 128, 128, true}}); }
+};
+
+TEST_F(OutputTest, BadFreesOfOutputsAreCountedAndHarmless) {
+  Armed plan(an_output(), 1);
+  const BeginResult run = plan.begin();
+  auto* output = static_cast<std::byte*>(allocate(128));
+  Pattern(4).write(output, 128);
+  for (int offset : {1, 8, 64, 128, 4096}) release(output + offset);
+  EXPECT_TRUE(Pattern(4).holds(output, 128));
+  release(output);
+  release(output);
+  ArmedPlan::end(run.token);
+  expected_bad_frees_ = 6;
+}
+
+TEST_F(OutputTest, PoisonOverwritesAnOutputAsItIsGivenBack) {
+  Armed plan(an_output(), ReplayOptions{true});
+  const BeginResult run = plan.begin();
+  auto* output = static_cast<unsigned char*>(allocate(100));
+  ArmedPlan::end(run.token);
+  std::memset(output, 1, 100);
+  std::thread([output] { release(output); }).join();
+  for (int i = 0; i < 128; ++i) EXPECT_EQ(output[i], 0xEF);
+}
+
+TEST_F(OutputTest, OutputsOutliveTheirPlanAndItsThread) {
+  void* output = nullptr;
+  std::thread([&output] {
+    Armed plan(an_output(), 1);
+    const BeginResult run = plan.begin();
+    output = allocate(128);
+    Pattern(9).write(output, 128);
+    ArmedPlan::end(run.token);
+  }).join();
+  for (int i = 0; i < 10; ++i) {
+    Armed plan(an_output(), 1);
+    const BeginResult run = plan.begin();
+    void* block = allocate(128);
+    std::memset(block, 7, 128);
+    release(block);
+    ArmedPlan::end(run.token);
+    release_pages();
+  }
+  EXPECT_TRUE(Pattern(9).holds(output, 128));
+  release(output);
+}
+
+TEST_F(ProfilerTest, HearsOfOutputsAsOfAllBlocks) {
+  CountingUpstream::is_profiling = true;
+  Armed plan(make_layout({{0, 128, 64, true}, {128, 64, 64, false}}), 1);
+  const BeginResult run = plan.begin();
+  void* output = allocate(100);
+  release(allocate(64));
+  ArmedPlan::end(run.token);
+  release(output);
+  EXPECT_EQ(reported_, (std::vector<int64_t>{100, 64, -64, -100}));
 }
 
 }  // namespace

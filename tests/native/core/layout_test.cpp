@@ -32,7 +32,7 @@ TEST(LayoutTest, PredecessorsAreTheLastSlotsOnEachByteForThousandsOfPlans) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     Random random(seed);
     const RandomPlan plan = random_plan(random, 40);
-    const Layout layout(plan.buffers, plan.arena_bytes, plan.num_spares);
+    const Layout layout(plan.buffers, plan.arena_bytes);
     for (uint32_t k = 0; k < layout.num_slots(); ++k) {
       std::vector<uint32_t> expected = direct_predecessors(plan.buffers, k);
       std::vector<uint32_t> found = predecessors_of(layout, k);
@@ -47,7 +47,7 @@ TEST(LayoutTest, PredecessorsAtTheSamePlaceComeLast) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     Random random(seed);
     const RandomPlan plan = random_plan(random, 40);
-    const Layout layout(plan.buffers, plan.arena_bytes, plan.num_spares);
+    const Layout layout(plan.buffers, plan.arena_bytes);
     for (uint32_t k = 0; k < layout.num_slots(); ++k) {
       const Slot& slot = layout.slots()[k];
       for (const Predecessor* p = slot.first_predecessor; p != slot.end_of_predecessors; ++p) {
@@ -62,10 +62,11 @@ TEST(LayoutTest, PlacesAreStartAddressesAndThoseOfExclusiveSlotsComeLast) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     Random random(seed);
     const RandomPlan plan = random_plan(random, 40);
-    const Layout layout(plan.buffers, plan.arena_bytes, plan.num_spares);
+    const Layout layout(plan.buffers, plan.arena_bytes);
     for (uint32_t k = 0; k < layout.num_slots(); ++k) {
       const Slot& slot = layout.slots()[k];
-      ASSERT_EQ(layout.place_offset(slot.place), plan.buffers[k].offset);
+      if (slot.output != 0) continue;
+      ASSERT_EQ(layout.place_offset(slot.place), slot.offset);
       ASSERT_EQ(slot.place >= layout.num_shared_places(), is_exclusive(plan.buffers, k)) << "seed " << seed;
     }
     std::set<uint64_t> offsets;
@@ -74,46 +75,50 @@ TEST(LayoutTest, PlacesAreStartAddressesAndThoseOfExclusiveSlotsComeLast) {
   }
 }
 
-TEST(LayoutTest, SparePlacesLieBehindTheArenaAndTouchNothing) {
+TEST(LayoutTest, BytesThatNoSlotUsesAreCutOutAndOutputsHaveNone) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     Random random(seed);
     const RandomPlan plan = random_plan(random, 40);
-    const Layout layout(plan.buffers, plan.arena_bytes, plan.num_spares);
-    LiveBlocks taken;
-    if (plan.arena_bytes != 0) taken.add(0, plan.arena_bytes);
+    const Layout layout(plan.buffers, plan.arena_bytes);
+    const std::vector<PlannedBuffer> expected = without_unused_bytes(plan.buffers);
+    uint64_t region_bytes = 0;
+    uint32_t num_outputs = 0;
     for (uint32_t k = 0; k < layout.num_slots(); ++k) {
       const Slot& slot = layout.slots()[k];
-      const bool deserves = plan.buffers[k].escapes && is_exclusive(plan.buffers, k);
-      ASSERT_EQ(slot.num_spare_places, deserves ? plan.num_spares : 0) << "seed " << seed;
-      for (uint32_t spare = 0; spare < slot.num_spare_places; ++spare) {
-        const uint64_t offset = layout.place_offset(slot.first_spare_place + spare);
-        ASSERT_EQ(offset % kAlignmentBytes, 0u);
-        ASSERT_LE(offset + slot.size, layout.mapped_bytes());
-        ASSERT_TRUE(taken.add(offset, slot.size)) << "seed " << seed;
+      ASSERT_EQ(slot.output != 0, plan.buffers[k].escapes);
+      if (slot.output != 0) {
+        ASSERT_EQ(slot.output, ++num_outputs);
+        ASSERT_EQ(layout.outputs()[slot.output - 1], slot.size);
+        ASSERT_EQ(slot.place, layout.num_places()) << "never vacant";
+        continue;
       }
+      ASSERT_EQ(slot.offset, expected[k].offset) << "seed " << seed << " slot " << k;
+      region_bytes = std::max(region_bytes, slot.offset + slot.size);
     }
+    ASSERT_EQ(layout.region_bytes(), region_bytes);
+    ASSERT_EQ(layout.outputs().size(), num_outputs);
   }
 }
 
 TEST(LayoutTest, ThePlaceTableFindsEveryPlaceAndNothingElse) {
   std::vector<PlannedBuffer> buffers;
   for (uint64_t i = 0; i < 5000; ++i) buffers.push_back({i * 3 * 64, 128, 128, i % 7 == 0});
-  const auto layout = make_layout(buffers, 2);
+  const auto layout = make_layout(buffers);
   std::set<uint64_t> offsets;
   for (uint32_t place = 0; place < layout->num_places(); ++place) {
     offsets.insert(layout->place_offset(place));
     ASSERT_EQ(layout->place_table().find(layout->place_offset(place)), place);
   }
-  for (uint64_t offset = 0; offset < layout->mapped_bytes() + 4096; offset += 32) {
+  for (uint64_t offset = 0; offset < layout->region_bytes() + 4096; offset += 32) {
     const bool is_place = offsets.count(offset) != 0;
     ASSERT_EQ(layout->place_table().find(offset) == PlaceTable::kNoPlace, !is_place) << offset;
   }
 }
 
 TEST(LayoutTest, AnEmptyPlanIsALayoutToo) {
-  const Layout layout({}, 0, 4);
+  const Layout layout({}, 0);
   EXPECT_EQ(layout.num_slots(), 0u);
-  EXPECT_EQ(layout.mapped_bytes(), 0u);
+  EXPECT_EQ(layout.region_bytes(), 0u);
   EXPECT_EQ(layout.place_table().find(0), PlaceTable::kNoPlace);
 }
 
@@ -128,7 +133,6 @@ struct BadPlan {
   const char* name;
   std::vector<PlannedBuffer> buffers;
   uint64_t arena_bytes;
-  uint32_t spare_places;
   const char* message;
 };
 
@@ -137,7 +141,7 @@ class BadPlanTest : public ::testing::TestWithParam<BadPlan> {};
 TEST_P(BadPlanTest, IsRefused) {
   const BadPlan& plan = GetParam();
   try {
-    const Layout layout(plan.buffers, plan.arena_bytes, plan.spare_places);
+    const Layout layout(plan.buffers, plan.arena_bytes);
     FAIL() << "was accepted";
   } catch (const std::invalid_argument& error) {
     EXPECT_NE(std::string(error.what()).find(plan.message), std::string::npos) << error.what();
@@ -149,24 +153,20 @@ constexpr uint64_t kNegative = UINT64_MAX - 63;  // -64, as it comes out of a si
 INSTANTIATE_TEST_SUITE_P(
     LayoutTest, BadPlanTest,
     ::testing::Values(
-        BadPlan{"SizeZero", {{0, 0, 0, false}}, 64, 0, "size is not a positive multiple of 64"},
-        BadPlan{"SizeUnaligned", {{0, 65, 65, false}}, 128, 0, "size is not a positive multiple of 64"},
-        BadPlan{"OffsetUnaligned", {{32, 64, 64, false}}, 128, 0, "offset is not a multiple of 64"},
-        BadPlan{"OffsetNegative", {{kNegative, 64, 64, false}}, 128, 0, "ends behind the arena"},
-        BadPlan{"SizeNegative", {{0, kNegative, 64, false}}, 128, 0, "ends behind the arena"},
-        BadPlan{"SumOverflows", {{kNegative, 128, 64, false}}, 128, 0, "ends behind the arena"},
-        BadPlan{"BehindTheArena", {{64, 128, 128, false}}, 128, 0, "ends behind the arena"},
-        BadPlan{"SecondBufferBad", {{0, 64, 64, false}, {0, 1, 1, false}}, 64, 0, "buffer 1: size"},
-        BadPlan{"SmallestSizeZero", {{0, 64, 0, false}}, 64, 0, "smallest size"},
-        BadPlan{"SmallestSizeAboveSize", {{0, 64, 128, false}}, 64, 0, "smallest size"},
-        BadPlan{"ArenaHuge", {}, (uint64_t{1} << 46) + 64, 0, "larger than 64 TiB"},
-        BadPlan{"ArenaNegative", {}, UINT64_MAX, 0, "larger than 64 TiB"},
-        BadPlan{"SparesHuge",
-                {{0, uint64_t{1} << 45, uint64_t{1} << 45, true}},
-                uint64_t{1} << 45,
-                4,
-                "spare places are larger"},
-        BadPlan{"TooManySpares", {}, 64, 65, "more than 64 spare places"}),
+        BadPlan{"SizeZero", {{0, 0, 0, false}}, 64, "size is not a positive multiple of 64"},
+        BadPlan{"SizeUnaligned", {{0, 65, 65, false}}, 128, "size is not a positive multiple of 64"},
+        BadPlan{"OffsetUnaligned", {{32, 64, 64, false}}, 128, "offset is not a multiple of 64"},
+        BadPlan{"OffsetNegative", {{kNegative, 64, 64, false}}, 128, "ends behind the arena"},
+        BadPlan{"SizeNegative", {{0, kNegative, 64, false}}, 128, "ends behind the arena"},
+        BadPlan{"SumOverflows", {{kNegative, 128, 64, false}}, 128, "ends behind the arena"},
+        BadPlan{"BehindTheArena", {{64, 128, 128, false}}, 128, "ends behind the arena"},
+        BadPlan{"SecondBufferBad", {{0, 64, 64, false}, {0, 1, 1, false}}, 64, "buffer 1: size"},
+        BadPlan{"SmallestSizeZero", {{0, 64, 0, false}}, 64, "smallest size"},
+        BadPlan{"SmallestSizeAboveSize", {{0, 64, 128, false}}, 64, "smallest size"},
+        BadPlan{"ArenaHuge", {}, (uint64_t{1} << 46) + 64, "larger than 64 TiB"},
+        BadPlan{"ArenaNegative", {}, UINT64_MAX, "larger than 64 TiB"},
+        BadPlan{"OutputsHuge", std::vector<PlannedBuffer>(4, {0, uint64_t{1} << 45, uint64_t{1} << 45, true}),
+                uint64_t{1} << 45, "outputs are larger"}),
     [](const ::testing::TestParamInfo<BadPlan>& info) { return info.param.name; });
 
 }  // namespace

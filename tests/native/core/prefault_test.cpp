@@ -1,12 +1,10 @@
-// Pages that are made resident before their first use: when, and by whom.
+// Pages that are made resident before their first use.
 #include <gtest/gtest.h>
 
 #include <cstddef>
 #include <memory>
 
-#include "core/arena.hpp"
-#include "core/arena_budget.hpp"
-#include "core/registry.hpp"
+#include "core/process_memory.hpp"
 #include "core_fixture.hpp"
 #include "residency.hpp"
 
@@ -15,57 +13,40 @@ namespace {
 
 constexpr uint64_t kBytes = uint64_t{1} << 20;
 
-// An arena that runs on this thread, made without a pool.
 class PrefaultTest : public CoreTest {
  protected:
-  void begin(bool prefault) {
-    const RegistryGuard guard(g_registry_lock);
-    arena_ = Arena::create(make_layout({{0, kBytes, kBytes, false}}), nullptr,
-                           std::make_shared<ArenaBudget>(UINT64_MAX), {false, prefault, false});
-    ASSERT_NE(arena_, nullptr);
-    arena_->start_run();
-    block_ = static_cast<std::byte*>(arena_->take(kBytes));
-  }
-  void end() {
-    release(block_);
-    const RegistryGuard guard(g_registry_lock);
-    arena_->finish_run();
-    arena_->orphan();
+  // Whether the last page of a run's only block is resident as it is handed out.
+  static bool is_resident_at_first(Armed& plan) {
+    const BeginResult run = plan.begin();
+    auto* block = static_cast<std::byte*>(allocate(kBytes));
+    EXPECT_TRUE(g_range.contains(block));
+    const bool is = is_resident(block + kBytes - 4096);
+    release(block);
+    ArmedPlan::end(run.token);
+    return is;
   }
 
-  Arena* arena_ = nullptr;
-  std::byte* block_ = nullptr;
+  // Kernels before 5.14 refuse the advice.
+  static bool is_known() {
+    auto* probe = static_cast<std::byte*>(
+        mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    constexpr int kPopulateWrite = 23;
+    const bool is = madvise(probe, kBytes, kPopulateWrite) == 0;
+    munmap(probe, kBytes);
+    return is;
+  }
 };
 
-TEST_F(PrefaultTest, NothingIsResidentBeforeTheRunningThreadAsksForIt) {
-  begin(/*prefault=*/true);
-  EXPECT_FALSE(is_resident(block_)) << "under the lock, for which all others wait";
-  arena_->prefault();
-  // Kernels before 5.14 refuse the advice.
-  std::byte* probe = static_cast<std::byte*>(
-      mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  constexpr int kPopulateWrite = 23;
-  const bool is_known = madvise(probe, kBytes, kPopulateWrite) == 0;
-  munmap(probe, kBytes);
-  EXPECT_EQ(is_resident(block_), is_known);
-  EXPECT_EQ(is_resident(block_ + kBytes - 4096), is_known);
-  end();
+TEST_F(PrefaultTest, ARegionIsResidentBeforeItsFirstUseAndAgainAfterItsPagesWentBack) {
+  Armed plan(make_layout({{0, kBytes, kBytes, false}}), ReplayOptions{false, true, true});
+  EXPECT_EQ(is_resident_at_first(plan), is_known());
+  release_pages();
+  EXPECT_EQ(is_resident_at_first(plan), is_known());
 }
 
-TEST_F(PrefaultTest, OnceIsEnough) {
-  begin(/*prefault=*/true);
-  arena_->prefault();
-  ASSERT_EQ(madvise(block_, kBytes, MADV_DONTNEED), 0);
-  arena_->prefault();
-  EXPECT_FALSE(is_resident(block_));
-  end();
-}
-
-TEST_F(PrefaultTest, WithoutTheOptionItDoesNothing) {
-  begin(/*prefault=*/false);
-  arena_->prefault();
-  EXPECT_FALSE(is_resident(block_));
-  end();
+TEST_F(PrefaultTest, WithoutTheOptionNothingIs) {
+  Armed plan(make_layout({{0, kBytes, kBytes, false}}));
+  EXPECT_FALSE(is_resident_at_first(plan));
 }
 
 }  // namespace

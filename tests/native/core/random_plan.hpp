@@ -15,7 +15,6 @@ struct RandomPlan {
   std::vector<uint32_t>
       ends;  // by buffer: freed before this buffer is allocated; may be the number of buffers
   uint64_t arena_bytes = 0;
-  uint32_t num_spares = 0;
 };
 
 // A plan as a planner would make it (first fit; no two buffers that are alive together overlap), with some
@@ -58,7 +57,6 @@ inline RandomPlan random_plan(Random& random, uint32_t max_buffers = 25) {
     plan.ends[k] = n;
     plan.arena_bytes += plan.buffers[k].size;
   }
-  plan.num_spares = random.below(4);
   return plan;
 }
 

@@ -87,7 +87,7 @@ TEST_F(RecordedBlockTest, ADoubleFreeAndAPointerIntoABlockAreCountedAndHarmless)
   expected_bad_frees_ = 3;
 }
 
-TEST_F(RecordedBlockTest, TooManyThatStayGoUpstreamAndLeaveRoomForArenas) {
+TEST_F(RecordedBlockTest, TooManyThatStayGoUpstreamAndLeaveRoomForRegions) {
   const auto recording = Recording::open();
   std::vector<void*> blocks;
   for (std::size_t i = 0; i <= AddressRange::kMaxBlocks; ++i)
@@ -95,10 +95,10 @@ TEST_F(RecordedBlockTest, TooManyThatStayGoUpstreamAndLeaveRoomForArenas) {
   recording->close();
   EXPECT_TRUE(g_range.contains(blocks.front()));
   EXPECT_FALSE(g_range.contains(blocks.back()));
-  Pool pool(make_layout({{0, 64, 64, false}}), 1);
-  const BeginResult run = pool.begin();
+  Armed plan(make_layout({{0, 64, 64, false}}), 1);
+  const BeginResult run = plan.begin();
   EXPECT_EQ(run.outcome, Begin::kStarted);
-  Pool::end(run.token);
+  ArmedPlan::end(run.token);
   for (void* block : blocks) release(block);
 }
 
@@ -121,16 +121,16 @@ TEST_F(RecordedBlockTest, TheProfilerHearsOfTheFreeAsOfTheAllocation) {
 }
 
 TEST_F(RecordedBlockTest, AReplayThatIsRecordedIsServedFromItsPlan) {
-  Pool pool(make_layout({{0, uint64_t{1} << 20, uint64_t{1} << 20, false}}), 1);
-  const BeginResult run = pool.begin();
+  Armed plan(make_layout({{0, uint64_t{1} << 20, uint64_t{1} << 20, false}}), 1);
+  const BeginResult run = plan.begin();
   const auto recording = Recording::open();
   void* planned = allocate(std::size_t{1} << 20);
   void* extra = allocate(std::size_t{1} << 20);
   recording->close();
-  const RunCounts counts = Pool::end(run.token);
+  const RunCounts counts = ArmedPlan::end(run.token);
   EXPECT_EQ(counts.served, 1u);
-  EXPECT_FALSE(owns_recorded_blocks(g_range.owner(planned)));
-  EXPECT_TRUE(owns_recorded_blocks(g_range.owner(extra)));
+  EXPECT_EQ(g_range.owner(planned)->kind(), Owner::Kind::kRegion);
+  EXPECT_EQ(g_range.owner(extra)->kind(), Owner::Kind::kRecordedBlocks);
   release(planned);
   release(extra);
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -169,8 +170,10 @@ class ScriptedSource : public ContextSource {
     return {num_asked_ + 100, num_asked_};
   }
   bool is_running(uint32_t call) const noexcept override { return call == running_call; }
+  void recording_closed() noexcept override { ++num_closed; }
 
   uint32_t running_call = 0;
+  std::atomic<uint32_t> num_closed{0};
 
  private:
   const std::function<void()> at_allocation_;
@@ -187,6 +190,9 @@ TEST_F(RecordingTest, TheSourceIsAskedOnceAnAllocationAndAtItsFree) {
   release(scratch);
   release(output);
   recording->close();
+  EXPECT_EQ(source->num_closed, 1u);
+  recording->close();
+  EXPECT_EQ(source->num_closed, 1u) << "once a recording";
   EXPECT_EQ(recording->buffers().contexts, (std::vector<uint32_t>{101, 102}));
   EXPECT_EQ(recording->buffers().freed_in_call, (std::vector<uint8_t>{1, 0}));
 }

@@ -21,7 +21,7 @@ std::vector<uint32_t> random_occupants(Random& random, const Layout& layout) {
   std::vector<uint32_t> occupants(layout.num_places(), 0);
   const double share = random.one_of({0.02, 0.2, 0.8});
   for (uint32_t k = 0; k < layout.num_slots(); ++k) {
-    if (random.chance(share)) occupants[layout.slots()[k].place] = k + 1;
+    if (layout.slots()[k].output == 0 && random.chance(share)) occupants[layout.slots()[k].place] = k + 1;
   }
   return occupants;
 }
@@ -34,7 +34,8 @@ std::set<uint32_t> slots_that_share_bytes(const Layout& layout, const std::vecto
     const Slot& survivor = layout.slots()[occupants[place] - 1];
     for (uint32_t k = 0; k < layout.num_slots(); ++k) {
       const Slot& slot = layout.slots()[k];
-      if (slot.offset < survivor.offset + survivor.size && survivor.offset < slot.offset + slot.size)
+      if (slot.output == 0 && slot.offset < survivor.offset + survivor.size &&
+          survivor.offset < slot.offset + slot.size)
         found.insert(k);
     }
   }
@@ -45,7 +46,7 @@ TEST(SurvivorsTest, TheSweepFindsWhatTheDefinitionSaysForThousandsOfPlans) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     Random random(seed);
     const RandomPlan plan = random_plan(random, 60);
-    const Layout layout(plan.buffers, plan.arena_bytes, plan.num_spares);
+    const Layout layout(plan.buffers, plan.arena_bytes);
     const std::vector<uint32_t> occupants = random_occupants(random, layout);
     std::set<uint32_t> found;
     for_each_slot_under_survivors(
@@ -82,8 +83,8 @@ TEST_F(SurvivingBlocksTest, WhatLiesUnderAManyHeadedSurvivorGoesUpstreamAndTheRe
   constexpr uint32_t kEach = 100;
   for (uint64_t i = 0; i < kEach; ++i) buffers.push_back({i * 64, 64, 64, false});
   for (uint64_t i = 0; i < kEach; ++i) buffers.push_back({i * 64, 64, 64, false});
-  Pool pool(make_layout(buffers), 1);
-  const BeginResult first = pool.begin();
+  Armed plan(make_layout(buffers), 1);
+  const BeginResult first = plan.begin();
   std::vector<void*> kept;
   for (uint32_t i = 0; i < kEach; ++i) {
     void* block = allocate(64);
@@ -93,14 +94,14 @@ TEST_F(SurvivingBlocksTest, WhatLiesUnderAManyHeadedSurvivorGoesUpstreamAndTheRe
       release(block);
     }
   }
-  Pool::end(first.token);
-  const BeginResult second = pool.begin();
+  ArmedPlan::end(first.token);
+  const BeginResult second = plan.begin();
   for (uint32_t i = 0; i < 2 * kEach; ++i) {
     void* block = allocate(64);
     EXPECT_EQ(g_range.contains(block), i % 2 == 1) << i;
     release(block);
   }
-  EXPECT_EQ(upstream_because(Pool::end(second.token), Deviation::kBlocked), kEach);
+  EXPECT_EQ(upstream_because(ArmedPlan::end(second.token), Deviation::kBlocked), kEach);
   for (void* block : kept) release(block);
 }
 

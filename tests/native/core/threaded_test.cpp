@@ -1,5 +1,5 @@
-// Many threads on one pool and on several: blocks change hands, are written, checked and freed by others,
-// during the run and after it; threads end with their run open; pools go while they are in use.
+// Many threads on one plan and on several: blocks change hands, are written, checked and freed by others,
+// during the run and after it; threads end with their run open; plans go while they are in use.
 // ThreadSanitizer, where it watches, sees every byte of every block: two live blocks on one byte are a data
 // race.
 #include <gtest/gtest.h>
@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/process_memory.hpp"
 #include "core_fixture.hpp"
 #include "live_blocks.hpp"
 #include "random.hpp"
@@ -81,46 +82,46 @@ class Exchange {
   std::vector<CheckedBlock> blocks_;
 };
 
-// Pools that any thread may replace while others run on them. A pool goes with its last user.
-class SharedPools {
+// Pools that any thread may replace while others run on them. A plan goes with its last user.
+class SharedPlans {
  public:
-  explicit SharedPools(std::size_t num_pools) : pools_(num_pools), plans_(num_pools) {
+  explicit SharedPlans(std::size_t num_plans) : armed_(num_plans), plans_(num_plans) {
     Random random(1);
-    for (std::size_t i = 0; i < num_pools; ++i) replace(i, random);
+    for (std::size_t i = 0; i < num_plans; ++i) replace(i, random);
   }
 
   void replace(std::size_t i, Random& random) {
     RandomPlan plan = random_plan(random);
-    const auto layout = std::make_shared<const Layout>(plan.buffers, plan.arena_bytes, plan.num_spares);
-    auto pool = std::make_shared<Pool>(layout, 3, ArenaOptions{random.chance(0.5), false, false});
+    const auto layout = std::make_shared<const Layout>(plan.buffers, plan.arena_bytes);
+    auto armed = std::make_shared<Armed>(layout, ReplayOptions{random.chance(0.5), false, false, 3});
     const std::lock_guard<std::mutex> guard(mutex_);
-    pools_[i].swap(pool);
+    armed_[i].swap(armed);
     plans_[i] = std::move(plan);
   }
 
-  std::pair<std::shared_ptr<Pool>, RandomPlan> get(std::size_t i) {
+  std::pair<std::shared_ptr<Armed>, RandomPlan> get(std::size_t i) {
     const std::lock_guard<std::mutex> guard(mutex_);
-    return {pools_[i], plans_[i]};
+    return {armed_[i], plans_[i]};
   }
 
-  std::size_t size() const { return pools_.size(); }
+  std::size_t size() const { return armed_.size(); }
 
  private:
   std::mutex mutex_;
-  std::vector<std::shared_ptr<Pool>> pools_;
+  std::vector<std::shared_ptr<Armed>> armed_;
   std::vector<RandomPlan> plans_;
 };
 
 class ThreadedTest : public CoreTest {
  protected:
   // One thread's part: runs that follow their plans more or less, and a lively exchange of blocks.
-  void work(uint64_t seed, SharedPools& pools, uint64_t num_runs, bool replaces_pools) {
+  void work(uint64_t seed, SharedPlans& plans, uint64_t num_runs, bool replaces_plans) {
     Random random(seed);
     RunToken left_open = 0;
     for (uint64_t i = 0; i < num_runs; ++i) {
-      if (random.chance(0.5)) Pool::end(left_open);
-      run_once(random, pools, left_open);
-      if (replaces_pools && random.chance(0.1)) pools.replace(random.below(pools.size()), random);
+      if (random.chance(0.5)) ArmedPlan::end(left_open);
+      run_once(random, plans, left_open);
+      if (replaces_plans && random.chance(0.1)) plans.replace(random.below(plans.size()), random);
       release_some(random, 3);
     }
   }
@@ -135,10 +136,10 @@ class ThreadedTest : public CoreTest {
   std::atomic<uint64_t> num_requests_{0};
 
  private:
-  void run_once(Random& random, SharedPools& pools, RunToken& left_open) {
-    auto [pool, plan] = pools.get(random.below(pools.size()));
-    const BeginResult run = pool->begin();
-    if (random.chance(0.5)) pool.reset();  // it may go while we run on it
+  void run_once(Random& random, SharedPlans& plans, RunToken& left_open) {
+    auto [armed, plan] = plans.get(random.below(plans.size()));
+    const BeginResult run = armed->begin();
+    if (random.chance(0.5)) armed.reset();  // it may go while we run on it
     std::vector<std::pair<CheckedBlock, uint32_t>> mine;
     for (uint32_t k = 0; k < plan.buffers.size(); ++k) {
       for (std::size_t i = mine.size(); i-- > 0;) {
@@ -157,7 +158,7 @@ class ThreadedTest : public CoreTest {
     if (run.outcome != Begin::kStarted) return;
     // Some runs are left open: the next ones are nested in them, and the thread's exit ends the last.
     left_open = run.token;
-    if (random.chance(0.9)) Pool::end(run.token);
+    if (random.chance(0.9)) ArmedPlan::end(run.token);
   }
 
   void dispose(Random& random, CheckedBlock& block) {
@@ -183,25 +184,25 @@ class ThreadedTest : public CoreTest {
   }
 };
 
-TEST_F(ThreadedTest, ThreadsOnOnePoolHandBlocksToEachOther) {
-  SharedPools pools(1);
+TEST_F(ThreadedTest, ThreadsOnOnePlanHandBlocksToEachOther) {
+  SharedPlans plans(1);
   std::vector<std::thread> threads;
   for (uint64_t seed = 1; seed <= 3; ++seed) {
-    threads.emplace_back([&, seed] { work(seed, pools, 20'000, false); });
+    threads.emplace_back([&, seed] { work(seed, plans, 20'000, false); });
   }
   for (std::thread& thread : threads) thread.join();
   release_all();
-  EXPECT_EQ(pools.get(0).first->stats().num_arenas_in_use, 0u);
+  for (const RegionUse& use : regions_in_use()) EXPECT_FALSE(use.is_running);
   EXPECT_GT(num_planned_, num_requests_ / 4) << "hardly anything was replayed";
   EXPECT_GT(num_requests_, 500'000u) << "with their frees, a million steps";
 }
 
-TEST_F(ThreadedTest, ThreadsEndAndPoolsGoWhileTheirBlocksLive) {
-  SharedPools pools(3);
+TEST_F(ThreadedTest, ThreadsEndAndPlansGoWhileTheirBlocksLive) {
+  SharedPlans plans(3);
   for (uint64_t generation = 0; generation < 100; ++generation) {
     std::vector<std::thread> threads;
     for (uint64_t seed = 1; seed <= 4; ++seed) {
-      threads.emplace_back([&, seed, generation] { work(generation * 16 + seed, pools, 30, true); });
+      threads.emplace_back([&, seed, generation] { work(generation * 16 + seed, plans, 30, true); });
     }
     for (std::thread& thread : threads) thread.join();
   }
@@ -209,28 +210,63 @@ TEST_F(ThreadedTest, ThreadsEndAndPoolsGoWhileTheirBlocksLive) {
   EXPECT_GT(num_planned_, num_requests_ / 4) << "hardly anything was replayed";
 }
 
-TEST_F(ThreadedTest, TheLastBlockOfADeadPoolAndTheEndOfThePoolMayMeet) {
-  // The race that the barrier in Arena::orphan() decides: whoever comes last unmaps the arena, and none comes
-  // last twice. A mapping that is left over would be recycled by nobody and show as an ever rising number.
-  const auto layout = make_layout({{0, 64, 64, false}});
-  const std::size_t num_before = Arena::all().size();
+TEST_F(ThreadedTest, ALastBlockThatGoesAndAPlanThatIsLaidMayMeet) {
+  // Whoever finds the region clear lays his plan over it while the thread that gave the last block back is
+  // still in the middle of that: it must have read all that it needs.
+  const auto small = make_layout({{0, 64, 64, false}});
+  std::vector<PlannedBuffer> many(200, {0, 128, 128, false});
+  for (uint64_t k = 0; k < many.size(); ++k) many[k].offset = k % 50 * 128;
+  const auto large = make_layout(many);
+  Armed plan(small);
+  std::atomic<const CheckedBlock*> handed{nullptr};
+  std::atomic<bool> stop{false};
+  std::thread releasing([&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+      const CheckedBlock* block = handed.load(std::memory_order_acquire);
+      if (block == nullptr) continue;
+      CheckedBlock mine = *block;
+      handed.store(nullptr, std::memory_order_release);
+      mine.check_and_release();
+    }
+  });
   for (uint64_t i = 0; i < 5000; ++i) {
-    auto pool = std::make_unique<Pool>(layout, 1);
-    const BeginResult run = pool->begin();
+    auto another = std::make_unique<Armed>(i % 2 == 0 ? large : small);
+    const BeginResult run = plan.begin();
     CheckedBlock block = CheckedBlock::allocate(64);
     ASSERT_TRUE(block.is_planned());
-    Pool::end(run.token);
-    std::atomic<bool> go{false};
-    std::thread releasing([&] {
-      while (!go.load(std::memory_order_acquire)) {
-      }
-      block.check_and_release();
-    });
-    go.store(true, std::memory_order_release);
-    pool.reset();
-    releasing.join();
+    ArmedPlan::end(run.token);
+    handed.store(&block, std::memory_order_release);
+    const BeginResult next = another->begin();
+    ASSERT_EQ(next.outcome, Begin::kStarted);
+    another.reset();
+    CheckedBlock::allocate(i % 2 == 0 ? 128 : 64).check_and_release();
+    ArmedPlan::end(next.token);
+    while (handed.load(std::memory_order_acquire) != nullptr) std::this_thread::yield();
   }
-  EXPECT_LE(Arena::all().size(), num_before + 1);
+  stop = true;
+  releasing.join();
+}
+
+TEST_F(ThreadedTest, MemoryIsLimitedReleasedAndToldOfWhileThreadsRun) {
+  SharedPlans plans(3);
+  std::atomic<bool> stop{false};
+  std::thread managing([&] {
+    Random random(5);
+    while (!stop) {
+      set_memory_limit(random.chance(0.3) ? 4096 : UINT64_MAX);
+      release_pages();
+      regions_in_use();
+    }
+    set_memory_limit(UINT64_MAX);
+  });
+  std::vector<std::thread> threads;
+  for (uint64_t seed = 1; seed <= 3; ++seed) {
+    threads.emplace_back([&, seed] { work(seed, plans, 1500, true); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  stop = true;
+  managing.join();
+  release_all();
 }
 
 TEST_F(ThreadedTest, FreesOfManyThreadsMeetOneRecording) {
