@@ -97,7 +97,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         futex = {name: _futex_calls(lambda call=call: threads.run(call, 2, Side())) for name, call in sides.items()}
     stats = wrapper.stats()
     assert stats.requests_missing == 0, stats
-    result: dict[str, Any] = {"served_share": stats.served_share, "num_arenas": stats.num_arenas}
+    result: dict[str, Any] = {"served_share": stats.served_share, "num_arenas": stats.num_regions}
     for name in sides:
         side = getattr(pairs, name)
         latencies = sorted(side.latencies_ms)
@@ -166,7 +166,7 @@ def measure_peak(arguments: argparse.Namespace) -> dict[str, Any]:
     if side == "planned":
         result["lower_bound_bytes"] = wrapper.stats().lower_bound_bytes
         result["arena_bytes"] = wrapper.stats().arena_bytes
-        result["num_arenas"] = wrapper.stats().num_arenas
+        result["num_arenas"] = wrapper.stats().num_regions
     return result
 
 

@@ -13,7 +13,8 @@ void barrier_on_all_threads() noexcept {
       syscall(__NR_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
   if (is_registered && syscall(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0) return;
   // A kernel without it (before 4.14): our own writes are ordered at least, which is all that x86-64 needs.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  static std::atomic<int> order{0};
+  order.fetch_add(1, std::memory_order_seq_cst);
 }
 
 }  // namespace memomalloc

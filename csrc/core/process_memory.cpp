@@ -153,13 +153,13 @@ std::vector<RegionUse> regions_in_use() {
     use.id = region->id();
     use.charged_bytes = region->charged_bytes();
     use.is_running = region->is_running();
+    use.plan = region->plan_number();
     if (region->try_take()) {
       use.num_kept = region->num_live_blocks();
       use.kept_bytes = region->live_bytes();
       use.num_outputs = region->outputs().num_live();
       use.output_bytes = region->outputs().live_bytes();
       use.output_charged_bytes = region->outputs().used_bytes();
-      if (region->laid() != nullptr) use.plan = region->laid()->number();
       region->leave();
     } else if (!use.is_running) {
       continue;  // of a thread that a fork() has left behind

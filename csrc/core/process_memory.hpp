@@ -28,13 +28,13 @@ struct RegionUse {
   uint32_t id = 0;
   bool is_running = false;
   uint64_t charged_bytes = 0;
+  uint64_t plan = 0;  // the number of the armed plan that it is laid with; 0: none
   // Of one on which nobody runs.
   uint32_t num_kept = 0;  // tensors that live in it: until they go it can take no other plan
   uint64_t kept_bytes = 0;
   uint32_t num_outputs = 0;  // that live
   uint64_t output_bytes = 0;
   uint64_t output_charged_bytes = 0;
-  uint64_t plan = 0;  // the number of the armed plan that it is laid with; 0: none
 };
 std::vector<RegionUse> regions_in_use();
 

@@ -267,6 +267,7 @@ bool Region::lay(std::shared_ptr<ArmedPlan> plan) noexcept {
   poison_ = plan->options().poison;
   outputs_.forget_plan();
   laid_ = std::move(plan);
+  plan_number_.store(laid_->number(), std::memory_order_relaxed);  // read by statistics
   is_laying_ = false;
   const ReplayOptions& options = laid_->options();
   // Advice that the system may refuse: the region works without.
@@ -299,6 +300,7 @@ void Region::forget_plan() noexcept {
   outputs_.forget_plan();
   layout_ = nullptr;
   laid_.reset();
+  plan_number_.store(0, std::memory_order_relaxed);  // read by statistics
 }
 
 uint32_t Region::num_live_blocks() const noexcept {

@@ -173,6 +173,8 @@ class alignas(64) Region final : public Owner {
   void abandon(uint32_t serial) noexcept { abandoned_.store(serial, std::memory_order_relaxed); }
   bool is_abandoned() const noexcept { return abandoned_.load(std::memory_order_relaxed) == serial(); }
   uint32_t id() const noexcept { return id_; }
+  // Of the plan that it is laid with; 0: none.
+  uint64_t plan_number() const noexcept { return plan_number_.load(std::memory_order_relaxed); }
 
   // All there are. The caller holds the registry lock.
   static const std::vector<Region*>& all() noexcept;
@@ -286,6 +288,7 @@ class alignas(64) Region final : public Owner {
   DeviatingRequests deviating_;
 
   std::shared_ptr<ArmedPlan> laid_;
+  std::atomic<uint64_t> plan_number_{0};  // for statistics
   bool is_laying_ = false;     // what is read by the plan is being changed
   uint32_t num_words_ = 0;     // there is room for so many places, and the word behind them
   uint64_t taken_bytes_ = 0;   // of addresses

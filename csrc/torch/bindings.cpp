@@ -1,5 +1,6 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -11,11 +12,13 @@
 #include <utility>
 #include <vector>
 
+#include "core/armed_plan.hpp"
 #include "core/front.hpp"
-#include "core/pool.hpp"
+#include "core/process_memory.hpp"
 #include "core/recorded_block.hpp"
 #include "core/recording.hpp"
 #include "core/registry.hpp"
+#include "core/run_budget.hpp"
 #include "core/thread_state.hpp"
 #include "core/upstream_memory.hpp"
 #include "torch/allocator.hpp"
@@ -49,7 +52,7 @@ struct Handle {
 
 Handle<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> sizes,
                                     Column<int64_t> smallest_sizes, Column<bool> escapes,
-                                    Column<uint32_t> askers, uint64_t arena_bytes, uint32_t spare_places) {
+                                    Column<uint32_t> askers, uint64_t arena_bytes) {
   const std::size_t n = offsets.shape(0);
   if (sizes.shape(0) != n || smallest_sizes.shape(0) != n || escapes.shape(0) != n) {
     throw std::invalid_argument("offsets, sizes, smallest_sizes and escapes differ in length");
@@ -63,8 +66,22 @@ Handle<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> siz
                   static_cast<uint64_t>(smallest_sizes(i)), escapes(i), match_askers ? askers(i) : 0};
   }
   const nb::gil_scoped_release release;
-  return {std::make_shared<const Layout>(buffers, arena_bytes, spare_places, match_askers)};
+  return {std::make_shared<const Layout>(buffers, arena_bytes, match_askers)};
 }
+
+// An armed plan as Python holds it: retired as this goes.
+struct PlanOwner {
+  explicit PlanOwner(std::shared_ptr<ArmedPlan> armed) : plan(std::move(armed)) {}
+  ~PlanOwner() {
+    if (plan != nullptr) plan->retire();
+  }
+  PlanOwner(PlanOwner&&) noexcept = default;
+  PlanOwner(const PlanOwner&) = delete;
+  PlanOwner& operator=(const PlanOwner&) = delete;
+  PlanOwner& operator=(PlanOwner&&) = delete;
+
+  std::shared_ptr<ArmedPlan> plan;
+};
 
 // A run as Python holds it: it ends with this object, if nobody ended it before. A signal handler of Python
 // may raise an exception between any two calls; what a call has returned is freed then, and nothing else is
@@ -74,7 +91,7 @@ class Run {
   explicit Run(BeginResult result) noexcept : result_(result) {}
   ~Run() { end(); }
   Run(Run&& other) noexcept
-      : result_(std::exchange(other.result_, {Begin::kNoArena, 0})),
+      : result_(std::exchange(other.result_, {Begin::kNoRegion, 0})),
         follower_(std::exchange(other.follower_, 0)),
         ended_(other.ended_) {}
   Run(const Run&) = delete;
@@ -88,7 +105,7 @@ class Run {
         return "started";
       case Begin::kNested:
         return "nested";
-      case Begin::kNoArena:
+      case Begin::kNoRegion:
         break;
     }
     return "no_arena";
@@ -110,7 +127,7 @@ class Run {
         // Followed without need: it costs time, and nothing else.
       }
     }
-    return started() && !std::exchange(ended_, true) ? Pool::end(result_.token) : RunCounts{};
+    return started() && !std::exchange(ended_, true) ? ArmedPlan::end(result_.token) : RunCounts{};
   }
 
  private:
@@ -119,30 +136,31 @@ class Run {
   bool ended_ = false;
 };
 
-// Waits in slices, between which Python's signal handlers run: Ctrl-C does not wait for an arena.
-Run begin_run(Pool& pool, double wait_s) {
+// Waits in slices, between which Python's signal handlers run: Ctrl-C does not wait for memory.
+Run begin_run(const PlanOwner& owner, double wait_s) {
+  ArmedPlan& plan = *owner.plan;
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::nanoseconds kSlice = std::chrono::milliseconds(50);
   constexpr double kForEver_s = 1e9;
   BeginResult result;
   {
     std::optional<nb::gil_scoped_release> release;
-    if (pool.prefaults()) release.emplace();  // which may take seconds
-    result = pool.begin();
+    if (plan.prefaults()) release.emplace();  // which may take seconds
+    result = plan.begin();
   }
-  if (result.outcome == Begin::kNoArena && wait_s > 0) {
+  if (result.outcome == Begin::kNoRegion && wait_s > 0) {
     const std::chrono::duration<double> longest(std::min(wait_s, kForEver_s));
     const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(longest);
-    while (result.outcome == Begin::kNoArena && Clock::now() < deadline) {
+    while (result.outcome == Begin::kNoRegion && Clock::now() < deadline) {
       {
         const nb::gil_scoped_release release;
-        result = pool.begin(std::min<std::chrono::nanoseconds>(kSlice, deadline - Clock::now()));
+        result = plan.begin(std::min<std::chrono::nanoseconds>(kSlice, deadline - Clock::now()));
       }
-      if (result.outcome == Begin::kNoArena && PyErr_CheckSignals() != 0) throw nb::python_error();
+      if (result.outcome == Begin::kNoRegion && PyErr_CheckSignals() != 0) throw nb::python_error();
     }
   }
   Run run(result);
-  if (pool.matches_askers()) run.follow();
+  if (plan.matches_askers()) run.follow();
   return run;
 }
 
@@ -264,7 +282,8 @@ struct RecordingWithOrigins {
 
 NB_MODULE(_runtime, module) {
   nb::set_leak_warnings(false);  // wrappers that live until the process ends are no leak
-  module.doc() = "The allocator under torch: recordings, and pools of arenas that replay a plan.";
+  module.doc() =
+      "The allocator under torch: recordings, and plans that are replayed on regions of the process.";
 
   module.def("install", &install_torch_allocator);
   module.def("reserved_bytes", [] { return g_range.reserved_bytes(); });
@@ -281,6 +300,50 @@ NB_MODULE(_runtime, module) {
   module.def("are_recorded_blocks", &are_recorded_blocks, "addresses"_a);
 
   module.def("asker_of", &asker_of, "operators"_a);
+
+  module.def("set_memory_limit", &set_memory_limit, "limit_bytes"_a,
+             nb::call_guard<nb::gil_scoped_release>());
+  module.def(
+      "set_release_after",
+      [](double idle_for_s) {
+        set_release_after(std::chrono::nanoseconds(static_cast<int64_t>(idle_for_s * 1e9)));
+      },
+      "idle_for_s"_a, nb::call_guard<nb::gil_scoped_release>());
+  module.def(
+      "release_pages",
+      [](double idle_for_s) {
+        return release_pages(std::chrono::nanoseconds(static_cast<int64_t>(idle_for_s * 1e9)));
+      },
+      "idle_for_s"_a = 0.0, nb::call_guard<nb::gil_scoped_release>());
+  module.def("memory_use", [] {
+    const MemoryUse use = memory_use();
+    nb::dict result;
+    result["limit_bytes"] = use.limit_bytes;
+    result["used_bytes"] = use.used_bytes;
+    result["peak_bytes"] = use.peak_bytes;
+    result["num_evicted"] = use.num_evicted;
+    result["num_over_limit"] = use.num_over_limit;
+    result["num_releases"] = use.num_releases;
+    result["released_bytes"] = use.released_bytes;
+    return result;
+  });
+  module.def("regions", [] {
+    nb::list result;
+    for (const RegionUse& use : regions_in_use()) {
+      nb::dict region;
+      region["id"] = use.id;
+      region["is_running"] = use.is_running;
+      region["charged_bytes"] = use.charged_bytes;
+      region["num_kept"] = use.num_kept;
+      region["kept_bytes"] = use.kept_bytes;
+      region["num_outputs"] = use.num_outputs;
+      region["output_bytes"] = use.output_bytes;
+      region["output_charged_bytes"] = use.output_charged_bytes;
+      region["plan"] = use.plan;
+      result.append(region);
+    }
+    return result;
+  });
 
   nb::class_<Run>(module, "Run")
       .def_prop_ro("started", &Run::started)
@@ -301,48 +364,40 @@ NB_MODULE(_runtime, module) {
 
   nb::class_<Handle<const Layout>>(module, "Layout")
       .def_static("compile", &compile_layout, "offsets"_a, "sizes"_a, "smallest_sizes"_a, "escapes"_a,
-                  "askers"_a, "arena_bytes"_a, "spare_places"_a)
+                  "askers"_a, "arena_bytes"_a)
       .def_prop_ro("num_slots", [](const Handle<const Layout>& layout) { return layout.shared->num_slots(); })
-      .def_prop_ro("arena_bytes",
-                   [](const Handle<const Layout>& layout) { return layout.shared->arena_bytes(); })
-      .def_prop_ro("mapped_bytes",
-                   [](const Handle<const Layout>& layout) { return layout.shared->mapped_bytes(); });
+      .def_prop_ro("region_bytes",
+                   [](const Handle<const Layout>& layout) { return layout.shared->region_bytes(); })
+      .def_prop_ro("output_bytes",
+                   [](const Handle<const Layout>& layout) { return layout.shared->output_bytes(); });
 
-  nb::class_<Handle<ArenaBudget>>(module, "ArenaBudget")
+  nb::class_<Handle<RunBudget>>(module, "RunBudget")
       .def(
           "__init__",
-          [](Handle<ArenaBudget>* budget, uint64_t limit_bytes) {
-            new (budget) Handle<ArenaBudget>{std::make_shared<ArenaBudget>(limit_bytes)};
+          [](Handle<RunBudget>* budget, uint64_t limit_bytes) {
+            new (budget) Handle<RunBudget>{std::make_shared<RunBudget>(limit_bytes)};
           },
           "limit_bytes"_a)
-      .def_prop_ro("used_bytes", [](const Handle<ArenaBudget>& budget) {
-        const RegistryGuard guard(g_registry_lock);
-        return budget.shared->used_bytes();
-      });
+      .def_prop_ro("used_bytes", [](const Handle<RunBudget>& budget) { return budget.shared->used_bytes(); });
 
-  nb::class_<Pool>(module, "Pool")
+  nb::class_<PlanOwner>(module, "ArmedPlan")
       .def(
           "__init__",
-          [](Pool* pool, const Handle<const Layout>& layout, uint32_t max_arenas,
-             const Handle<ArenaBudget>* budget, bool poison, bool prefault, bool huge_pages) {
-            new (pool) Pool(layout.shared, max_arenas, {poison, prefault, huge_pages},
-                            budget != nullptr ? budget->shared : nullptr);
+          [](PlanOwner* owner, const Handle<const Layout>& layout, std::optional<uint32_t> max_runs,
+             const Handle<RunBudget>* budget, bool poison, bool prefault, bool huge_pages) {
+            const ReplayOptions options{poison, prefault, huge_pages, max_runs.value_or(UINT32_MAX)};
+            new (owner) PlanOwner(
+                ArmedPlan::make(layout.shared, options, budget != nullptr ? budget->shared : nullptr));
           },
-          "layout"_a, "max_arenas"_a, "budget"_a.none(), "poison"_a = false, "prefault"_a = false,
-          "huge_pages"_a = false)
+          "layout"_a, "max_runs"_a.none() = nb::none(), "budget"_a.none() = nb::none(), "poison"_a = false,
+          "prefault"_a = false, "huge_pages"_a = false)
       .def("begin", &begin_run, "wait_s"_a = 0.0)
-      .def(
-          "release_pages",
-          [](Pool& pool, double idle_for_s) {
-            const nb::gil_scoped_release release;
-            return pool.release_pages(std::chrono::nanoseconds(static_cast<int64_t>(idle_for_s * 1e9)));
-          },
-          "idle_for_s"_a = 0.0)
+      .def_prop_ro("number", [](const PlanOwner& owner) { return owner.plan->number(); })
       // A tuple for each of the first deviating requests: slot, reason, bytes, whether the slot's own asker
       // asked.
       .def("last_deviating_requests",
-           [](const Pool& pool) {
-             const DeviatingRequests deviating = pool.last_deviating_requests();
+           [](const PlanOwner& owner) {
+             const DeviatingRequests deviating = owner.plan->last_deviating_requests();
              nb::list result;
              for (uint32_t i = 0; i < deviating.count; ++i) {
                const DeviatingRequest& request = deviating.first[i];
@@ -352,14 +407,11 @@ NB_MODULE(_runtime, module) {
              }
              return result;
            })
-      .def("stats", [](const Pool& pool) {
-        const PoolStats stats = pool.stats();
-        nb::dict result = as_dict(stats.counts);
-        result["num_runs"] = stats.num_runs;
-        result["num_arenas"] = stats.num_arenas;
-        result["num_arenas_in_use"] = stats.num_arenas_in_use;
-        result["num_evicted"] = stats.num_evicted;
-        result["mapped_bytes"] = stats.mapped_bytes;
+      .def("counts", [](const PlanOwner& owner) {
+        const PlanCounts counts = owner.plan->counts();
+        nb::dict result = as_dict(counts.counts);
+        result["num_runs"] = counts.num_runs;
+        result["num_kept_regions"] = counts.num_kept_regions;
         return result;
       });
   nb::class_<RecordingWithOrigins>(module, "Recording")

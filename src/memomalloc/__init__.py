@@ -21,8 +21,16 @@ from memomalloc.planners.merging import merge
 
 if TYPE_CHECKING:
     from memomalloc.runtime.learning.recorder import Recording, record
-    from memomalloc.runtime.memory.armed_plan import ArenaSettings, release
+    from memomalloc.runtime.memory.armed_plan import ArenaSettings
     from memomalloc.runtime.memory.deviations import Deviation
+    from memomalloc.runtime.memory.process_memory import (
+        MemoryStats,
+        RegionStats,
+        memory_stats,
+        release,
+        set_memory_limit,
+        set_release_after,
+    )
     from memomalloc.runtime.memory.replayer import Replay, replay
     from memomalloc.runtime.memory.statistics import Stats
     from memomalloc.runtime.models.summary_text import memory_summary
@@ -46,7 +54,12 @@ _RUNTIME = {
     "optimize": "models.wrapper",
     "record": "learning.recorder",
     "replay": "memory.replayer",
-    "release": "memory.armed_plan",
+    "MemoryStats": "memory.process_memory",
+    "RegionStats": "memory.process_memory",
+    "memory_stats": "memory.process_memory",
+    "release": "memory.process_memory",
+    "set_memory_limit": "memory.process_memory",
+    "set_release_after": "memory.process_memory",
     "stats": "models.wrapper",
 }
 
@@ -54,12 +67,14 @@ __all__ = [
     "ArenaSettings",
     "Deviation",
     "MemomallocError",
+    "MemoryStats",
     "OptimizedFunction",
     "OptimizedModule",
     "Origin",
     "Plan",
     "Problem",
     "Recording",
+    "RegionStats",
     "Replay",
     "Stats",
     "Trace",
@@ -67,6 +82,7 @@ __all__ = [
     "enable",
     "errors",
     "is_enabled",
+    "memory_stats",
     "memory_summary",
     "merge",
     "optimize",
@@ -75,6 +91,8 @@ __all__ = [
     "record",
     "release",
     "replay",
+    "set_memory_limit",
+    "set_release_after",
     "stats",
 ]
 

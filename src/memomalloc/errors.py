@@ -56,6 +56,10 @@ class CapacityError(MemomallocError):
         super().__init__(message)
 
 
+class OptionError(MemomallocError, ValueError):
+    """An option, or a variable of the environment, that is not what it should be."""
+
+
 class MissingDependencyError(MemomallocError, ImportError):
     """A feature needs a package that is not installed; the message has the command that installs it."""
 

@@ -127,6 +127,7 @@ def test_a_plan_larger_than_the_address_space_is_refused(size_bytes: int) -> Non
 
 def test_a_huge_plan_that_fits_the_reservation_costs_no_memory() -> None:
     plan = _planned(extension.install().reserved_bytes() // 2)
+    memomalloc.set_memory_limit(extension.install().reserved_bytes())
     with memomalloc.replay(plan) as replay:
         output = chain_result(chain_values(1))
     assert replay.started

@@ -41,7 +41,7 @@ def test_a_replayed_run_that_raises_is_counted_and_the_next_one_is_served(
         wrapper(chain_values(1))
     bomb.armed = False
     after = wrapper.stats()
-    assert after.num_arenas_in_use == 0
+    assert after.num_regions_in_use == 0
     assert (after.requests_missing > before.requests_missing) == (step < 5)
     with fully_served(wrapper, runs=1):
         output = wrapper(chain_values(2))

@@ -81,7 +81,7 @@ def test_exit_while_daemon_threads_are_in_the_middle_of_runs() -> None:
     for _ in range(3):
         threading.Thread(target=wrapper, args=(chain_values(1),), daemon=True).start()
     inside.wait()
-    assert wrapper.stats().num_arenas_in_use == 3
+    assert wrapper.stats().num_regions_in_use == 3
 
 
 @pytest.mark.parametrize("how", ["sys.exit(3)", "os._exit(3)", "os.abort()"])

@@ -125,7 +125,7 @@ def test_fork_while_other_threads_are_in_the_middle_of_runs() -> None:
     inside.wait()
 
     def in_child() -> None:
-        assert wrapper.stats().num_arenas_in_use == 0  # their threads do not exist here
+        assert wrapper.stats().num_regions_in_use == 0  # their threads do not exist here
         # What the others held lives for ever here; they leave no room in the arena until it is renewed.
         for seed in range(AFTERMATHS_BEFORE_RENEWAL + 4):
             assert_equal_bits(wrapper(chain_values(seed)), chain_result(chain_values(seed)))

@@ -166,7 +166,7 @@ def test_a_thread_that_ends_inside_a_replay_gives_its_arena_back() -> None:
     for _ in range(5):
         _on_another_thread(start)
     stats = memomalloc.stats()
-    assert (stats.num_arenas_in_use, stats.runs_replayed) == (0, 5)
+    assert (stats.num_regions_in_use, stats.runs_replayed) == (0, 5)
     with memomalloc.replay(plan) as replay:
         chain_result(chain_values(1))
     assert replay.started

@@ -111,10 +111,9 @@ def test_outputs_of_200_runs_are_all_kept(make: Callable[[], torch.nn.Module]) -
             assert_equal_bits(output, module(values))
         blocks = sorted((output.data_ptr(), output.nbytes) for output in outputs)
         assert all(a + size <= b for (a, size), (b, _) in itertools.pairwise(blocks))
-        assert set(wrapper.stats().requests_upstream) >= {"occupied"}
-        assert wrapper.stats().requests_upstream["occupied"] > 0
+        assert wrapper.stats().served_share == 1.0
+        assert all(map(lies_in_an_arena, outputs))
         del outputs, output
-        learn(wrapper, inputs[0])  # a program that keeps its outputs is learned anew some times
         with fully_served(wrapper, runs=1):
             wrapper(inputs[0])
 
@@ -151,10 +150,12 @@ def test_outputs_outlive_what_made_them_and_then_the_memory_goes(delete: str) ->
     other = memomalloc.optimize(Chain())
     learn(other, chain_values(2))  # may not take over what is still in use
     assert_equal_bits(output, expected)
-    address = output.data_ptr()
-    assert is_accessible(address)
+    assert is_accessible(output.data_ptr())
+    memomalloc.release()
+    mapped_bytes = memomalloc.memory_stats().mapped_bytes
     del output
-    assert not is_accessible(address)
+    memomalloc.release()
+    assert memomalloc.memory_stats().mapped_bytes < mapped_bytes
 
 
 def test_a_wrapper_deleted_in_the_middle_of_its_run() -> None:

@@ -108,7 +108,7 @@ def test_tensors_outlive_the_thread_that_made_them() -> None:
     assert lies_in_an_arena(outputs[0])
     for seed, output in enumerate(outputs):
         assert_equal_bits(output, chain_result(chain_values(seed)))
-    assert wrapper.stats().num_arenas <= 2  # of a thread that ended the next one takes the arena
+    assert wrapper.stats().num_regions <= 2  # of a thread that ended the next one takes the arena
     outputs.clear()
     del output
     with fully_served(wrapper, runs=1):

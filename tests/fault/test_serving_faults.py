@@ -56,8 +56,8 @@ def test_a_model_that_raises_at_random_operators_again_and_again() -> None:
             if number == 50:
                 resident = resident_bytes()
     after = wrapper.stats()
-    assert after.num_arenas == before.num_arenas == 1
-    assert after.num_arenas_in_use == 0
+    assert after.num_regions == before.num_regions == 1
+    assert after.num_regions_in_use == 0
     assert after.runs_recorded == before.runs_recorded
     assert after.num_bad_frees == 0
     assert resident_bytes() - resident < 8 << 20
@@ -81,7 +81,7 @@ def test_upstream_out_of_memory_is_the_callers_error_and_nothing_more() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     learn(wrapper, chain_values(1))
     assert_equal_bits(wrapper(chain_values(1)), Steps([1000])(chain_values(1)))
-    assert wrapper.stats().num_arenas_in_use == 0
+    assert wrapper.stats().num_regions_in_use == 0
 
 
 @pytest.mark.parametrize("max_bytes", [0, 1])
@@ -92,7 +92,7 @@ def test_an_arena_that_is_refused_leaves_calls_unplanned(max_bytes: int) -> None
         assert_equal_bits(wrapper(chain_values(seed)), chain_result(chain_values(seed)))
     stats = wrapper.stats()
     assert stats.runs_unplanned["no_arena"] > 0
-    assert stats.runs_replayed == stats.num_arenas == 0
+    assert stats.runs_replayed == stats.num_regions == 0
 
 
 @in_child_process()
@@ -156,7 +156,7 @@ def test_a_cancelled_request_leaves_its_run_to_end_by_itself() -> None:
         assert_equal_bits(await asyncio.to_thread(handle, 2), chain_result(chain_values(2)))
 
     asyncio.run(cancel_a_request())
-    assert wrapper.stats().num_arenas_in_use == 0
+    assert wrapper.stats().num_regions_in_use == 0
     with fully_served(wrapper, runs=1):
         wrapper(chain_values(3))
 
@@ -220,5 +220,5 @@ def test_a_signal_during_a_run() -> None:
                     assert_equal_bits(wrapper(chain_values(step)), chain_result(chain_values(step)))
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert wrapper.stats().num_arenas_in_use == 0
+    assert wrapper.stats().num_regions_in_use == 0
     learn(wrapper, chain_values(0))

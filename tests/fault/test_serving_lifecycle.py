@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,12 +40,12 @@ def test_a_thousand_short_threads_share_a_few_arenas() -> None:
     after = wrapper.stats()
     assert not wrong
     assert after.runs_replayed == before.runs_replayed + 1000
-    assert after.num_arenas <= 9
-    assert after.num_arenas_in_use == 0
+    assert after.num_regions <= 9
+    assert after.num_regions_in_use == 0
 
 
 @in_child_process()
-def test_every_arena_is_unmapped_when_its_last_tensor_is_gone() -> None:
+def test_all_memory_goes_back_when_the_last_tensor_is_gone() -> None:
     barrier = threading.Barrier(3)
     together = False
     wrapper = memomalloc.optimize(Chain(depth=2, visit=lambda step, values: barrier.wait() if together else None))
@@ -63,10 +63,13 @@ def test_every_arena_is_unmapped_when_its_last_tensor_is_gone() -> None:
     assert all(map(lies_in_an_arena, outputs))
     del wrapper
     gc.collect()
-    assert all(map(is_accessible, addresses))  # the tensors keep their arenas
+    assert all(map(is_accessible, addresses))
+    memomalloc.release()  # all but the tensors
+    assert memomalloc.memory_stats().mapped_bytes >= sum(output.nbytes for output in outputs)
     assert_equal_bits(outputs[0], outputs[1])
     outputs.clear()
-    assert not any(map(is_accessible, addresses))
+    memomalloc.release()
+    assert memomalloc.memory_stats().mapped_bytes == 0
 
 
 def _under_traffic(call: Callable[[], object], change: Callable[[], None], *, num_changes: int) -> None:
@@ -130,7 +133,7 @@ def test_a_plan_grows_while_runs_are_in_flight(poison: None) -> None:
 
     _under_traffic(lambda: assert_equal_bits(wrapper(chain_values(0, 250)), expected), grow, num_changes=20)
     assert wrapper.stats().runs_replayed > 0
-    assert wrapper.stats().num_arenas_in_use == 0
+    assert wrapper.stats().num_regions_in_use == 0
 
 
 def test_plans_are_saved_and_loaded_under_traffic(poison: None, tmp_path: Path) -> None:
@@ -190,18 +193,26 @@ def _serve(wrapper: Callable[[torch.Tensor], torch.Tensor]) -> None:
 
 @in_child_process()
 def test_children_are_forked_while_other_threads_replay() -> None:
-    wrapper = memomalloc.optimize(Chain(), arenas=memomalloc.ArenaSettings(release_after_s=0.01))
+    memomalloc.set_release_after(0.01)
+    wrapper = memomalloc.optimize(Chain())
     learn(wrapper, chain_values(0))
     _under_traffic(
         lambda: _serve(wrapper), lambda: _in_forked_children(2, lambda number: _serve(wrapper)), num_changes=5
     )
 
 
-# --- Idle arenas
+# --- Idle memory
+
+
+@pytest.fixture
+def released_soon() -> Iterator[None]:
+    memomalloc.set_release_after(0.05)
+    yield
+    memomalloc.set_release_after(None)
 
 
 def _pages_are_back(call: Callable[[], object]) -> bool:
-    """Whether the pages of an idle arena go within some seconds: the next call faults them in."""
+    """Whether the pages of an idle region go within some seconds: the next call faults them in."""
     for _ in range(100):
         time.sleep(0.1)
         if minor_faults(call) > 300:
@@ -209,10 +220,14 @@ def _pages_are_back(call: Callable[[], object]) -> bool:
     return False
 
 
-def test_an_idle_arena_gives_its_pages_back_and_serves_again() -> None:
-    wrapper = memomalloc.optimize(
-        Steps([400_000] * 3, keep=True), arenas=memomalloc.ArenaSettings(release_after_s=0.05)
-    )
+def _num_release_threads() -> int:
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return names.count("memomalloc-idle")
+
+
+@pytest.mark.usefixtures("released_soon")
+def test_an_idle_region_gives_its_pages_back_and_serves_again() -> None:
+    wrapper = memomalloc.optimize(Steps([400_000] * 3, keep=True))
     values = torch.randn(400_000)
     expected = Steps([400_000] * 3, keep=True)(values)
     learn(wrapper, values)
@@ -222,44 +237,69 @@ def test_an_idle_arena_gives_its_pages_back_and_serves_again() -> None:
     assert_equal_bits(output, expected)
 
 
-@in_child_process()
-def test_a_forked_child_gives_pages_back_once_it_has_served() -> None:
-    def num_release_threads() -> int:
-        return sum(thread.name == "memomalloc-idle-release" for thread in threading.enumerate())
-
-    wrapper = memomalloc.optimize(
-        Steps([400_000] * 3, keep=True), arenas=memomalloc.ArenaSettings(release_after_s=0.05)
-    )
+@pytest.mark.usefixtures("released_soon")
+def test_an_output_that_is_held_keeps_its_bytes_while_all_else_goes_back() -> None:
+    wrapper = memomalloc.optimize(Steps([400_000] * 3, keep=True))
     values = torch.randn(400_000)
     learn(wrapper, values)
-    assert num_release_threads() == 1
+    output = wrapper(values)
+    copy = output.clone()
+    released = memomalloc.memory_stats().released_bytes
+    end = time.monotonic() + 20
+    while memomalloc.memory_stats().released_bytes == released and time.monotonic() < end:
+        time.sleep(0.02)
+    assert memomalloc.memory_stats().released_bytes > released
+    assert lies_in_an_arena(output)
+    assert_equal_bits(output, copy)
+
+
+@in_child_process()
+def test_a_forked_child_gives_pages_back_once_it_has_served() -> None:
+    memomalloc.set_release_after(0.05)
+    wrapper = memomalloc.optimize(Steps([400_000] * 3, keep=True))
+    values = torch.randn(400_000)
+    learn(wrapper, values)
+    assert _num_release_threads() == 1
 
     def in_child(number: int) -> None:
-        assert num_release_threads() == 0
+        assert _num_release_threads() == 0
         wrapper(values)
-        assert num_release_threads() == 1
+        assert _num_release_threads() == 1
         assert _pages_are_back(lambda: wrapper(values))
 
     _in_forked_children(1, in_child)
 
 
 @in_child_process()
-def test_the_release_thread_ends_with_the_last_plan_that_asks_for_it() -> None:
-    def names() -> list[str]:
-        return [thread.name for thread in threading.enumerate()]
-
-    plain = memomalloc.optimize(Chain())
-    learn(plain, chain_values(0))
-    assert "memomalloc-idle-release" not in names()
-    wrapper = memomalloc.optimize(Chain(), arenas=memomalloc.ArenaSettings(release_after_s=0.05))
+def test_a_thread_is_there_only_while_there_is_memory_to_give_back() -> None:
+    wrapper = memomalloc.optimize(Chain())
+    wrapper(chain_values(0))
+    assert _num_release_threads() == 0
+    memomalloc.set_release_after(0)
     learn(wrapper, chain_values(0))
-    assert "memomalloc-idle-release" in names()
-    del wrapper
-    gc.collect()
+    assert _num_release_threads() == 0
+    memomalloc.set_release_after(0.05)
+    assert _num_release_threads() == 1
     end = time.monotonic() + 20
-    while "memomalloc-idle-release" in names() and time.monotonic() < end:
+    while _num_release_threads() and time.monotonic() < end:
         time.sleep(0.05)
-    assert "memomalloc-idle-release" not in names()
+    assert _num_release_threads() == 0
+    assert memomalloc.memory_stats().mapped_bytes == 0
+    wrapper(chain_values(1))
+    assert _num_release_threads() == 1
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 1e10])
+def test_a_time_after_which_memory_goes_back_must_be_one(seconds: float) -> None:
+    with pytest.raises(memomalloc.errors.OptionError, match="seconds must be"):
+        memomalloc.set_release_after(seconds)
+
+
+def test_the_former_options_of_arenas_say_what_has_taken_their_place() -> None:
+    with pytest.warns(DeprecationWarning, match="outputs lie apart"):
+        memomalloc.ArenaSettings(spare_places=2)
+    with pytest.warns(DeprecationWarning, match=r"memomalloc.set_release_after\(\)"):
+        memomalloc.ArenaSettings(release_after_s=3.0)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
@@ -286,7 +326,7 @@ def test_a_steady_service_has_no_page_fault_outputs_included() -> None:
         assert minor_faults(serve) < 20  # none of the arena: one output alone has a thousand pages
 
 
-def test_a_client_that_hoards_outputs_costs_upstream_calls_only() -> None:
+def test_a_client_that_hoards_outputs_is_served_all_the_same() -> None:
     wrapper = memomalloc.optimize(Chain())
     learn(wrapper, chain_values(0))
     before = wrapper.stats()
@@ -294,9 +334,8 @@ def test_a_client_that_hoards_outputs_costs_upstream_calls_only() -> None:
     after = wrapper.stats()
     assert after.runs_replayed == before.runs_replayed + 300
     assert after.runs_recorded == before.runs_recorded
-    assert after.num_arenas == before.num_arenas
-    num_upstream = sum(after.requests_upstream.values()) - sum(before.requests_upstream.values())
-    assert 290 <= num_upstream <= 300  # the output of each run, and nothing else
+    assert after.num_regions == before.num_regions
+    assert after.requests_upstream == before.requests_upstream
     for seed, output in enumerate(hoard):
         assert_equal_bits(output, chain_result(chain_values(seed)))
     hoard.clear()

@@ -60,7 +60,7 @@ def test_a_handler_that_raises_leaves_no_run_open() -> None:
     with torch.inference_mode():
         learn(wrapper, values)
         assert _interrupt_for(SECONDS, lambda: wrapper(values)) > 100
-        assert wrapper.stats().num_arenas_in_use == 0
+        assert wrapper.stats().num_regions_in_use == 0
         with fully_served(wrapper, runs=10):
             for _ in range(10):
                 wrapper(values)

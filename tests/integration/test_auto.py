@@ -85,7 +85,7 @@ def test_modules_that_are_gone_take_their_plans_along() -> None:
         gc.collect()
     stats = memomalloc.stats()
     assert stats.runs_replayed == 10
-    assert stats.num_plans == stats.num_arenas == 0
+    assert stats.num_plans == stats.num_regions == 0
 
 
 @in_child_process(env={"MEMOMALLOC_DISABLE": "1"})

@@ -32,7 +32,7 @@ def test_exceptions_in_recorded_and_replayed_calls(shapes: str) -> None:
         else:
             assert_equal_bits(wrapper(values), Chain()(values))
     assert wrapper.stats().runs_replayed > 0
-    assert wrapper.stats().num_arenas_in_use == 0
+    assert wrapper.stats().num_regions_in_use == 0
 
 
 def test_threads_and_eviction(shapes: str) -> None:

@@ -31,8 +31,8 @@ def test_the_summary_of_a_wrapper_has_the_numbers_of_its_statistics() -> None:
     assert _row(summary, "      warm_up") == ["2"]
     assert _row(summary, "Requests of replayed calls served") == [str(stats.requests_served)]
     assert _row(summary, "Share served") == ["100.0000%"]
-    assert _row(summary, "Arenas in use / mapped") == ["0", "1"]
-    assert _row(summary, f"{wrapper.plans[0].num_buffers} slots")[1] == "0 / 1"
+    assert _row(summary, "Regions in use / with these plans") == ["0", "1"]
+    assert _row(summary, f"{wrapper.plans[0].num_buffers} slots")[1] == str(stats.runs_replayed)
     assert "memomalloc, Chain" in summary
     assert len({len(line) for line in summary.splitlines()}) == 1
 
@@ -45,23 +45,23 @@ def test_the_summary_of_the_process_counts_wrappers_that_are_gone() -> None:
     assert _row(memomalloc.memory_summary(), "Calls replayed") == [f"{before:,}"]
 
 
-def test_arenas_that_make_room_for_others_are_counted() -> None:
+def test_memory_that_the_limit_refuses_is_counted() -> None:
     wrapper = memomalloc.optimize(Chain(), warm_up_calls=0)
-    sizes = (1000, 2000)
-    for size in sizes:
-        learn(wrapper, chain_values(0, size))
-    assert "stay within" not in memomalloc.memory_summary(wrapper)
-    both = wrapper.stats().mapped_bytes
-
-    wrapper = memomalloc.optimize(Chain(), warm_up_calls=0, max_bytes=both - 1)
-    for size in sizes:
-        learn(wrapper, chain_values(0, size))
-    before = wrapper.stats().arenas_evicted
-    for size in sizes * 3:
-        assert_equal_bits(wrapper(chain_values(1, size)), Chain()(chain_values(1, size)))
-    stats = wrapper.stats()
-    assert stats.arenas_evicted - before == 6
-    assert _row(memomalloc.memory_summary(wrapper), "Arenas unmapped") == [str(stats.arenas_evicted)]
+    learn(wrapper, chain_values(0))
+    assert "refused" not in memomalloc.memory_summary(wrapper)
+    before = memomalloc.memory_stats().num_over_limit
+    memomalloc.set_memory_limit(1)
+    try:
+        for seed in range(3):
+            assert_equal_bits(wrapper(chain_values(seed)), Chain()(chain_values(seed)))
+    finally:
+        memomalloc.set_memory_limit(None)
+    stats = memomalloc.memory_stats()
+    assert stats.num_over_limit - before == wrapper.stats().runs_unplanned["no_arena"] == 3
+    row = _row(memomalloc.memory_summary(wrapper), "Regions unmapped")
+    assert row == [f"{stats.num_evicted:,}", f"{stats.num_over_limit:,}"]
+    assert_equal_bits(wrapper(chain_values(5)), Chain()(chain_values(5)))
+    assert wrapper.stats().runs_unplanned["no_arena"] == 3
 
 
 def test_the_summary_of_a_module_in_place_and_of_none() -> None:
@@ -122,9 +122,11 @@ def test_metrics_follow_the_statistics_of_the_process() -> None:
         assert after[f"memomalloc_requests_upstream_total_{reason}"] == count
     assert after["memomalloc_requests_upstream_total_size"] > before["memomalloc_requests_upstream_total_size"]
     assert after["memomalloc_runs_unplanned_total_warm_up"] >= 2
-    assert after["memomalloc_arenas"] == stats.num_arenas
-    assert after["memomalloc_arenas_in_use"] == 0
-    assert after["memomalloc_mapped_bytes"] == stats.mapped_bytes
+    memory = memomalloc.memory_stats()
+    assert after["memomalloc_regions"] == len(memory.regions) >= 1
+    assert after["memomalloc_regions_in_use"] == 0
+    assert after["memomalloc_mapped_bytes"] == memory.mapped_bytes
+    assert after["memomalloc_memory_limit_bytes"] == memory.limit_bytes
     assert after["memomalloc_page_faults_total_minor"] >= before["memomalloc_page_faults_total_minor"]
     assert 0 <= after["memomalloc_plan_age_seconds_newest"] <= after["memomalloc_plan_age_seconds_oldest"]
     registry.unregister(collector)

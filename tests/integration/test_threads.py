@@ -70,8 +70,8 @@ def test_threads_that_share_a_learned_wrapper_are_all_served() -> None:
         with _served_apart_from_outputs(wrapper, runs=NUM_THREADS * 20):
             _on_threads(work)
     stats = wrapper.stats()
-    assert 1 <= stats.num_arenas <= NUM_THREADS + 1
-    assert stats.num_arenas_in_use == 0
+    assert 1 <= stats.num_regions <= NUM_THREADS + 1
+    assert stats.num_regions_in_use == 0
     assert len(wrapper.plans) == 1
 
 
@@ -94,7 +94,7 @@ def test_runs_that_overlap_in_time_have_arenas_of_their_own() -> None:
     for seed, output in outputs.items():
         assert_equal_bits(output, chain_result(chain_values(seed)))
     assert all(len(threads) == 1 for threads in seen.values())
-    assert wrapper.stats().num_arenas == NUM_THREADS
+    assert wrapper.stats().num_regions == NUM_THREADS
 
 
 def test_threads_that_learn_at_once_learn_once() -> None:
@@ -168,7 +168,7 @@ def test_threads_that_come_and_go_leave_nothing_behind() -> None:
     with _served_apart_from_outputs(wrapper, runs=60):
         for _ in range(20):
             _on_threads(work, num_threads=3)
-    assert wrapper.stats().num_arenas <= 4
+    assert wrapper.stats().num_regions <= 4
 
 
 def test_plans_are_forgotten_while_threads_run() -> None:
@@ -189,7 +189,7 @@ def test_plans_are_forgotten_while_threads_run() -> None:
     learn(wrapper, chain_values(0))
     with fully_served(wrapper, runs=1):
         wrapper(chain_values(0))
-    assert wrapper.stats().num_arenas == 1
+    assert wrapper.stats().num_regions == 1
 
 
 def test_more_runs_at_once_than_arenas_run_unplanned() -> None:

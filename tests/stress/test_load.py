@@ -29,7 +29,7 @@ NUM_THREADS = (1, 2, 4, 16, 64)
 GROWTH_BYTES = 24 << 20
 SEEDS = range(4)
 
-_FEW_ARENAS = memomalloc.ArenaSettings(max_arenas=3, wait_s=0.05, release_after_s=0.5)
+_FEW_ARENAS = memomalloc.ArenaSettings(max_arenas=3, wait_s=0.05)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 240)]
 
@@ -116,10 +116,10 @@ def test_load() -> None:
         assert sum(stats.requests_upstream.values()) == stats.requests_upstream["occupied"] < stats.runs_replayed, stats
         assert stats.requests_missing == 0, stats
         assert stats.runs_unplanned == {"warm_up": 2}, stats
-        assert stats.num_arenas <= max(NUM_THREADS)
+        assert stats.num_regions <= max(NUM_THREADS)
     for service in services:
         stats = service.wrapper.stats()
-        assert stats.num_arenas_in_use == 0
+        assert stats.num_regions_in_use == 0
         assert stats.num_bad_frees == 0
         # Every call is counted once, however it ran; the counter of this test may have lost some.
         runs = stats.runs_replayed + stats.runs_recorded + sum(stats.runs_unplanned.values())

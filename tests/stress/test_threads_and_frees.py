@@ -118,5 +118,5 @@ def test_values_stay_right_whatever_threads_and_programs_do() -> None:
     stats = memomalloc.stats()
     assert min(calls) > 20
     assert stats.num_bad_frees == 0
-    assert stats.num_arenas_in_use == 0
+    assert stats.num_regions_in_use == 0
     assert sum(program.wrapper.stats().runs_replayed for program in programs) > 100

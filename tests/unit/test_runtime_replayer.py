@@ -70,13 +70,13 @@ def test_a_plan_keeps_its_arena_between_replays_and_takes_it_along() -> None:
         chain_result(chain_values(0))
     plan = memomalloc.plan(recording.trace)
     gc.collect()
-    before = memomalloc.stats().num_arenas
+    before = memomalloc.stats().num_regions
     for _ in range(5):
         with memomalloc.replay(plan):
             chain_result(chain_values(1))
     collected = weakref.ref(plan)
-    assert memomalloc.stats().num_arenas == before + 1
+    assert memomalloc.stats().num_regions == before + 1
     del plan
     gc.collect()
     assert collected() is None
-    assert memomalloc.stats().num_arenas == before
+    assert memomalloc.stats().num_regions == before

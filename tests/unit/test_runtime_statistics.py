@@ -32,7 +32,7 @@ def test_a_wrapper_counts_each_call_once() -> None:
     assert stats.runs_recorded + stats.runs_replayed + sum(stats.runs_unplanned.values()) == 10
     assert stats.requests_planned == stats.requests_served + stats.requests_missing == 12 * stats.runs_replayed
     assert stats.served_share == 1.0
-    assert (stats.num_plans, stats.num_arenas, stats.num_arenas_in_use) == (1, 1, 0)
+    assert (stats.num_plans, stats.num_regions, stats.num_regions_in_use) == (1, 1, 0)
     assert stats.arena_bytes == stats.lower_bound_bytes == wrapper.plans[0].arena_bytes
     assert stats.mapped_bytes >= stats.arena_bytes
 
@@ -63,7 +63,7 @@ def test_the_process_counts_all_wrappers_also_those_that_are_gone() -> None:
 def test_an_arena_is_in_use_during_a_run() -> None:
     seen = []
     wrapper = memomalloc.optimize(
-        Chain(visit=lambda step, values: seen.append(wrapper.stats().num_arenas_in_use)), warm_up_calls=0
+        Chain(visit=lambda step, values: seen.append(wrapper.stats().num_regions_in_use)), warm_up_calls=0
     )
     learn(wrapper, chain_values(0))
     assert (seen[0], seen[-1]) == (0, 1)

@@ -36,7 +36,7 @@ def test_a_run_in_progress_ends_as_it_began() -> None:
     with fully_served(wrapper, runs=1):
         output = wrapper(chain_values(1))
     assert_equal_bits(output, chain_result(chain_values(1)))
-    assert wrapper.stats().num_arenas_in_use == 0
+    assert wrapper.stats().num_regions_in_use == 0
 
 
 def test_a_disabled_replay_does_not_start() -> None:

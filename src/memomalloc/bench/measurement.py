@@ -28,7 +28,7 @@ from memomalloc.bench.row import Row, latency_figures, pooled
 from memomalloc.bench.workload import Workload, same_bits, tensors_in
 from memomalloc.errors import MissingDependencyError, RuntimeNotAvailableError
 from memomalloc.runtime import extension
-from memomalloc.runtime.memory.armed_plan import release
+from memomalloc.runtime.memory.process_memory import release
 from memomalloc.runtime.memory.statistics import Stats
 from memomalloc.runtime.models.wrapper import optimize
 
@@ -155,7 +155,7 @@ def measure(
         **_of_side("planned", pairs.planned, memory["planned"]),
         **futex_calls,
         arena_bytes=plan.arena_bytes,
-        num_arenas=after.num_arenas,
+        num_arenas=after.num_regions,
         lower_bound_bytes=plan.lower_bound_bytes,
         requests_per_call=replayed.planned // max(replayed.runs, 1),
         requests_served_share=replayed.served_share,

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from memomalloc.errors import RuntimeNotAvailableError
+from memomalloc.runtime.process_limits import default_memory_limit, default_release_after_s
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -75,10 +76,17 @@ def load() -> ModuleType:
 
 @functools.cache
 def install() -> ModuleType:
-    """The native module, with its allocator in front of torch's. It stays there until the process ends."""
+    """The native module, with its allocator in front of torch's. It stays there until the process ends.
+
+    Raises:
+        OptionError: a variable of the environment is no limit or time.
+        RuntimeNotAvailableError: the runtime cannot run here.
+    """
     native = load()
     try:
         native.install()
     except RuntimeError as error:
         raise RuntimeNotAvailableError(str(error)) from error
+    native.set_memory_limit(default_memory_limit())
+    native.set_release_after(default_release_after_s())
     return native

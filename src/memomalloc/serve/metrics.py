@@ -14,10 +14,16 @@ metric                                                type    what it says
 ``memomalloc_plans``                                  gauge   plans armed
 ``memomalloc_plan_age_seconds{which}``                gauge   since the ``oldest`` and the ``newest`` plan was armed; a
                                                               newest one that stays young means plans that do not settle
-``memomalloc_arenas``, ``memomalloc_arenas_in_use``   gauge   arenas that exist, and those that a call runs on
-``memomalloc_arenas_evicted_total``                   counter idle arenas unmapped to stay within ``max_bytes``
-``memomalloc_mapped_bytes``                           gauge   of all arenas, resident as far as they were used
-``memomalloc_arena_bytes``                            gauge   of one arena of each plan
+``memomalloc_regions``, ``memomalloc_regions_in_use`` gauge   regions with memory, and those that a call runs on
+``memomalloc_regions_kept``                           gauge   regions in which tensors live on, other than outputs
+``memomalloc_regions_evicted_total``                  counter idle regions unmapped to stay within the limit
+``memomalloc_memory_refused_total``                   counter requests for memory that the limit refused
+``memomalloc_memory_limit_bytes``                     gauge   of regions and outputs together
+``memomalloc_mapped_bytes``                           gauge   of them, resident at most
+``memomalloc_peak_mapped_bytes``                      gauge   the most there ever was
+``memomalloc_outputs``, ``memomalloc_output_bytes``   gauge   outputs that live
+``memomalloc_released_bytes_total``                   counter given back to the system as it lay idle
+``memomalloc_arena_bytes``                            gauge   of the arenas of all plans, summed
 ``memomalloc_lower_bound_bytes``                      gauge   the least that those could have
 ``memomalloc_page_faults_total{kind}``                counter of the process: ``minor``, ``major``
 ===================================================== ======= =========================================================
@@ -33,7 +39,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from memomalloc.extras import require
-from memomalloc.runtime.memory import armed_plan
+from memomalloc.runtime.memory import armed_plan, process_memory
 
 
 class MetricsCollector:
@@ -67,16 +73,30 @@ class MetricsCollector:
             ages.add_metric(["oldest"], now - min(armed_at))
             ages.add_metric(["newest"], now - max(armed_at))
         yield ages
-        yield self._gauge("arenas", "Arenas that exist.", stats.num_arenas)
-        yield self._gauge("arenas_in_use", "Arenas that a call runs on.", stats.num_arenas_in_use)
-        yield self._counter("arenas_evicted", "Idle arenas unmapped to stay within a budget.", stats.arenas_evicted)
-        yield self._gauge("mapped_bytes", "Of all arenas, resident as far as they were used.", stats.mapped_bytes)
-        yield self._gauge("arena_bytes", "Of one arena of each plan.", stats.arena_bytes)
+        # Without a plan there is no planned memory, and the extension may not be there to ask.
+        yield from self._memory(process_memory.memory_stats() if armed else process_memory.MemoryStats())
+        yield self._gauge("arena_bytes", "Of the arenas of all plans, summed.", stats.arena_bytes)
         yield self._gauge("lower_bound_bytes", "The least that one arena of each plan needs.", stats.lower_bound_bytes)
         used = resource.getrusage(resource.RUSAGE_SELF)
         yield self._by_label(
             "page_faults", "Of the process.", "kind", {"minor": used.ru_minflt, "major": used.ru_majflt}
         )
+
+    def _memory(self, memory: process_memory.MemoryStats) -> Iterable[Any]:
+        regions = memory.regions
+        yield self._gauge("regions", "Regions with memory.", len(regions))
+        yield self._gauge("regions_in_use", "That a call runs on.", sum(region.is_running for region in regions))
+        kept = sum(region.num_kept != 0 for region in regions)
+        yield self._gauge("regions_kept", "In which tensors live on, other than outputs.", kept)
+        yield self._counter("regions_evicted", "Idle regions unmapped to stay within the limit.", memory.num_evicted)
+        yield self._counter("memory_refused", "Requests for memory that the limit refused.", memory.num_over_limit)
+        yield self._gauge("memory_limit_bytes", "Of regions and outputs together.", memory.limit_bytes)
+        yield self._gauge("mapped_bytes", "Of regions and outputs, resident at most.", memory.mapped_bytes)
+        yield self._gauge("peak_mapped_bytes", "The most there ever was.", memory.peak_mapped_bytes)
+        outputs = sum(region.num_outputs for region in regions)
+        yield self._gauge("outputs", "Outputs that live.", outputs)
+        yield self._gauge("output_bytes", "Of them.", sum(region.output_bytes for region in regions))
+        yield self._counter("released_bytes", "Given back as it lay idle.", memory.released_bytes)
 
     def _counter(self, name: str, text: str, value: int) -> Any:
         return self._core.CounterMetricFamily(f"memomalloc_{name}", text, value=value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,11 +49,6 @@ _FAULTS = (
 )
 
 _uses = itertools.count()
-
-
-def default_max_bytes() -> int:
-    """What the arenas of one function may take if nothing is said: a quarter of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
 class PlannedFunction(LockHolder):
@@ -291,9 +285,8 @@ class PlannedFunction(LockHolder):
             self._drop(self._least_wanted())
             text = f"evicted the plan of {self.name} that was not used for longest"
             report("evicted", self.name, text, num_plans=len(self._groups))
-        if self._budget is None:
-            limit_bytes = default_max_bytes() if self.max_bytes is None else self.max_bytes
-            self._budget = extension.install().ArenaBudget(limit_bytes)
+        if self._budget is None and self.max_bytes is not None:
+            self._budget = extension.install().RunBudget(self.max_bytes)
         group = CallGroup(self.name, self.settings, self._budget, shapes_vary=shapes_vary)
         if not only_on_cpu(args, kwargs):
             group.unplannable = "device"

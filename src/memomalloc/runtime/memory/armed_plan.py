@@ -1,4 +1,4 @@
-"""A plan made ready to replay: compiled once, with a pool of arenas."""
+"""A plan made ready to replay: compiled once, and laid over a region of the process by each run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -21,7 +22,7 @@ from memomalloc.runtime import extension
 from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.memory.askers import asker_of
 from memomalloc.runtime.memory.deviations import Deviation, deviations_of
-from memomalloc.runtime.memory.idle_release import idle_release
+from memomalloc.runtime.memory.process_memory import RegionStats, memory_stats
 from memomalloc.runtime.memory.statistics import CallCounts, Replayed, Stats
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ POISON_VARIABLE = "MEMOMALLOC_POISON"
 ALIGNMENT_BYTES = 64
 
 MAX_ARENAS = 2**32 - 1
-MAX_SPARE_PLACES = 64
 
 _registry = LockHolder()
 _alive: weakref.WeakSet[ArmedPlan] = weakref.WeakSet()
@@ -46,47 +46,53 @@ process_calls = CallCounts()
 
 @dataclass(frozen=True)
 class ArenaSettings:
-    """How the arenas of a plan are kept.
+    """How a plan is given memory.
 
     Attributes:
-        max_arenas: so many inferences of the plan may run at once; more of them run unplanned.
-        wait_s: how long a call waits for an arena when all are in use, before it runs unplanned.
-        spare_places: places of an escaping buffer besides its own; one lets a program hold the last outputs while the
-            next are made.
-        prefault: make the pages of an arena resident when it is mapped, not at the first run.
+        max_arenas: so many inferences of the plan may run at once; more of them run unplanned. None: as many as memory
+            allows.
+        wait_s: how long a call waits for memory when there is none, before it runs unplanned.
+        prefault: make the pages of a call resident as it begins, where they are not, and not at their first use.
         huge_pages: ask the system for huge pages.
-        release_after_s: arenas that were idle for so long give their pages back to the system, which takes one
-            background thread a process. None: they keep them, until :func:`release`.
+        spare_places: without a meaning since outputs lie apart, as many as are held; will be removed.
+        release_after_s: as :func:`memomalloc.set_release_after`, which it calls as a plan is armed; will be removed.
     """
 
-    max_arenas: int = 256
+    max_arenas: int | None = None
     wait_s: float = 0.0
-    spare_places: int = 1
+    spare_places: int | None = None
     prefault: bool = False
     huge_pages: bool = False
     release_after_s: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_arenas, int) or not 0 <= self.max_arenas <= MAX_ARENAS:
-            raise ValueError(f"max_arenas must be an integer from 0 to {MAX_ARENAS}, not {self.max_arenas!r}")
-        if not isinstance(self.spare_places, int) or not 0 <= self.spare_places <= MAX_SPARE_PLACES:
-            raise ValueError(f"spare_places must be an integer from 0 to {MAX_SPARE_PLACES}, not {self.spare_places!r}")
+        at_most = self.max_arenas
+        if at_most is not None and (not isinstance(at_most, int) or not 0 <= at_most <= MAX_ARENAS):
+            raise ValueError(f"max_arenas must be an integer from 0 to {MAX_ARENAS}, or None, not {at_most!r}")
+        if self.spare_places is not None:
+            _deprecated("spare_places has no meaning any more: outputs lie apart, as many as are held")
         if not 0 <= self.wait_s < threading.TIMEOUT_MAX:
             raise ValueError(f"wait_s must be a number of seconds, at least 0, not {self.wait_s!r}")
         if self.release_after_s is not None and not 0 < self.release_after_s < threading.TIMEOUT_MAX:
             raise ValueError(f"release_after_s must be None or a number of seconds, not {self.release_after_s!r}")
+        if self.release_after_s is not None:
+            _deprecated("release_after_s is of the whole process: call memomalloc.set_release_after()")
+
+
+def _deprecated(text: str) -> None:
+    warnings.warn(f"ArenaSettings: {text}", DeprecationWarning, stacklevel=4)
 
 
 class ArmedPlan:
-    """A plan with arenas: :attr:`begin` and the ``end()`` of the run that it gives bracket one replay.
+    """A plan that can be replayed: :attr:`begin` and the ``end()`` of the run that it gives bracket one replay.
 
-    Arenas are mapped as runs need them, one for each that runs at a time. They are unmapped when this object is gone
-    and their last tensor with it.
+    It has no memory of its own: each run lays it over a region of the process that no other run uses.
 
     Attributes:
         plan: what is replayed.
         upstream_peak_bytes: by how much the process grew when the run was recorded; 0: not known.
         num_slots: requests that one run of the plan foresees.
+        number: of this plan, in :class:`memomalloc.runtime.memory.process_memory.RegionStats`.
         armed_at_s: when it was armed, in seconds since the epoch.
     """
 
@@ -106,8 +112,8 @@ class ArmedPlan:
             plan: what to replay.
             origins: who asks for each buffer of the plan, for reports; empty if that is not known.
             upstream_peak_bytes: what the same run took from upstream, for the statistics; 0: not known.
-            settings: how its arenas are kept.
-            budget: a native budget of bytes that it shares with other plans; None: no limit.
+            settings: how it is given memory.
+            budget: a native budget of bytes that its runs share with those of other plans; None: no limit.
             by_origin: match requests by the operators that ask, not by their sizes alone; needs ``origins``.
 
         Raises:
@@ -117,6 +123,8 @@ class ArmedPlan:
         """
         settings = settings or ArenaSettings()
         native = extension.install()
+        if settings.release_after_s is not None:
+            native.set_release_after(settings.release_after_s)
         # In the order of the requests; a buffer without bytes is never requested.
         order = np.argsort(plan.starts, kind="stable")
         order = order[plan.sizes[order] > 0]
@@ -135,12 +143,9 @@ class ArmedPlan:
                 np.ascontiguousarray(plan.escapes[order]),
                 np.array([asker_of(origins[index]) for index in order] if by_origin else [], dtype=np.uint32),
                 plan.arena_bytes,
-                settings.spare_places,
             )
         except ValueError as error:
             raise InvalidPlanError(f"the plan cannot be replayed: {error}") from error
-        if layout.mapped_bytes > native.reserved_bytes():
-            raise _too_large(layout.mapped_bytes, native.reserved_bytes())
         self.plan = plan
         self.upstream_peak_bytes = upstream_peak_bytes
         self.num_slots: int = layout.num_slots
@@ -148,7 +153,7 @@ class ArmedPlan:
         self.armed_at_s = time.time()
         self._sizes = plan.sizes[order]
         self._origins = [origins[index] for index in order] if origins else []
-        self._pool = native.Pool(
+        self._native = native.ArmedPlan(
             layout,
             settings.max_arenas,
             budget,
@@ -156,8 +161,9 @@ class ArmedPlan:
             prefault=settings.prefault,
             huge_pages=settings.huge_pages,
         )
+        self.number: int = self._native.number
         #: Begins a run on this thread, which ends with the object that comes back, or at its ``end()``.
-        self.begin: Callable[[], Run] = functools.partial(self._pool.begin, settings.wait_s)
+        self.begin: Callable[[], Run] = functools.partial(self._native.begin, settings.wait_s)
         self._renew = functools.partial(
             ArmedPlan,
             plan,
@@ -169,18 +175,15 @@ class ArmedPlan:
         )
         with _registry.lock:
             _alive.add(self)
-        if settings.release_after_s is not None:
-            self.begin = functools.partial(_begin_watched, self.begin)
-            idle_release.watch(self, settings.release_after_s)
-        weakref.finalize(self, _retire, self._pool, self.num_slots).atexit = False
+        weakref.finalize(self, _retire, self._native, self.num_slots).atexit = False
 
     def renewed(self) -> ArmedPlan:
-        """The same plan with arenas of its own."""
+        """The same plan armed once more: on no region where tensors of this one live on."""
         return self._renew()
 
     def deviations(self) -> tuple[Deviation, ...]:
         """The first requests that deviated, of the last run in which some did."""
-        requests = [request[:3] for request in self._pool.last_deviating_requests()]
+        requests = [request[:3] for request in self._native.last_deviating_requests()]
         return deviations_of(requests, self._sizes, self._origins)
 
     def misfits(self) -> tuple[list[tuple[int, int]], bool]:
@@ -189,18 +192,9 @@ class ArmedPlan:
         Known only where requests are matched by origin. The second value says whether these are all that was new in
         the run: whether nobody else asked for anything.
         """
-        requests = self._pool.last_deviating_requests()
+        requests = self._native.last_deviating_requests()
         misfits = [(int(self._order[slot]), asked) for slot, _, asked, by_its_asker in requests if by_its_asker]
         return misfits, all(by_its_asker or reason not in ("size", "extra") for _, reason, _, by_its_asker in requests)
-
-    def release(self, idle_for_s: float = 0.0) -> int:
-        """Give pages back to the system: of arenas that were idle for so long, but where a tensor lives.
-
-        Returns:
-            How many bytes that were, at most: pages that were never used count, too.
-        """
-        released: int = self._pool.release_pages(idle_for_s)
-        return released
 
     def served_share(self) -> float:
         """How much of what was asked in its runs so far was served."""
@@ -209,14 +203,8 @@ class ArmedPlan:
         return replayed.requests_served / asked if asked else 1.0
 
     def replayed(self) -> Replayed:
-        """What was replayed so far, and the memory it uses."""
-        return Replayed.of_pool(self._pool.stats(), self.num_slots)
-
-
-def _begin_watched(begin: Callable[[], Run]) -> Run:
-    if not idle_release.is_running:  # in a forked child
-        idle_release.resume()
-    return begin()
+        """What was replayed so far."""
+        return Replayed.of_plan(self._native.counts(), self.num_slots)
 
 
 def _too_large(arena_bytes: int, reserved_bytes: int) -> ArenaError:
@@ -226,14 +214,15 @@ def _too_large(arena_bytes: int, reserved_bytes: int) -> ArenaError:
     )
 
 
-def _retire(pool: Any, num_slots: int) -> None:
-    _just_retired.append(Replayed.of_pool(pool.stats(), num_slots).without_memory())
+def _retire(native: Any, num_slots: int) -> None:
+    _just_retired.append(Replayed.of_plan(native.counts(), num_slots))
 
 
 def stats_of(calls: CallCounts, armed: Collection[ArmedPlan]) -> Stats:
     """Put counters together: of calls, and of the plans that are armed or gone."""
     num_recorded, unplanned, retired = calls.read()
     total = sum((plan.replayed() for plan in armed), start=retired)
+    regions = regions_of(armed)
     return Stats(
         runs_recorded=num_recorded,
         runs_replayed=total.runs,
@@ -247,13 +236,21 @@ def stats_of(calls: CallCounts, armed: Collection[ArmedPlan]) -> Stats:
         arena_bytes=sum(plan.plan.arena_bytes for plan in armed),
         lower_bound_bytes=sum(plan.plan.lower_bound_bytes for plan in armed),
         upstream_peak_bytes=sum(plan.upstream_peak_bytes for plan in armed),
-        mapped_bytes=total.mapped_bytes,
-        num_arenas=total.num_arenas,
-        num_arenas_in_use=total.num_arenas_in_use,
-        arenas_evicted=total.arenas_evicted,
+        kept_regions=total.kept_regions,
+        mapped_bytes=sum(region.mapped_bytes + region.output_mapped_bytes for region in regions),
+        num_regions=len(regions),
+        num_regions_in_use=sum(region.is_running for region in regions),
         # Without a plan there was no arena to free anything in, and the extension may not be there to ask.
         num_bad_frees=extension.install().num_bad_frees() if armed else 0,
     )
+
+
+def regions_of(armed: Collection[ArmedPlan]) -> list[RegionStats]:
+    """The regions that are laid with one of these plans now."""
+    if not armed:
+        return []
+    numbers = {plan.number for plan in armed}
+    return [region for region in memory_stats().regions if region.plan in numbers]
 
 
 def alive() -> list[ArmedPlan]:
@@ -268,14 +265,3 @@ def stats() -> Stats:
     while _just_retired:
         process_calls.add_retired(_just_retired.popleft())
     return stats_of(process_calls, armed)
-
-
-def release() -> int:
-    """Give pages of arenas back to the operating system: of those in which no run goes on, but where a tensor lives.
-
-    The plans stay armed; the next run of each faults its pages in again.
-
-    Returns:
-        How many bytes were given back, since the last time; those of their pages that were resident are free now.
-    """
-    return sum(plan.release() for plan in alive())

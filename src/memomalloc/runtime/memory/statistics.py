@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ def add_counts(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What replays did, added up over pools of arenas."""
+    """What the runs of plans did, added up."""
 
     runs: int = 0
     requests_planned: int = 0
@@ -29,14 +30,11 @@ class Replayed:
     requests_missing: int = 0
     requests_upstream: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(UPSTREAM_REASONS, 0))
     bytes_upstream: int = 0
-    num_arenas: int = 0
-    num_arenas_in_use: int = 0
-    arenas_evicted: int = 0
-    mapped_bytes: int = 0
+    kept_regions: int = 0
 
     @classmethod
-    def of_pool(cls, native: Mapping[str, Any], num_slots: int) -> Replayed:
-        """Read the counters of a native pool whose plan has ``num_slots`` slots."""
+    def of_plan(cls, native: Mapping[str, Any], num_slots: int) -> Replayed:
+        """Read the counters of a native plan with ``num_slots`` slots."""
         return cls(
             runs=native["num_runs"],
             requests_planned=native["num_runs"] * num_slots,
@@ -44,10 +42,7 @@ class Replayed:
             requests_missing=native["missing"],
             requests_upstream=native["upstream"],
             bytes_upstream=native["upstream_bytes"],
-            num_arenas=native["num_arenas"],
-            num_arenas_in_use=native["num_arenas_in_use"],
-            arenas_evicted=native["num_evicted"],
-            mapped_bytes=native["mapped_bytes"],
+            kept_regions=native["num_kept_regions"],
         )
 
     def __add__(self, other: Replayed) -> Replayed:
@@ -57,10 +52,6 @@ class Replayed:
             if name != "requests_upstream"
         }
         return Replayed(**sums, requests_upstream=add_counts(self.requests_upstream, other.requests_upstream))
-
-    def without_memory(self) -> Replayed:
-        """The same history of a pool that is gone."""
-        return dataclasses.replace(self, num_arenas=0, num_arenas_in_use=0, mapped_bytes=0)
 
 
 class CallCounts(LockHolder):
@@ -90,7 +81,7 @@ class CallCounts(LockHolder):
     def add_retired(self, replayed: Replayed) -> None:
         """A plan is gone that replayed so much. (The process hears of it from the plan.)"""
         with self.lock:
-            self._retired = self._retired + replayed.without_memory()
+            self._retired = self._retired + replayed
 
     def read(self) -> tuple[int, dict[str, int], Replayed]:
         """Recorded calls, unplanned calls by reason, and what plans that are gone replayed."""
@@ -107,7 +98,7 @@ class Stats:
         runs_replayed: calls that were served from a plan.
         runs_unplanned: calls that ran as if unwrapped, by reason: ``warm_up`` (before the first recording),
             ``learning`` (another thread was recording the same signature), ``device`` (a tensor that is not on the
-            CPU), ``no_arena`` (too many runs at once, or no memory), ``unplannable`` (planning failed, or the
+            CPU), ``no_arena`` (no memory, or too many runs at once), ``unplannable`` (planning failed, or the
             arguments cannot be described),
             ``nested`` (the plan of an outer call served it), ``disabled``.
         num_plans: plans armed now.
@@ -122,12 +113,13 @@ class Stats:
         lower_bound_bytes: the least that these arenas could have.
         upstream_peak_bytes: by how much the process grew at the fullest moment of the same calls as they were recorded,
             each large tensor in pages of its own; an upstream allocator takes this much or more.
-        mapped_bytes: of all arenas that exist, with the spare places of escaping buffers; resident only as far as
-            they were used.
-        num_arenas: arenas that exist.
-        num_arenas_in_use: arenas that a call is running on now.
-        arenas_evicted: idle arenas that were unmapped so that another fits into ``max_bytes``; if it grows steadily,
-            the budget is too small for the plans in use, and calls pay for their pages anew.
+        kept_regions: times that a tensor which the program kept from a call, and which is no output, kept its region
+            from another plan, which had to use another region.
+        mapped_bytes: of the regions that are laid with one of these plans now, and of the outputs beside them; resident
+            at most. A region belongs to the process, and the next call may lay another plan over it: what all plans
+            together use is told by :func:`memomalloc.memory_stats`.
+        num_regions: those regions.
+        num_regions_in_use: those of them on which a call is running now.
         num_bad_frees: frees of addresses in an arena at which nothing lived (process-wide; always 0 in a correct
             program).
     """
@@ -144,10 +136,10 @@ class Stats:
     arena_bytes: int
     lower_bound_bytes: int
     upstream_peak_bytes: int
+    kept_regions: int
     mapped_bytes: int
-    num_arenas: int
-    num_arenas_in_use: int
-    arenas_evicted: int
+    num_regions: int
+    num_regions_in_use: int
     num_bad_frees: int
 
     @property
@@ -155,6 +147,21 @@ class Stats:
         """Requests served from a plan, of all requests of replayed runs; 0 to 1, and 1 if there were none."""
         requests = self.requests_served + sum(self.requests_upstream.values())
         return self.requests_served / requests if requests else 1.0
+
+    @property
+    def num_arenas(self) -> int:
+        """Deprecated: ``num_regions``."""
+        return self._renamed("num_arenas", "num_regions")
+
+    @property
+    def num_arenas_in_use(self) -> int:
+        """Deprecated: ``num_regions_in_use``."""
+        return self._renamed("num_arenas_in_use", "num_regions_in_use")
+
+    def _renamed(self, old: str, new: str) -> int:
+        warnings.warn(f"Stats.{old} is Stats.{new} now", DeprecationWarning, stacklevel=3)
+        value: int = getattr(self, new)
+        return value
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain numbers and dictionaries, for JSON."""

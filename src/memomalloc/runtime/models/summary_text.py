@@ -10,6 +10,7 @@ from typing import Any
 from memomalloc.data.byte_text import byte_text
 from memomalloc.runtime.memory import armed_plan
 from memomalloc.runtime.memory.armed_plan import ArmedPlan
+from memomalloc.runtime.memory.process_memory import MemoryStats, memory_stats
 from memomalloc.runtime.memory.statistics import Stats
 from memomalloc.runtime.models.wrapper import planned_function_of
 from memomalloc.runtime.switch import switch
@@ -37,7 +38,10 @@ def memory_summary(model: Any = None) -> str:
 
 
 def _table(title: str, stats: Stats, armed: Collection[ArmedPlan]) -> str:
-    return "\n".join((*_head(title), *_calls(stats), *_requests(stats), *_memory(stats), *_plans(armed), _rule("=")))
+    parts = (_head(title), _calls(stats), _requests(stats), _memory(stats))
+    # Without a plan there is no planned memory, and the extension may not be there to ask.
+    process = _process(memory_stats()) if armed else ()
+    return "\n".join((*(line for part in parts for line in part), *process, *_plans(armed), _rule("=")))
 
 
 def _rule(character: str = "-") -> str:
@@ -79,27 +83,41 @@ def _requests(stats: Stats) -> Iterator[str]:
 
 
 def _memory(stats: Stats) -> Iterator[str]:
-    yield _row("Arenas in use / mapped", f"{stats.num_arenas_in_use:,}", f"{stats.num_arenas:,}")
-    if stats.arenas_evicted:
-        yield _row("Arenas unmapped to stay within max_bytes", f"{stats.arenas_evicted:,}")
-    yield _row("Mapped, with places for outputs", byte_text(stats.mapped_bytes))
-    yield _row(
-        "One arena of each plan / no plan needs less", *map(byte_text, (stats.arena_bytes, stats.lower_bound_bytes))
-    )
+    yield _row("Regions in use / with these plans", f"{stats.num_regions_in_use:,}", f"{stats.num_regions:,}")
+    yield _row("Mapped for them, with outputs", byte_text(stats.mapped_bytes))
+    yield _row("All arenas, summed / no plan needs less", *map(byte_text, (stats.arena_bytes, stats.lower_bound_bytes)))
     yield _row("The same calls took from upstream", byte_text(stats.upstream_peak_bytes))
     yield _row("Page faults of the process", f"{resource.getrusage(resource.RUSAGE_SELF).ru_minflt:,}")
     yield _rule()
 
 
+def _process(memory: MemoryStats) -> Iterator[str]:
+    regions = memory.regions
+    yield _row("Planned memory of the process / limit", *map(byte_text, (memory.mapped_bytes, memory.limit_bytes)))
+    yield _row("  at its peak", byte_text(memory.peak_mapped_bytes))
+    yield _row("  in regions", byte_text(sum(region.mapped_bytes for region in regions)), f"{len(regions):,}")
+    yield _row("  for outputs", byte_text(sum(region.output_mapped_bytes for region in regions)))
+    outputs = sum(region.num_outputs for region in regions)
+    yield _row("    of which live", byte_text(sum(region.output_bytes for region in regions)), f"{outputs:,}")
+    kept = sum(region.num_kept for region in regions)
+    if kept:
+        yield _row("  regions kept by tensors that live on", f"{sum(region.num_kept != 0 for region in regions):,}")
+        yield _row("    by so many", byte_text(sum(region.kept_bytes for region in regions)), f"{kept:,}")
+    if memory.num_evicted or memory.num_over_limit:
+        yield _row("Regions unmapped / memory refused", f"{memory.num_evicted:,}", f"{memory.num_over_limit:,}")
+    if memory.released_bytes:
+        yield _row("Given back as it lay idle", byte_text(memory.released_bytes), f"{memory.num_releases:,}")
+    yield _rule()
+
+
 def _plans(armed: Collection[ArmedPlan]) -> Iterator[str]:
-    yield _row("Plan", "arena", "arenas", "age")
+    yield _row("Plan", "arena", "calls", "age")
     newest_first = sorted(armed, key=lambda plan: plan.armed_at_s, reverse=True)
     for plan in newest_first[:_MAX_PLANS]:
-        replayed = plan.replayed()
         yield _row(
             f"{plan.num_slots:,} slots by {plan.plan.planner}"[:30],
             byte_text(plan.plan.arena_bytes),
-            f"{replayed.num_arenas_in_use:,} / {replayed.num_arenas:,}",
+            f"{plan.replayed().runs:,}",
             _age(time.time() - plan.armed_at_s),
         )
     if len(armed) > _MAX_PLANS:

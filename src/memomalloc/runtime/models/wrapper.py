@@ -364,7 +364,8 @@ def optimize(
     merged. Results are those of the model, bit for bit. What deviates from a plan is served by the allocator that was
     there before, and counted; a plan from which runs deviate is recorded again and grows.
 
-    Several threads may call it at once; each running call has an arena of its own.
+    Several threads may call it at once; each running call has a region of memory of its own, which the next one uses
+    again, of whatever model.
 
     Outputs have bytes of their own, so that the last may be held while the next is made. Large ones (128 KiB and more)
     that the program gave back before its next call while it was learned share their bytes with other tensors; after the
@@ -399,9 +400,9 @@ def optimize(
         time_limit_s: wall-clock budget of one planning, in seconds.
         warm_up_calls: calls of one kind before the first is recorded; compilers and oneDNN prepare themselves in them.
         max_plans: kinds of calls that are remembered; the one not used for longest makes room for a new one.
-        max_bytes: what all arenas of the wrapper may take together; the idle one not used for longest makes room, and a
-            call that finds none runs unplanned. None: a quarter of the machine's memory.
-        arenas: how the arenas of a plan are kept, see :class:`ArenaSettings`.
+        max_bytes: what calls of the model that run at one time may use together; one for which that is not enough runs
+            unplanned. None: what the process may use, see :func:`memomalloc.set_memory_limit`.
+        arenas: how its plans are given memory, see :class:`ArenaSettings`.
 
     Returns:
         A drop-in for ``model``: an :class:`OptimizedModule` for a module, else an :class:`OptimizedFunction`; the model
