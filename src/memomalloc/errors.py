@@ -56,6 +56,10 @@ class CapacityError(MemomallocError):
         super().__init__(message)
 
 
+class PlanningMemoryError(MemomallocError, MemoryError):
+    """There was not memory enough to make any plan of a problem."""
+
+
 class MissingDependencyError(MemomallocError, ImportError):
     """A feature needs a package that is not installed; the message has the command that installs it."""
 
