@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <limits>
-#include <new>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -13,18 +11,12 @@
 #include "planner/linear_scan.hpp"
 #include "planner/min_cost_flow.hpp"
 #include "planner/next_fit.hpp"
+#include "planner/part_search.hpp"
 #include "planner/skyline.hpp"
-#include "planner/skyline_restarts.hpp"
-#include "planner/tree_search.hpp"
-#include "planner/window_search.hpp"
 
 namespace memomalloc::planner {
 namespace {
 
-// The tree nearly always wins where there are few buffers.
-constexpr int32_t kFewBuffers = 1000;
-// Runs of the skyline before the first search of a tree, where there are more.
-constexpr int64_t kFirstRuns = 300;
 // Of the time that is left, what one more of the planners that seldom win may cost.
 constexpr double kShareOfLongShots = 0.05;
 // What any may cost.
@@ -33,17 +25,7 @@ constexpr double kShareOfShots = 0.3;
 // What is quicker than that is tried whatever the limit.
 constexpr double kGrace_ns = 2e6;
 // Of all time, what is kept for the search.
-constexpr double kShareOfSearch = 0.4;
-
-// Runs of the skyline for a number of nodes of the tree: where there are few buffers they take a fifth of the
-// tree's time, beyond that most of it. Counted, not timed: a search that is not cut off by the clock is the
-// same each time.
-int64_t runs_for_nodes(const PreparedProblem& part, int64_t num_nodes) {
-  constexpr double kRunsPerNode = 20;  // of a problem with one buffer, so to speak
-  const double share = part.num_buffers <= kFewBuffers ? 0.2 : 4.0;
-  const double runs = share * kRunsPerNode * static_cast<double>(num_nodes) / part.num_buffers;
-  return 1 + static_cast<int64_t>(runs);
-}
+constexpr double kShareOfSearch = 0.65;
 
 // A planner that makes one placement below a cutoff, if it can and the budget lasts.
 struct OneShot {
@@ -53,7 +35,9 @@ struct OneShot {
   std::function<std::optional<Placement>(int64_t cutoff)> place;
 };
 
-std::vector<OneShot> one_shots(const PreparedProblem& problem, const Goal& goal, Budget& budget) {
+// `best_order` becomes that of the best order of the skyline.
+std::vector<OneShot> one_shots(const PreparedProblem& problem, const Goal& goal, Budget& budget,
+                               size_t& best_order) {
   std::vector<OneShot> shots;
   const auto heuristic = [&](const char* planner, double cost_ns, double max_share, auto place) {
     shots.push_back({planner, cost_ns, max_share, [&problem, &budget, place](int64_t cutoff) {
@@ -62,13 +46,16 @@ std::vector<OneShot> one_shots(const PreparedProblem& problem, const Goal& goal,
                        return around_pins(problem, place(own_cutoff), budget, cutoff);
                      }});
   };
-  const double skyline_ns = skyline_cost_ns(problem);
-  heuristic("skyline", (kSkylineOrders.size() - 1) * skyline_ns, kShareOfShots, [&](int64_t cutoff) {
-    auto found = skyline(problem, goal.target, budget, 1, kSkylineOrders.size(), cutoff);
-    return found ? std::optional<Placement>(std::move(found->placement)) : std::nullopt;
-  });
+  for (size_t order = 1; order < kSkylineOrders.size(); ++order) {
+    heuristic("skyline", skyline_cost_ns(problem), kShareOfShots, [&, order](int64_t cutoff) {
+      auto found = skyline(problem, goal.target, budget, order, order + 1, cutoff);
+      if (!found) return std::optional<Placement>();
+      best_order = order;
+      return std::optional<Placement>(std::move(found->placement));
+    });
+  }
   heuristic("next_fit", next_fit_cost_ns(problem), kShareOfShots,
-            [&](int64_t cutoff) { return next_fit(problem, goal.target, budget, cutoff); });
+            [&](int64_t) { return next_fit(problem, goal.target, budget); });
   for (const auto& [planner, fit] :
        {std::pair("linear_scan", GreedyFit::kFirst), std::pair("linear_scan_best_fit", GreedyFit::kBest)}) {
     heuristic(
@@ -135,7 +122,7 @@ void portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, 
   }
   double grace_ns = kGrace_ns;
   if (outcome.placement.height > goal.target) {
-    for (const OneShot& shot : one_shots(problem, goal, budget)) {
+    for (const OneShot& shot : one_shots(problem, goal, budget, best_order)) {
       grace_ns -= shot.cost_ns;
       if (budget.cancelled()) break;
       if (grace_ns < 0) {
@@ -149,55 +136,11 @@ void portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, 
   }
   if (outcome.planner.empty() || outcome.placement.height <= goal.target || budget.spent()) return;
 
-  const auto improve = [&](const PreparedProblem& part, Placement best, const Goal& part_goal,
+  const auto improve = [&](const PreparedProblem& part, Placement from, const Goal& part_goal,
                            Budget& share) {
-    bool proven = false;
-    try {
-      const bool with_restarts = !part.has_pins();
-      SkylineRestarts restarts(part, best_order, seed);
-      const auto restart = [&](int64_t max_runs) {
-        restarts.run(part_goal.target, share, max_runs);
-        if (restarts.best().height >= best.height) return;
-        best = restarts.best();
-        outcome.planner = "skyline_restarts";
-      };
-      WindowSearch windows(part, seed);
-      // Whether it was lowered.
-      const auto lower_windows = [&] {
-        const int64_t old_height = best.height;
-        windows.improve(best, part_goal.target, share);
-        if (best.height < old_height) outcome.planner = "window_search";
-        return best.height < old_height;
-      };
-      if (!is_small_enough_for_tree_search(part)) {
-        // More runs each time: where windows help, they help soon.
-        for (int64_t max_runs = 1; best.height > part_goal.target && !share.spent(); max_runs *= 2) {
-          while (lower_windows() && best.height > part_goal.target && !share.spent()) {
-          }
-          if (with_restarts) restart(max_runs);
-          if (!with_restarts && windows.is_done()) break;
-        }
-        return PartOutcome{std::move(best), false};
-      }
-      if (part.num_buffers > kFewBuffers) {
-        lower_windows();
-        if (with_restarts) restart(kFirstRuns);
-      }
-      TreeSearch tree(part, seed);
-      while (!tree.is_done(best, part_goal) && !share.spent()) {
-        const int64_t old_height = best.height;
-        const int64_t old_num_nodes = tree.num_nodes();
-        tree.improve(best, part_goal, share);
-        if (best.height < old_height) outcome.planner = "branch_and_bound";
-        if (tree.is_done(best, part_goal)) break;
-        if (with_restarts) restart(runs_for_nodes(part, tree.num_nodes() - old_num_nodes));
-        if (part.num_buffers > kFewBuffers) lower_windows();
-      }
-      proven = tree.is_done(best, part_goal);
-    } catch (const std::bad_alloc&) {
-      // What was found before memory ran out.
-    }
-    return PartOutcome{std::move(best), proven};
+    PartSearchOutcome found = search_part(part, std::move(from), part_goal, best_order, seed, share);
+    if (found.planner != nullptr) outcome.planner = found.planner;
+    return std::move(found.part);
   };
   PartOutcome improved = improve_parts(problem, outcome.placement, goal, budget, improve);
   outcome.placement = std::move(improved.placement);

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "planner/greedy.hpp"
 #include "planner/parts.hpp"
 #include "planner/prepare.hpp"
 
@@ -17,10 +18,12 @@ constexpr double kShareFromOrders = 0.25;  // of the runs that start from an ord
 
 }  // namespace
 
-SkylineRestarts::SkylineRestarts(const PreparedProblem& problem, size_t best_order, uint64_t seed)
-    : problem_(problem), random_(seed), best_order_(best_order) {}
+SkylineRestarts::SkylineRestarts(const PreparedProblem& problem, size_t best_order, uint64_t seed,
+                                 Builder builder)
+    : problem_(problem), random_(seed), best_order_(best_order), builder_(builder) {}
 
-void SkylineRestarts::run(int64_t target, Budget& budget, int64_t max_runs) {
+bool SkylineRestarts::run(int64_t target, Budget& budget, int64_t max_runs) {
+  const int64_t old_height = best_.height;
   for (; max_runs > 0 && best_.height > target && !budget.spent(); --max_runs) {
     next_keys(target);
     // Equally good counts as better: it lets the search drift over plateaus.
@@ -30,6 +33,7 @@ void SkylineRestarts::run(int64_t target, Budget& budget, int64_t max_runs) {
     }
     if (!best_.offsets.empty()) budget.found(best_.height);
   }
+  return best_.height < old_height;
 }
 
 const std::vector<float>& SkylineRestarts::order(size_t which) {
@@ -61,14 +65,20 @@ void SkylineRestarts::next_keys(int64_t target) {
 }
 
 bool SkylineRestarts::place(Budget& budget) {
-  if (builder_ == nullptr) builder_ = std::make_unique<SkylineBuilder>(problem_);
   buffers_.resize(problem_.sizes.size());
-  ranks_.resize(problem_.sizes.size());
   std::iota(buffers_.begin(), buffers_.end(), 0);
   std::sort(buffers_.begin(), buffers_.end(),
             [&](int32_t a, int32_t b) { return keys_[a] != keys_[b] ? keys_[a] < keys_[b] : a < b; });
+  const int64_t cutoff = best_.height == kNoCutoff ? kNoCutoff : best_.height + 1;
+  if (builder_ == Builder::kFirstFit) {
+    auto placed = place_in_order(problem_, buffers_, GreedyFit::kFirst, budget, cutoff);
+    if (placed) current_ = std::move(*placed);
+    return placed.has_value();
+  }
+  if (skyline_ == nullptr) skyline_ = std::make_unique<SkylineBuilder>(problem_);
+  ranks_.resize(problem_.sizes.size());
   for (size_t rank = 0; rank < buffers_.size(); ++rank) ranks_[buffers_[rank]] = static_cast<int32_t>(rank);
-  return builder_->place(ranks_, current_, budget, best_.height == kNoCutoff ? kNoCutoff : best_.height + 1);
+  return skyline_->place(ranks_, current_, budget, cutoff);
 }
 
 Placement skyline_restarts(const PreparedProblem& problem, SkylineOutcome from, int64_t target, uint64_t seed,

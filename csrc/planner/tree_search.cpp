@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <new>
 #include <numeric>
 #include <utility>
@@ -27,7 +28,6 @@ constexpr double kShareFromBest = 0.5;
 // A score is the share of the buffers that were placed at a time, to this power.
 constexpr double kScorePower = 4;
 constexpr double kLeastScore = 1e-6;
-constexpr int64_t kNodesGrowth = 2;
 // Shares of the way from the target to the best placement.
 constexpr std::array<double, 4> kRungs = {0, 0.5, 0.8, 0.95};
 // The target can be reached more often than not: it gets as many nodes as so many others.
@@ -50,12 +50,8 @@ bool is_small_enough_for_tree_search(const PreparedProblem& problem) {
          BranchAndBound::memory_of(problem) <= kTreeSearchMaxMemory;
 }
 
-TreeSearch::TreeSearch(const PreparedProblem& problem, uint64_t seed, int64_t num_nodes)
-    : problem_(problem),
-      random_(seed),
-      tree_(problem),
-      excluded_(problem.lower_bound - 1),
-      num_nodes_in_round_(std::max<int64_t>(1, num_nodes / problem.num_buffers)) {
+TreeSearch::TreeSearch(const PreparedProblem& problem, uint64_t seed)
+    : problem_(problem), random_(seed), tree_(problem), excluded_(problem.lower_bound - 1) {
   const std::vector<int64_t> peak_loads = peak_load_of_each(problem);
   for (const SkylineOrder& order : kSkylineOrders)
     orders_.push_back(skyline_ranks(problem, peak_loads, order));
@@ -149,8 +145,8 @@ Verdict TreeSearch::run(Rung& rung, Budget& budget) {
   return verdict;
 }
 
-void TreeSearch::improve(Placement& best, const Goal& goal, Budget& budget) {
-  const int64_t last_node = num_nodes_ + num_nodes_in_round_;
+void TreeSearch::improve(Placement& best, const Goal& goal, int64_t num_nodes, Budget& budget) {
+  const int64_t last_node = num_nodes_ + num_nodes;
   while (num_nodes_ < last_node && !is_done(best, goal) && !budget.spent()) {
     const int64_t lowest = std::max(goal.target, excluded_ + 1);
     Rung& rung = next_rung(lowest, best.height, goal.decide);
@@ -163,7 +159,6 @@ void TreeSearch::improve(Placement& best, const Goal& goal, Budget& budget) {
       excluded_ = std::max(excluded_, capacity);
     }
   }
-  num_nodes_in_round_ *= kNodesGrowth;
 }
 
 bool TreeSearch::is_done(const Placement& best, const Goal& goal) const {
@@ -178,7 +173,7 @@ PartOutcome improve_by_tree_search(const PreparedProblem& part, Placement from, 
   bool proven = false;
   try {
     TreeSearch tree(part, seed);
-    while (!tree.is_done(best, goal) && !budget.spent()) tree.improve(best, goal, budget);
+    tree.improve(best, goal, std::numeric_limits<int64_t>::max() / 2, budget);
     proven = tree.is_done(best, goal);
   } catch (const std::bad_alloc&) {
     // What was found before memory ran out.

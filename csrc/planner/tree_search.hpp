@@ -34,17 +34,16 @@ bool is_small_enough_for_tree_search(const PreparedProblem& problem);
 // below.
 class TreeSearch {
  public:
-  // Borrows the problem, which must have at least one buffer. `num_nodes` is what the first round spends at
-  // most, times the number of buffers: a node costs about as much as there are buffers.
-  TreeSearch(const PreparedProblem& problem, uint64_t seed, int64_t num_nodes = 10'000'000);
+  // Borrows the problem, which must have at least one buffer.
+  TreeSearch(const PreparedProblem& problem, uint64_t seed);
 
-  // One round of improving `best`. Each round spends more nodes than the one before.
-  void improve(Placement& best, const Goal& goal, Budget& budget);
+  // Improves `best` until it is done, about so many nodes were seen, or the budget is spent.
+  void improve(Placement& best, const Goal& goal, int64_t num_nodes, Budget& budget);
 
-  // Of all rounds.
+  // In all.
   int64_t num_nodes() const { return num_nodes_; }
 
-  // Whether the last round left nothing to ask: `best` is within the target, or proven as PartOutcome says.
+  // Whether there is nothing left to ask: `best` is within the target, or proven as PartOutcome says.
   bool is_done(const Placement& best, const Goal& goal) const;
 
  private:
@@ -84,11 +83,10 @@ class TreeSearch {
   std::vector<int32_t> buffers_;
   std::vector<int32_t> ranks_;
   int64_t excluded_;  // it is proven that no placement is this low
-  int64_t num_nodes_in_round_;
   int64_t num_nodes_ = 0;
 };
 
-// Rounds of a TreeSearch until it is done or the budget spent; what it got, where the part is too large for
+// A TreeSearch until it is done or the budget spent; what it got, where the part is too large for
 // one.
 PartOutcome improve_by_tree_search(const PreparedProblem& part, Placement from, const Goal& goal,
                                    uint64_t seed, Budget& budget);

@@ -17,6 +17,10 @@ constexpr int32_t kNumBirths[] = {32, 128, 512};
 constexpr size_t kMaxBuffers = 4000;
 // For an effort of one, times the number of buffers.
 constexpr int64_t kNodesTimesBuffers = 2'000'000;
+// About what these take.
+constexpr double kNodeCost_ns = 5000;
+constexpr double kCostPerBuffer_ns = 300;
+constexpr double kScanCostPerBuffer_ns = 5;
 constexpr GreedyOrder kOrders[] = {GreedyOrder::kSize, GreedyOrder::kBreadth, GreedyOrder::kArea,
                                    GreedyOrder::kDuration};
 
@@ -47,6 +51,7 @@ void WindowSearch::improve(Placement& best, int64_t target, Budget& budget) {
       if (top(moved) > floor) highest.emplace(top(moved), moved);
     }
   }
+  work_ns_ += kScanCostPerBuffer_ns * problem_.num_buffers;
   const int64_t old_height = std::exchange(best.height, height_of(problem_, best.offsets));
   budget.found(best.height);
   if (best.height == old_height) effort_ *= 2;
@@ -58,6 +63,8 @@ int64_t WindowSearch::lower_window(int32_t buffer, int64_t floor, Placement& bes
   int64_t reached = kNoCutoff;
   for (int32_t num_births : kNumBirths) {
     const int64_t scaled = std::min<int64_t>(num_births * scale, problem_.num_buffers);
+    // Half of all buffers are no window any more.
+    if (reached != kNoCutoff && 4 * scaled > problem_.num_buffers) break;
     reached = lower_window(buffer, static_cast<int32_t>(scaled), floor, best, budget);
     if (reached <= floor || budget.spent()) break;
   }
@@ -76,6 +83,7 @@ int64_t WindowSearch::lower_window(int32_t buffer, int32_t num_births, int64_t f
     (inside && problem_.pin(other) == kFree ? free_ : beyond_).push_back(other);
   });
   const int64_t old_height = best.offsets[buffer] + problem_.sizes[buffer];
+  work_ns_ += kCostPerBuffer_ns * static_cast<double>(free_.size() + beyond_.size());
   if (free_.size() + beyond_.size() > kMaxBuffers) {
     free_ = {buffer};
     return old_height;
@@ -106,12 +114,14 @@ int64_t WindowSearch::lower_window(int32_t buffer, int32_t num_births, int64_t f
   const Goal goal{std::max(floor / unit, prepared.lower_bound), false};
   for (GreedyOrder order : kOrders) {
     if (placement.height <= goal.target) break;
+    work_ns_ += greedy_cost_ns(prepared);
     auto found = greedy(prepared, order, GreedyFit::kFirst, budget, placement.height);
     if (found) placement = std::move(*found);
   }
   if (placement.height > goal.target && is_small_enough_for_tree_search(prepared)) {
-    TreeSearch tree(prepared, seed_, kNodesTimesBuffers * effort_);
-    tree.improve(placement, goal, budget);
+    TreeSearch tree(prepared, seed_);
+    tree.improve(placement, goal, kNodesTimesBuffers * effort_ / prepared.num_buffers, budget);
+    work_ns_ += kNodeCost_ns * static_cast<double>(tree.num_nodes());
   }
   int64_t reached = 0;
   for (size_t k = 0; k < prepared.origins.size(); ++k) {

@@ -24,6 +24,9 @@ class WindowSearch {
   // One round of lowering `best`. The next one has more effort where this did not help.
   void improve(Placement& best, int64_t target, Budget& budget);
 
+  // Of all rounds, in nanoseconds, about.
+  double work_ns() const { return work_ns_; }
+
   // No larger window, no more nodes will be tried.
   bool is_done() const { return effort_ > kMaxEffort; }
 
@@ -39,6 +42,7 @@ class WindowSearch {
   uint64_t seed_;
   BirthIndex index_;
   int64_t effort_ = 1;
+  double work_ns_ = 0;
   std::vector<int32_t> free_;    // of the last window
   std::vector<int32_t> beyond_;  // alive in it, and before or after it
 };
