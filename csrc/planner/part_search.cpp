@@ -15,7 +15,7 @@
 namespace memomalloc::planner {
 namespace {
 
-constexpr int32_t kFewBuffers = 1000;
+constexpr int32_t kFewBuffers = 600;
 // About what these take.
 constexpr double kNodeCost_ns = 5000;
 constexpr double kRunCostPerBuffer_ns = 500;
@@ -85,15 +85,16 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
           [](const Search& a, const Search& b) { return a.work / a.weight < b.work / b.weight; });
       const int64_t old_height = best.height;
       const double work = next->step();
+      if (best.height < old_height) {
+        outcome.planner = next->planner;
+        next->weight = std::min(kLargestWeight, next->weight * kWeightGrowth);
+      }
       if (tree && tree->is_done(best, goal)) break;
       if (work < 0) {
         searches.erase(next);
-        continue;
+      } else {
+        next->work += work;
       }
-      next->work += work;
-      if (best.height >= old_height) continue;
-      outcome.planner = next->planner;
-      next->weight = std::min(kLargestWeight, next->weight * kWeightGrowth);
     }
     outcome.part.proven = tree && tree->is_done(best, goal);
   } catch (const std::bad_alloc&) {
