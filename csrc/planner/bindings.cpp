@@ -14,6 +14,7 @@
 
 #include "planner/checker.hpp"
 #include "planner/plan.hpp"
+#include "planner/prepare.hpp"
 
 namespace nb = nanobind;
 
@@ -70,10 +71,8 @@ class PythonPoll {
   bool interrupted_ = false;
 };
 
-nb::tuple plan_arrays(const std::string& planner, const Array& sizes, const Array& starts, const Array& ends,
-                      const std::optional<Array>& alignments, const std::optional<Array>& pins,
-                      std::optional<int64_t> capacity, double time_limit_s, uint64_t seed,
-                      nb::object progress) {
+Problem to_problem(const Array& sizes, const Array& starts, const Array& ends,
+                   const std::optional<Array>& alignments, const std::optional<Array>& pins) {
   require_equal_lengths(sizes, {&starts, &ends});
   Problem problem{to_vector(sizes), to_vector(starts), to_vector(ends), {}, {}};
   if (alignments) {
@@ -84,6 +83,14 @@ nb::tuple plan_arrays(const std::string& planner, const Array& sizes, const Arra
     require_equal_lengths(sizes, {&*pins});
     problem.pins = to_vector(*pins);
   }
+  return problem;
+}
+
+nb::tuple plan_arrays(const std::string& planner, const Array& sizes, const Array& starts, const Array& ends,
+                      const std::optional<Array>& alignments, const std::optional<Array>& pins,
+                      std::optional<int64_t> capacity, double time_limit_s, uint64_t seed,
+                      nb::object progress) {
+  const Problem problem = to_problem(sizes, starts, ends, alignments, pins);
   PythonPoll poll(std::move(progress));
   Request request;
   request.planner = planner;
@@ -101,6 +108,14 @@ nb::tuple plan_arrays(const std::string& planner, const Array& sizes, const Arra
   if (result.offsets.size() == problem.sizes.size()) offsets = nb::cast(to_numpy(std::move(result.offsets)));
   return nb::make_tuple(offsets, result.arena, result.planner, result.proven_optimal,
                         result.proven_infeasible, poll.interrupted());
+}
+
+int64_t lower_bound_arrays(const Array& sizes, const Array& starts, const Array& ends,
+                           const std::optional<Array>& alignments, const std::optional<Array>& pins) {
+  const Problem problem = to_problem(sizes, starts, ends, alignments, pins);
+  nb::gil_scoped_release no_gil;
+  const PreparedProblem prepared = prepare(problem);
+  return prepared.lower_bound * prepared.unit;
 }
 
 std::pair<int64_t, int64_t> find_overlap_arrays(const Array& sizes, const Array& starts, const Array& ends,
@@ -127,6 +142,8 @@ NB_MODULE(_planner, module) {
   module.def("plan", &plan_arrays, nb::arg("planner"), nb::arg("sizes"), nb::arg("starts"), nb::arg("ends"),
              nb::arg("alignments").none(), nb::arg("pins").none(), nb::arg("capacity").none(),
              nb::arg("time_limit_s"), nb::arg("seed"), nb::arg("progress").none());
+  module.def("lower_bound", &lower_bound_arrays, nb::arg("sizes"), nb::arg("starts"), nb::arg("ends"),
+             nb::arg("alignments").none(), nb::arg("pins").none());
   module.def("find_overlap", &find_overlap_arrays, nb::arg("sizes"), nb::arg("starts"), nb::arg("ends"),
              nb::arg("offsets"));
   module.def("peak_live_bytes", &peak_live_bytes_arrays, nb::arg("sizes"), nb::arg("starts"),

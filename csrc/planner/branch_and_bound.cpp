@@ -8,7 +8,13 @@
 namespace memomalloc::planner {
 namespace {
 
-constexpr int64_t kNodesPerClock = 1000;
+// About a millisecond.
+constexpr int64_t kWorkPerClock = 500'000;
+// Records of 24 bytes.
+constexpr size_t kMaxTrail = 1'000'000;
+// For each buffer and as a constant, between two nodes: floors that are raised more often creep.
+constexpr int64_t kMaxRaisesPerBuffer = 16;
+constexpr int64_t kMaxRaises = 1000;
 // The floor of what is placed: above every offset, with space to add a size.
 constexpr int64_t kOutOfReach = std::numeric_limits<int64_t>::max() / 2;
 constexpr double kFailureGrowth = 1.001;
@@ -22,6 +28,22 @@ BranchAndBound::BranchAndBound(const PreparedProblem& problem) : problem_(proble
   find_neighbours();
   find_twins();
   failures_.assign(problem.loads.size(), 0);
+}
+
+int64_t BranchAndBound::memory_of(const PreparedProblem& problem) {
+  // By section, how many buffers start in it or before.
+  std::vector<int64_t> started(problem.loads.size(), 0);
+  for (int32_t start : problem.starts) ++started[start];
+  std::partial_sum(started.begin(), started.end(), started.begin());
+  int64_t num_alive = 0;
+  int64_t num_pairs = 0;
+  for (int32_t i = 0; i < problem.num_buffers; ++i) {
+    num_alive += problem.width(i);
+    num_pairs += started[problem.ends[i] - 1] - 1 - i;
+  }
+  constexpr int64_t kBytesPerAlive = sizeof(int32_t) + sizeof(Counts);
+  constexpr int64_t kBytesPerPair = 2 * sizeof(int32_t);
+  return kBytesPerAlive * num_alive + kBytesPerPair * num_pairs;
 }
 
 void BranchAndBound::find_neighbours() {
@@ -84,8 +106,13 @@ Verdict BranchAndBound::search(int64_t capacity, BranchOn branch_on, const std::
   num_nodes_ = 0;
   num_placed_ = most_placed_ = 0;
   budget_ = &budget;
-  if (!start(capacity)) return Verdict::kNone;
-  const Verdict verdict = solve_pieces({0, problem_.num_sections}, 0, problem_.num_sections);
+  work_ = num_raises_ = 0;
+  next_clock_ = kWorkPerClock;
+  max_raises_ = kMaxRaises + kMaxRaisesPerBuffer * problem_.num_buffers;
+  stopped_ = false;
+  Verdict verdict = Verdict::kNone;
+  if (start(capacity)) verdict = solve_pieces({0, problem_.num_sections}, 0, problem_.num_sections);
+  if (stopped_ && verdict == Verdict::kNone) verdict = Verdict::kUnknown;
   if (verdict == Verdict::kFits) {
     placement_.offsets = offsets_;
     placement_.height = 0;
@@ -100,6 +127,8 @@ Verdict BranchAndBound::search(int64_t capacity, BranchOn branch_on, const std::
 bool BranchAndBound::start(int64_t capacity) {
   const size_t n = problem_.sizes.size();
   trail_.clear();
+  mergeable_ = 0;
+  raise_of_.assign(n, 0);
   saved_counts_.clear();
   queue_.clear();
   queued_.assign(problem_.loads.size(), 0);
@@ -182,8 +211,9 @@ Verdict BranchAndBound::branch(Part part) {
   Verdict verdict = Verdict::kNone;
   while (true) {
     ++num_nodes_;
+    num_raises_ = 0;
     most_placed_ = std::max(most_placed_, num_placed_);
-    if (num_nodes_ >= node_limit_ || (num_nodes_ % kNodesPerClock == 0 && budget_->spent())) {
+    if (num_nodes_ >= node_limit_ || is_stopped()) {
       verdict = Verdict::kUnknown;
       break;
     }
@@ -201,6 +231,7 @@ Verdict BranchAndBound::branch(Part part) {
         if (verdict != Verdict::kNone) break;
       }
       undo(mark);
+      num_raises_ = 0;
     }
     // Not on what is placed, so on what is not.
     unsupported_.push_back(buffer);
@@ -212,12 +243,13 @@ Verdict BranchAndBound::branch(Part part) {
 }
 
 // A buffer of the part that is not placed yet; there must be one.
-int32_t BranchAndBound::choose(Part part) const {
+int32_t BranchAndBound::choose(Part part) {
   const auto is_better = [&](int32_t a, int32_t b) {
     return b < 0 || floors_[a] < floors_[b] || (floors_[a] == floors_[b] && (*ranks_)[a] < (*ranks_)[b]);
   };
   int32_t chosen = -1;
   if (branch_on_ == BranchOn::kLowestFloor) {
+    work_ += problem_.num_buffers;
     for (int32_t i = 0; i < problem_.num_buffers; ++i) {
       if (problem_.starts[i] < part.left || problem_.starts[i] >= part.right) continue;
       if (is_unplaced(i) && is_better(i, chosen)) chosen = i;
@@ -225,6 +257,7 @@ int32_t BranchAndBound::choose(Part part) const {
     return chosen;
   }
   const int32_t section = choose_section(part);
+  work_ += part.right - part.left;
   for (int32_t i = first_in_section_[section]; i < first_in_section_[section + 1]; ++i) {
     if (is_better(in_section_[i], chosen)) chosen = in_section_[i];
   }
@@ -252,7 +285,8 @@ int32_t BranchAndBound::choose_section(Part part) const {
   return chosen;
 }
 
-std::pair<int64_t, int32_t> BranchAndBound::lowest_neighbour(int32_t buffer) const {
+std::pair<int64_t, int32_t> BranchAndBound::lowest_neighbour(int32_t buffer) {
+  work_ += first_neighbour_[buffer + 1] - first_neighbour_[buffer];
   int64_t lowest = kOutOfReach;
   int32_t which = -1;
   for (int32_t j = first_neighbour_[buffer]; j < first_neighbour_[buffer + 1]; ++j) {
@@ -270,6 +304,7 @@ bool BranchAndBound::place(int32_t buffer) {
   const int64_t offset = floors_[buffer];
   const int64_t size = problem_.sizes[buffer];
   trail_.push_back({buffer, Kind::kPlaced, offset, supports_[buffer]});
+  mergeable_ = trail_.size();
   ++num_placed_;
   offsets_[buffer] = offset;
   floors_[buffer] = supports_[buffer] = kOutOfReach;
@@ -285,6 +320,7 @@ bool BranchAndBound::place(int32_t buffer) {
     const int64_t old_room = section.room;
     section.room += size;
     if (is_done(s)) continue;
+    work_ += first_in_section_[s + 1] - first_in_section_[s];
     for (int32_t i = first_in_section_[s]; i < first_in_section_[s + 1]; ++i) {
       const int64_t floor = floors_[in_section_[i]];
       if (floor > old_room && floor <= section.room) {
@@ -321,6 +357,7 @@ bool BranchAndBound::place_on_top(int32_t buffer) {
   const int64_t size = problem_.sizes[buffer];
   const int64_t floor = floors_[buffer];
   trail_.push_back({buffer, Kind::kPlacedOnTop, floor, supports_[buffer]});
+  mergeable_ = trail_.size();
   ++num_placed_;
   floors_[buffer] = supports_[buffer] = kOutOfReach;
   int32_t failed = -1;
@@ -342,7 +379,7 @@ bool BranchAndBound::place_on_top(int32_t buffer) {
 bool BranchAndBound::raise_support(int32_t buffer, int64_t support) {
   if (problem_.pin(buffer) != kFree) return fail(problem_.starts[buffer]);
   support = align_up(support, problem_.alignment(buffer));
-  trail_.push_back({buffer, Kind::kRaised, floors_[buffer], supports_[buffer]});
+  record_raise(buffer);
   supports_[buffer] = support;
   return floors_[buffer] >= support || raise_floor(buffer, support);
 }
@@ -353,8 +390,10 @@ bool BranchAndBound::raise_floor(int32_t buffer, int64_t floor) {
   if (floor > ceiling - size || problem_.pin(buffer) != kFree) return fail(problem_.starts[buffer]);
   floor = align_up(floor, problem_.alignment(buffer));
   const int64_t old_floor = floors_[buffer];
-  trail_.push_back({buffer, Kind::kRaised, old_floor, supports_[buffer]});
+  record_raise(buffer);
   floors_[buffer] = floor;
+  ++num_raises_;
+  work_ += problem_.width(buffer);
   int32_t failed = -1;
   for (int32_t s = problem_.starts[buffer]; s < problem_.ends[buffer]; ++s) {
     Section& section = sections_[s];
@@ -377,8 +416,25 @@ void BranchAndBound::enqueue(int32_t section) {
   queue_.push_back(section);
 }
 
+void BranchAndBound::clear_queue() {
+  for (int32_t queued : queue_) queued_[queued] = 0;
+  queue_.clear();
+}
+
+bool BranchAndBound::is_stopped() {
+  if (work_ >= next_clock_) {
+    next_clock_ = work_ + kWorkPerClock;
+    stopped_ = stopped_ || budget_->spent();
+  }
+  return stopped_;
+}
+
 bool BranchAndBound::propagate() {
   while (!queue_.empty()) {
+    if (num_raises_ > max_raises_ || is_stopped()) {
+      clear_queue();
+      return !stopped_;
+    }
     const int32_t section = queue_.back();
     queue_.pop_back();
     queued_[section] = 0;
@@ -391,6 +447,7 @@ bool BranchAndBound::propagate() {
 // those.
 bool BranchAndBound::propagate_section(int32_t section) {
   items_.clear();
+  work_ += first_in_section_[section + 1] - first_in_section_[section];
   for (int32_t i = first_in_section_[section]; i < first_in_section_[section + 1]; ++i) {
     if (is_unplaced(in_section_[i])) items_.push_back({floors_[in_section_[i]], in_section_[i]});
   }
@@ -420,6 +477,7 @@ bool BranchAndBound::propagate_unsupported() {
     for (int32_t buffer : unsupported_) {
       const int64_t floor = floors_[buffer];
       if (!is_unplaced(buffer) || floor == supports_[buffer]) continue;
+      if (num_raises_ > max_raises_ || is_stopped()) return !stopped_;
       const int32_t watched = watched_[buffer];
       if (watched >= 0 && floors_[watched] + problem_.sizes[watched] <= floor) continue;
       const auto [top, neighbour] = lowest_neighbour(buffer);
@@ -434,8 +492,7 @@ bool BranchAndBound::propagate_unsupported() {
 
 // Always false: a branch is dead, and this section is why.
 bool BranchAndBound::fail(int32_t section) {
-  for (int32_t queued : queue_) queued_[queued] = 0;
-  queue_.clear();
+  clear_queue();
   failure_weight_ *= kFailureGrowth;
   failures_[section] += failure_weight_;
   if (failure_weight_ > kFailureLimit) {
@@ -443,6 +500,16 @@ bool BranchAndBound::fail(int32_t section) {
     failure_weight_ = 1;
   }
   return false;
+}
+
+// What a raise of this buffer has to restore. One record is enough for all its raises since the last
+// placement.
+void BranchAndBound::record_raise(int32_t buffer) {
+  const size_t last = raise_of_[buffer];
+  if (last >= mergeable_ && last < trail_.size() && trail_[last].buffer == buffer) return;
+  if (trail_.size() >= kMaxTrail) stopped_ = true;
+  raise_of_[buffer] = trail_.size();
+  trail_.push_back({buffer, Kind::kRaised, floors_[buffer], supports_[buffer]});
 }
 
 void BranchAndBound::undo(size_t mark) {
@@ -464,6 +531,7 @@ void BranchAndBound::undo(size_t mark) {
     floors_[change.buffer] = change.old_floor;
     supports_[change.buffer] = change.old_support;
   }
+  mergeable_ = mark;
 }
 
 void BranchAndBound::undo_raise(int32_t buffer, int64_t old_floor) {

@@ -13,7 +13,7 @@ namespace memomalloc::planner {
 enum class Verdict {
   kFits,     // a placement within the capacity was found
   kNone,     // it is proven that there is none
-  kUnknown,  // the node limit was reached or the budget spent first
+  kUnknown,  // the node limit or the bound of memory was reached, or the budget spent first
 };
 
 // Where a search branches next.
@@ -41,9 +41,14 @@ enum class BranchOn {
 //   be, the others are above it, which raises their floors in other sections, and so on.
 // - A buffer that spans all sections of what is left may as well lie on top of it.
 // - What depends on a floor is updated when the floor changes and undone from a trail. Nothing is copied.
+//
+// Floors may creep: two buffers that must lie on each other raise each other by a few bytes at a time, up to
+// the ceiling. So the work between two nodes is bounded, the clock is read by work and not by nodes, and what
+// was raised twice since the last placement is undone by one record. Raising less than could be is always
+// allowed.
 class BranchAndBound {
  public:
-  // Borrows the problem. O(pairs of neighbours) memory.
+  // Borrows the problem. Takes `memory_of` it and at most kMaxTrail records beside.
   explicit BranchAndBound(const PreparedProblem& problem);
 
   // One search from the start. Among equals it takes the buffer with the smallest rank. `capacity` must not
@@ -53,6 +58,9 @@ class BranchAndBound {
 
   // Of the last search that ended with kFits.
   const Placement& placement() const { return placement_; }
+
+  // In bytes, in O(n): of the lists of neighbours and sections.
+  static int64_t memory_of(const PreparedProblem& problem);
 
   int64_t num_nodes() const { return num_nodes_; }
 
@@ -94,10 +102,10 @@ class BranchAndBound {
   Verdict solve(Part part);
   Verdict solve_pieces(Part part, int32_t first_cut, int32_t last_cut);
   Verdict branch(Part part);
-  int32_t choose(Part part) const;
+  int32_t choose(Part part);
   int32_t choose_section(Part part) const;
   // The lowest top that an unplaced neighbour can have, and which neighbour.
-  std::pair<int64_t, int32_t> lowest_neighbour(int32_t buffer) const;
+  std::pair<int64_t, int32_t> lowest_neighbour(int32_t buffer);
 
   // Each of these is false where the branch turns out to be dead; the caller undoes it.
   bool place(int32_t buffer);
@@ -111,6 +119,10 @@ class BranchAndBound {
   bool fail(int32_t section);
 
   void enqueue(int32_t section);
+  void clear_queue();
+  // Whether this search has to end: reads the clock after so much work.
+  bool is_stopped();
+  void record_raise(int32_t buffer);
   void undo(size_t mark);
   void undo_raise(int32_t buffer, int64_t old_floor);
   void undo_place(int32_t buffer);
@@ -132,6 +144,11 @@ class BranchAndBound {
   int32_t num_placed_ = 0;
   int32_t most_placed_ = 0;
   Budget* budget_ = nullptr;
+  int64_t work_ = 0;        // steps of the loops over sections and neighbours, nearly all there are
+  int64_t next_clock_ = 0;  // the work at which the clock is read
+  int64_t num_raises_ = 0;  // since the last node
+  int64_t max_raises_ = 0;  // between two nodes
+  bool stopped_ = false;    // no verdict of a branch counts any more
 
   std::vector<int64_t> floors_;    // out of reach where placed
   std::vector<int64_t> supports_;  // out of reach where placed
@@ -139,6 +156,8 @@ class BranchAndBound {
   std::vector<Section> sections_;
   std::vector<int32_t> spanning_;  // per section: unplaced buffers alive in it and in the one before
   std::vector<Change> trail_;
+  size_t mergeable_ = 0;              // the records of the trail from here on have no placement after them
+  std::vector<size_t> raise_of_;      // per buffer: where its last raise is in the trail, if it still is
   std::vector<Counts> saved_counts_;  // of the sections of each placed buffer, in the order of the trail
   std::vector<int32_t> queue_;        // sections whose only lowest buffer is news
   std::vector<char> queued_;

@@ -11,6 +11,8 @@
 namespace memomalloc::planner {
 namespace {
 
+constexpr int64_t kStepsPerClock = 500'000;  // about a millisecond
+
 struct Segment {
   int64_t height;
   int32_t left;
@@ -34,12 +36,18 @@ int32_t longest_meeting(const PreparedProblem& problem, const std::vector<int32_
 }
 
 // Offsets within the lower bound; buffers that are alive together may overlap.
-std::vector<int64_t> build_towers(const PreparedProblem& problem) {
+std::optional<std::vector<int64_t>> build_towers(const PreparedProblem& problem, Budget& budget) {
   std::vector<int64_t> offsets(problem.sizes.size(), 0);
   std::vector<int32_t> unplaced(problem.sizes.size());
   std::iota(unplaced.begin(), unplaced.end(), 0);
   std::list<Segment> roof = {{0, 0, problem.num_sections}};
+  int64_t steps = 0;
   while (!unplaced.empty()) {
+    steps += static_cast<int64_t>(roof.size() + unplaced.size());
+    if (steps >= kStepsPerClock) {
+      if (budget.spent()) return std::nullopt;
+      steps = 0;
+    }
     const auto lowest = std::min_element(
         roof.begin(), roof.end(), [](const Segment& a, const Segment& b) { return a.height < b.height; });
     const int32_t buffer = longest_meeting(problem, unplaced, *lowest);
@@ -66,9 +74,11 @@ std::vector<int64_t> build_towers(const PreparedProblem& problem) {
 
 }  // namespace
 
-Placement gergov(const PreparedProblem& problem) {
+std::optional<Placement> gergov(const PreparedProblem& problem, Budget& budget, int64_t cutoff) {
   if (problem.num_buffers > kGergovMaxBuffers) throw std::invalid_argument("gergov: too many buffers");
-  const std::vector<int64_t> offsets = build_towers(problem);
+  const std::optional<std::vector<int64_t>> towers = build_towers(problem, budget);
+  if (!towers) return std::nullopt;
+  const std::vector<int64_t>& offsets = *towers;
   std::vector<int32_t> by_offset(problem.sizes.size());
   std::iota(by_offset.begin(), by_offset.end(), 0);
   std::stable_sort(by_offset.begin(), by_offset.end(),
@@ -77,7 +87,13 @@ Placement gergov(const PreparedProblem& problem) {
   // The first colour that none of those has that share bytes while alive.
   std::vector<int32_t> colours(problem.sizes.size(), -1);
   std::vector<char> taken;
+  int64_t steps = 0;
   for (size_t i = 0; i < by_offset.size(); ++i) {
+    steps += static_cast<int64_t>(i);
+    if (steps >= kStepsPerClock) {
+      if (budget.spent()) return std::nullopt;
+      steps = 0;
+    }
     const int32_t buffer = by_offset[i];
     taken.assign(i + 1, 0);
     for (size_t j = 0; j < i; ++j) {
@@ -90,7 +106,12 @@ Placement gergov(const PreparedProblem& problem) {
   }
   std::stable_sort(by_offset.begin(), by_offset.end(),
                    [&](int32_t a, int32_t b) { return colours[a] < colours[b]; });
-  return place_in_order(problem, by_offset, GreedyFit::kFirst);
+  return place_in_order(problem, by_offset, GreedyFit::kFirst, budget, cutoff);
+}
+
+double gergov_cost_ns(const PreparedProblem& problem) {
+  const double n = problem.num_buffers;
+  return 3 * n * n;
 }
 
 }  // namespace memomalloc::planner

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <queue>
 #include <vector>
 
 namespace memomalloc::planner {
 namespace {
+
+constexpr int64_t kStepsPerClock = 500'000;  // about a millisecond
 
 struct Active {
   int64_t offset;
@@ -47,34 +50,57 @@ bool has_equal_sizes(const PreparedProblem& problem) {
                                                           std::not_equal_to<>()) == problem.sizes.end();
 }
 
-Placement linear_scan(const PreparedProblem& problem) {
+std::optional<Placement> linear_scan(const PreparedProblem& problem, GreedyFit fit, Budget& budget,
+                                     int64_t cutoff) {
   if (has_equal_sizes(problem)) return scan_equal_sizes(problem);
   Placement placement;
   placement.offsets.assign(problem.sizes.size(), 0);
   std::vector<Active> active;  // by increasing offset
+  int64_t steps = 0;
   for (int32_t buffer = 0; buffer < problem.num_buffers; ++buffer) {
     const size_t i = buffer;
     const int32_t start = problem.starts[i];
-    const auto expired = [start](const Active& other) { return other.end <= start; };
-    active.erase(std::remove_if(active.begin(), active.end(), expired), active.end());
-    int64_t offset = 0;
-    size_t position = 0;
-    for (; position < active.size(); ++position) {
-      offset = align_up(offset, problem.alignment(buffer));
-      if (active[position].offset - offset >= problem.sizes[i]) break;
-      offset = active[position].top;
+    const int64_t size = problem.sizes[i];
+    const int64_t alignment = problem.alignment(buffer);
+    steps += static_cast<int64_t>(active.size());
+    if (steps >= kStepsPerClock) {
+      if (budget.spent()) return std::nullopt;
+      steps = 0;
     }
-    offset = align_up(offset, problem.alignment(buffer));
-    const int64_t top = offset + problem.sizes[i];
+    // Those that have expired leave the list as the search for a gap passes them.
+    int64_t roof = 0;
+    int64_t offset = -1;
+    int64_t smallest_gap = std::numeric_limits<int64_t>::max();
+    size_t position = 0;
+    size_t kept = 0;
+    for (const Active& other : active) {
+      if (other.end <= start) continue;
+      const int64_t lowest = align_up(roof, alignment);
+      const int64_t gap = other.offset - lowest;
+      if (gap >= size && gap < smallest_gap && (fit == GreedyFit::kBest || offset < 0)) {
+        offset = lowest;
+        smallest_gap = gap;
+        position = kept;
+      }
+      roof = other.top;
+      active[kept++] = other;
+    }
+    active.resize(kept);
+    if (offset < 0) {
+      offset = align_up(roof, alignment);
+      position = kept;
+    }
+    const int64_t top = offset + size;
     active.insert(active.begin() + static_cast<int64_t>(position), {offset, top, problem.ends[i]});
     placement.offsets[i] = offset;
     placement.height = std::max(placement.height, top);
+    if (placement.height >= cutoff) return std::nullopt;
   }
   return placement;
 }
 
-int64_t linear_scan_steps(const PreparedProblem& problem) {
-  if (has_equal_sizes(problem)) return problem.num_buffers;
+double linear_scan_cost_ns(const PreparedProblem& problem) {
+  if (has_equal_sizes(problem)) return 100.0 * problem.num_buffers;
   // Born in a section less dead by then: what is alive at each birth, the section's own included.
   std::vector<int64_t> alive(problem.loads.size() + 1, 0);
   for (size_t i = 0; i < problem.sizes.size(); ++i) {
@@ -82,9 +108,9 @@ int64_t linear_scan_steps(const PreparedProblem& problem) {
     --alive[problem.ends[i]];
   }
   std::partial_sum(alive.begin(), alive.end(), alive.begin());
-  int64_t steps = 0;
-  for (int32_t start : problem.starts) steps += alive[start];
-  return steps;
+  double cost = 0;
+  for (int32_t start : problem.starts) cost += 30 + 1.5 * static_cast<double>(alive[start]);
+  return cost;
 }
 
 }  // namespace memomalloc::planner

@@ -11,6 +11,9 @@
 namespace memomalloc::planner {
 namespace {
 
+constexpr int64_t kStepsPerClock = 200'000;  // about a millisecond
+constexpr double kEnough_s = 1e9;
+
 constexpr int64_t kInfinite = std::numeric_limits<int64_t>::max() / 4;
 
 // Assigns each buffer a predecessor or none, by successive shortest paths over the residual flow, with
@@ -18,11 +21,16 @@ constexpr int64_t kInfinite = std::numeric_limits<int64_t>::max() / 4;
 // predecessors, column n + j stands for new memory of buffer j.
 class CheapestPredecessors {
  public:
-  explicit CheapestPredecessors(const PreparedProblem& problem)
-      : problem_(problem), n_(problem.num_buffers), row_of_column_(2 * n_, -1), column_of_row_(n_, -1) {
+  CheapestPredecessors(const PreparedProblem& problem, Budget& budget)
+      : problem_(problem),
+        n_(problem.num_buffers),
+        row_of_column_(2 * n_, -1),
+        column_of_row_(n_, -1),
+        budget_(budget) {
     row_potential_.assign(n_, 0);
     column_potential_.assign(2 * n_, 0);
-    for (int32_t row = 0; row < n_; ++row) augment(row);
+    for (int32_t row = 0; row < n_ && augment(row); ++row) {
+    }
   }
 
   // -1: new memory.
@@ -35,8 +43,8 @@ class CheapestPredecessors {
     return std::max<int64_t>(0, problem_.sizes[row] - problem_.sizes[column]);
   }
 
-  // Dijkstra from a free row to the nearest free column, then flips the path.
-  void augment(int32_t start) {
+  // Dijkstra from a free row to the nearest free column, then flips the path. False if the budget was spent.
+  bool augment(int32_t start) {
     distance_.assign(2 * n_, kInfinite);
     from_.assign(2 * n_, start);
     done_.assign(2 * n_, 0);
@@ -44,6 +52,11 @@ class CheapestPredecessors {
     int64_t travelled = 0;
     int32_t column = -1;
     while (true) {
+      steps_ += n_;
+      if (steps_ >= kStepsPerClock) {
+        if (budget_.spent()) return false;
+        steps_ = 0;
+      }
       relax(row, travelled);
       column = -1;
       for (int32_t c = 0; c < 2 * n_; ++c) {
@@ -66,6 +79,7 @@ class CheapestPredecessors {
       std::swap(column_of_row_[new_row], column);
       if (new_row == start) break;
     }
+    return true;
   }
 
   void relax(int32_t row, int64_t travelled) {
@@ -87,6 +101,8 @@ class CheapestPredecessors {
   int32_t n_;
   std::vector<int32_t> row_of_column_;
   std::vector<int32_t> column_of_row_;
+  Budget& budget_;
+  int64_t steps_ = 0;
   std::vector<int64_t> row_potential_;
   std::vector<int64_t> column_potential_;
   std::vector<int64_t> distance_;
@@ -96,10 +112,10 @@ class CheapestPredecessors {
 
 }  // namespace
 
-Placement min_cost_flow(const PreparedProblem& problem) {
+Placement min_cost_flow(const PreparedProblem& problem, Budget& budget) {
   if (problem.num_buffers > kMinCostFlowMaxBuffers)
     throw std::invalid_argument("min_cost_flow: too many buffers");
-  const CheapestPredecessors predecessors(problem);
+  const CheapestPredecessors predecessors(problem, budget);
   // Buffers are ordered by birth, so a predecessor has its object before its successor asks.
   std::vector<int64_t> object_sizes;
   std::vector<int32_t> object_of(problem.sizes.size());
@@ -121,7 +137,14 @@ Placement min_cost_flow(const PreparedProblem& problem) {
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](int32_t a, int32_t b) { return placement.offsets[a] < placement.offsets[b]; });
-  return place_in_order(problem, order, GreedyFit::kFirst);
+  // So few buffers take no time that a budget would have to bound.
+  Budget enough(kEnough_s, nullptr);
+  return place_in_order(problem, order, GreedyFit::kFirst, enough).value();
+}
+
+double min_cost_flow_cost_ns(const PreparedProblem& problem) {
+  const double n = problem.num_buffers;
+  return n * n * n;
 }
 
 }  // namespace memomalloc::planner

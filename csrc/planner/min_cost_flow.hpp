@@ -1,6 +1,9 @@
 // Buffers hand their memory on to later ones along the cheapest flow.
 #pragma once
 
+#include <cstdint>
+
+#include "planner/budget.hpp"
 #include "planner/problem.hpp"
 
 namespace memomalloc::planner {
@@ -12,7 +15,10 @@ inline constexpr int32_t kMinCostFlowMaxBuffers = 1500;
 // is larger by. The cheapest assignment is a min-cost flow between deaths and births. Each chain of buffers
 // that follow each other is an object as large as its largest, and the objects are laid side by side. O(n^3)
 // at worst. Throws std::invalid_argument for more than kMinCostFlowMaxBuffers buffers. Honours alignments,
-// ignores pins.
-Placement min_cost_flow(const PreparedProblem& problem);
+// ignores pins. Where the budget was spent, the later births have new memory.
+Placement min_cost_flow(const PreparedProblem& problem, Budget& budget);
+
+// About how many nanoseconds that takes.
+double min_cost_flow_cost_ns(const PreparedProblem& problem);
 
 }  // namespace memomalloc::planner

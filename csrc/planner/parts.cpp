@@ -16,10 +16,21 @@ Placement placement_of_part(const PreparedProblem& part, const Placement& whole)
   return placement;
 }
 
+bool is_one_part(const PreparedProblem& problem) {
+  int32_t part_end = problem.ends.empty() ? 0 : problem.ends.front();
+  for (int32_t buffer = 0; buffer < problem.num_buffers; ++buffer) {
+    if (problem.starts[buffer] >= part_end) return false;
+    part_end = std::max(part_end, problem.ends[buffer]);
+  }
+  return true;
+}
+
 }  // namespace
 
 PartOutcome improve_parts(const PreparedProblem& problem, Placement from, Goal goal, Budget& budget,
                           const ImprovePart& improve) {
+  if (from.height <= goal.target) return {std::move(from), false};
+  if (is_one_part(problem)) return improve(problem, std::move(from), goal, budget);
   PartOutcome outcome{std::move(from), false};
   struct Open {
     PreparedProblem part;

@@ -1,113 +1,150 @@
 #include "planner/portfolio.hpp"
 
 #include <algorithm>
-#include <limits>
+#include <functional>
 #include <numeric>
 #include <utility>
 #include <vector>
 
+#include "planner/gergov.hpp"
 #include "planner/greedy.hpp"
 #include "planner/linear_scan.hpp"
+#include "planner/min_cost_flow.hpp"
+#include "planner/next_fit.hpp"
+#include "planner/part_search.hpp"
 #include "planner/skyline.hpp"
-#include "planner/skyline_restarts.hpp"
-#include "planner/tree_search.hpp"
 
 namespace memomalloc::planner {
 namespace {
 
-// Greedy compares all pairs: beyond this it would cost more than it could give.
-constexpr int32_t kGreedyMaxBuffers = 20'000;
-// Entries of the lists of neighbours and sections, four bytes each.
-constexpr int64_t kTreeSearchMaxEntries = 50'000'000;
+// Of the time that is left, what one more of the planners that seldom win may cost.
+constexpr double kShareOfLongShots = 0.05;
+// What any may cost.
+constexpr double kShareOfShots = 0.3;
 
-// About half a second.
-constexpr int64_t kLinearScanMaxSteps = 500'000'000;
+// What is quicker than that is tried whatever the limit.
+constexpr double kGrace_ns = 2e6;
+// Of all time, what is kept for the search.
+constexpr double kShareOfSearch = 0.65;
 
-// The tree nearly always wins where there are few buffers.
-constexpr int32_t kFewBuffers = 1000;
-// Runs of the skyline before the first search of a tree, where there are more.
-constexpr int64_t kFirstRuns = 300;
+// A planner that makes one placement below a cutoff, if it can and the budget lasts.
+struct OneShot {
+  const char* planner;
+  double cost_ns;
+  double max_share;  // of the time that is left
+  std::function<std::optional<Placement>(int64_t cutoff)> place;
+};
 
-// Runs of the skyline for a number of nodes of the tree: where there are few buffers they take a fifth of the
-// tree's time, beyond that most of it. Counted, not timed: a search that is not cut off by the clock is the
-// same each time.
-int64_t runs_for_nodes(const PreparedProblem& part, int64_t num_nodes) {
-  constexpr double kRunsPerNode = 20;  // of a problem with one buffer, so to speak
-  const double share = part.num_buffers <= kFewBuffers ? 0.2 : 4.0;
-  const double runs = share * kRunsPerNode * static_cast<double>(num_nodes) / part.num_buffers;
-  return 1 + static_cast<int64_t>(runs);
+// `best_order` becomes that of the best order of the skyline.
+std::vector<OneShot> one_shots(const PreparedProblem& problem, const Goal& goal, Budget& budget,
+                               size_t& best_order) {
+  std::vector<OneShot> shots;
+  const auto heuristic = [&](const char* planner, double cost_ns, double max_share, auto place) {
+    shots.push_back({planner, cost_ns, max_share, [&problem, &budget, place](int64_t cutoff) {
+                       // What ignores pins comes out higher where they are honoured, or, by chance, lower.
+                       const int64_t own_cutoff = problem.has_pins() ? kNoCutoff : cutoff;
+                       return around_pins(problem, place(own_cutoff), budget, cutoff);
+                     }});
+  };
+  for (size_t order = 1; order < kSkylineOrders.size(); ++order) {
+    heuristic("skyline", skyline_cost_ns(problem), kShareOfShots, [&, order](int64_t cutoff) {
+      auto found = skyline(problem, goal.target, budget, order, order + 1, cutoff);
+      if (!found) return std::optional<Placement>();
+      best_order = order;
+      return std::optional<Placement>(std::move(found->placement));
+    });
+  }
+  heuristic("next_fit", next_fit_cost_ns(problem), kShareOfShots,
+            [&](int64_t) { return next_fit(problem, goal.target, budget); });
+  for (const auto& [planner, fit] :
+       {std::pair("linear_scan", GreedyFit::kFirst), std::pair("linear_scan_best_fit", GreedyFit::kBest)}) {
+    heuristic(
+        planner, linear_scan_cost_ns(problem), kShareOfShots,
+        [&problem, &budget, fit = fit](int64_t cutoff) { return linear_scan(problem, fit, budget, cutoff); });
+  }
+  const double greedy_ns = greedy_cost_ns(problem);
+  const auto add_greedy = [&](const char* planner, GreedyOrder order, GreedyFit fit) {
+    shots.push_back({planner, greedy_ns, kShareOfShots, [&problem, &budget, order, fit](int64_t cutoff) {
+                       return greedy(problem, order, fit, budget, cutoff);
+                     }});
+  };
+  add_greedy("greedy_by_size", GreedyOrder::kSize, GreedyFit::kFirst);
+  add_greedy("greedy_by_breadth", GreedyOrder::kBreadth, GreedyFit::kFirst);
+  add_greedy("greedy_by_size_best_fit", GreedyOrder::kSize, GreedyFit::kBest);
+  add_greedy("greedy_by_breadth_best_fit", GreedyOrder::kBreadth, GreedyFit::kBest);
+  add_greedy("greedy_by_duration", GreedyOrder::kDuration, GreedyFit::kFirst);
+  add_greedy("greedy_by_area", GreedyOrder::kArea, GreedyFit::kFirst);
+  add_greedy("greedy_by_duration_best_fit", GreedyOrder::kDuration, GreedyFit::kBest);
+  add_greedy("greedy_by_area_best_fit", GreedyOrder::kArea, GreedyFit::kBest);
+  if (problem.num_buffers <= kGergovMaxBuffers) {
+    heuristic("gergov", gergov_cost_ns(problem), kShareOfLongShots,
+              [&](int64_t cutoff) { return gergov(problem, budget, cutoff); });
+  }
+  if (problem.num_buffers <= kMinCostFlowMaxBuffers) {
+    heuristic("min_cost_flow", min_cost_flow_cost_ns(problem), kShareOfLongShots,
+              [&](int64_t) { return std::optional<Placement>(min_cost_flow(problem, budget)); });
+  }
+  std::stable_sort(shots.begin(), shots.end(),
+                   [](const OneShot& a, const OneShot& b) { return a.cost_ns < b.cost_ns; });
+  return shots;
 }
 
 }  // namespace
 
-Placement around_pins(const PreparedProblem& problem, Placement placement) {
-  if (!problem.has_pins()) return placement;
+std::optional<Placement> around_pins(const PreparedProblem& problem, std::optional<Placement> placement,
+                                     Budget& budget, int64_t cutoff) {
+  if (!placement || !problem.has_pins()) return placement;
   std::vector<int32_t> order(problem.sizes.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return placement.offsets[a] < placement.offsets[b]; });
-  return place_in_order(problem, order, GreedyFit::kFirst);
+                   [&](int32_t a, int32_t b) { return placement->offsets[a] < placement->offsets[b]; });
+  placement.reset();
+  return place_in_order(problem, order, GreedyFit::kFirst, budget, cutoff);
 }
 
-bool is_small_enough_for_tree_search(const PreparedProblem& problem) {
-  if (problem.num_buffers > kTreeSearchMaxBuffers) return false;
-  int64_t entries = 0;
-  for (int32_t i = 0; i < problem.num_buffers; ++i) entries += problem.width(i);
-  for (int32_t i = 0; i < problem.num_buffers; ++i) {
-    for (int32_t j = i + 1; j < problem.num_buffers && problem.starts[j] < problem.ends[i]; ++j) entries += 2;
-  }
-  return entries <= kTreeSearchMaxEntries;
-}
-
-PortfolioOutcome portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget) {
-  if (has_equal_sizes(problem) && !problem.has_pins()) return {linear_scan(problem), "linear_scan", false};
-  PortfolioOutcome outcome{around_pins(problem, skyline(problem, goal.target, budget)), "skyline", false};
-  const auto try_other = [&](Placement placement, const char* planner) {
-    if (placement.height >= outcome.placement.height) return;
-    outcome.placement = std::move(placement);
+void portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget,
+               PortfolioOutcome& outcome) {
+  outcome.placement.height = kNoCutoff;
+  const auto keep = [&](std::optional<Placement> placement, const char* planner) {
+    if (!placement || placement->height >= outcome.placement.height) return;
+    outcome.placement = std::move(*placement);
     outcome.planner = planner;
     budget.found(outcome.placement.height);
   };
-  if (outcome.placement.height > goal.target && !problem.has_pins() &&
-      linear_scan_steps(problem) <= kLinearScanMaxSteps) {
-    try_other(linear_scan(problem), "linear_scan");
+  if (has_equal_sizes(problem) && !problem.has_pins()) {
+    keep(linear_scan(problem, GreedyFit::kFirst, budget), "linear_scan");
+    return;
   }
-  if (outcome.placement.height > goal.target && problem.num_buffers <= kGreedyMaxBuffers) {
-    try_other(greedy(problem, GreedyOrder::kSize, GreedyFit::kFirst), "greedy_by_size");
+  size_t best_order = 0;
+  {
+    auto found = skyline(problem, goal.target, budget, 0, 1);
+    if (found) keep(around_pins(problem, std::move(found->placement), budget), "skyline");
   }
-  if (outcome.placement.height <= goal.target || budget.spent()) return outcome;
+  double grace_ns = kGrace_ns;
+  if (outcome.placement.height > goal.target) {
+    for (const OneShot& shot : one_shots(problem, goal, budget, best_order)) {
+      grace_ns -= shot.cost_ns;
+      if (budget.cancelled()) break;
+      if (grace_ns < 0) {
+        const double left_s = budget.remaining_s();
+        if (budget.spent() || left_s < kShareOfSearch * (left_s + budget.elapsed_s())) break;
+        if (shot.cost_ns > shot.max_share * 1e9 * left_s) continue;
+      }
+      keep(shot.place(outcome.placement.height), shot.planner);
+      if (outcome.placement.height <= goal.target) break;
+    }
+  }
+  if (outcome.planner.empty() || outcome.placement.height <= goal.target || budget.spent()) return;
 
-  const auto improve = [&](const PreparedProblem& part, Placement best, const Goal& part_goal,
+  const auto improve = [&](const PreparedProblem& part, Placement from, const Goal& part_goal,
                            Budget& share) {
-    const bool with_restarts = !part.has_pins();
-    SkylineRestarts restarts(part, seed);
-    const auto restart = [&](int64_t max_runs) {
-      restarts.run(part_goal.target, share, max_runs);
-      if (restarts.best().height >= best.height) return;
-      best = restarts.best();
-      outcome.planner = "skyline_restarts";
-    };
-    if (!is_small_enough_for_tree_search(part)) {
-      if (with_restarts) restart(std::numeric_limits<int64_t>::max());
-      return PartOutcome{std::move(best), false};
-    }
-    if (with_restarts && part.num_buffers > kFewBuffers) restart(kFirstRuns);
-    TreeSearch tree(part, seed);
-    while (!tree.is_done(best, part_goal) && !share.spent()) {
-      const int64_t old_height = best.height;
-      const int64_t old_num_nodes = tree.num_nodes();
-      tree.improve(best, part_goal, share);
-      if (best.height < old_height) outcome.planner = "branch_and_bound";
-      if (!with_restarts || tree.is_done(best, part_goal)) continue;
-      restart(runs_for_nodes(part, tree.num_nodes() - old_num_nodes));
-    }
-    const bool proven = tree.is_done(best, part_goal);
-    return PartOutcome{std::move(best), proven};
+    PartSearchOutcome found = search_part(part, std::move(from), part_goal, best_order, seed, share);
+    if (found.planner != nullptr) outcome.planner = found.planner;
+    return std::move(found.part);
   };
-  PartOutcome improved = improve_parts(problem, std::move(outcome.placement), goal, budget, improve);
+  PartOutcome improved = improve_parts(problem, outcome.placement, goal, budget, improve);
   outcome.placement = std::move(improved.placement);
   outcome.proven = improved.proven;
-  return outcome;
 }
 
 }  // namespace memomalloc::planner

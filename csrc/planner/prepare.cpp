@@ -4,6 +4,8 @@
 #include <numeric>
 #include <tuple>
 
+#include "planner/lower_bound.hpp"
+
 namespace memomalloc::planner {
 namespace {
 
@@ -38,17 +40,11 @@ void compute_loads(PreparedProblem& problem) {
   }
   problem.loads.resize(problem.num_sections);
   int64_t load = 0;
-  problem.lower_bound = 0;
   for (size_t section = 0; section < problem.loads.size(); ++section) {
     load += change[section];
     problem.loads[section] = load;
-    problem.lower_bound = std::max(problem.lower_bound, load);
   }
-  for (int32_t i = 0; i < problem.num_buffers; ++i) {
-    if (problem.pin(i) != kFree) {
-      problem.lower_bound = std::max(problem.lower_bound, problem.pin(i) + problem.sizes[i]);
-    }
-  }
+  problem.lower_bound = lower_bound_of(problem);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace memomalloc::planner {
@@ -33,7 +34,7 @@ struct PreparedProblem {
   std::vector<int64_t> alignments;  // in units; empty where every multiple of the unit will do
   std::vector<int64_t> pins;        // in units or kFree; empty: no pins
   std::vector<int64_t> loads;       // per section: the sum of the sizes alive in it
-  int64_t lower_bound = 0;          // in units: the largest load, or the top of the highest pin
+  int64_t lower_bound = 0;          // in units: see lower_bound.hpp
   int64_t unit = 1;                 // in bytes
   std::vector<int32_t> origins;     // index of each buffer in the problem this was made from
 
@@ -48,6 +49,9 @@ struct Placement {
   std::vector<int64_t> offsets;
   int64_t height = 0;
 };
+
+// For planners that give up a placement as soon as it is as high as one that is known.
+inline constexpr int64_t kNoCutoff = std::numeric_limits<int64_t>::max();
 
 // The smallest multiple of `alignment` that is not below `offset`.
 inline int64_t align_up(int64_t offset, int64_t alignment) {

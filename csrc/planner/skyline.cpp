@@ -14,15 +14,16 @@ constexpr int64_t kStepsPerClock = 4096;
 
 std::vector<int32_t> skyline_ranks(const PreparedProblem& problem, const std::vector<int64_t>& peak_loads,
                                    const SkylineOrder& order) {
+  // A single precision float orders all but nearly equal keys; the buffer's number decides those.
   struct Keyed {
-    std::array<double, 3> keys;
+    std::array<float, 3> keys;
     int32_t buffer;
   };
   std::vector<Keyed> keyed(problem.sizes.size());
   for (size_t i = 0; i < keyed.size(); ++i) {
     const auto buffer = static_cast<int32_t>(i);
-    const auto size = static_cast<double>(problem.sizes[i]);
-    const double width = problem.width(buffer);
+    const auto size = static_cast<float>(problem.sizes[i]);
+    const auto width = static_cast<float>(problem.width(buffer));
     keyed[i].buffer = buffer;
     for (size_t k = 0; k < order.size(); ++k) {
       switch (order[k]) {
@@ -33,7 +34,7 @@ std::vector<int32_t> skyline_ranks(const PreparedProblem& problem, const std::ve
           keyed[i].keys[k] = size * width;
           break;
         case SkylineKey::kPeakLoad:
-          keyed[i].keys[k] = static_cast<double>(peak_loads[i]);
+          keyed[i].keys[k] = static_cast<float>(peak_loads[i]);
           break;
         case SkylineKey::kSize:
           keyed[i].keys[k] = size;
@@ -51,14 +52,18 @@ std::vector<int32_t> skyline_ranks(const PreparedProblem& problem, const std::ve
   return ranks;
 }
 
-SkylineBuilder::SkylineBuilder(const PreparedProblem& problem) : problem_(problem), unplaced_(problem) {
-  segments_.reserve(2 * problem.sizes.size() + 1);
-}
+SkylineBuilder::SkylineBuilder(const PreparedProblem& problem) : problem_(problem), unplaced_(problem) {}
 
 int32_t SkylineBuilder::add_segment(int64_t height, int32_t left, int32_t right, int32_t previous,
                                     int32_t next) {
-  const auto segment = static_cast<int32_t>(segments_.size());
-  segments_.push_back({height, left, right, previous, next});
+  int32_t segment = first_unused_;
+  if (segment < 0) {
+    segment = static_cast<int32_t>(segments_.size());
+    segments_.emplace_back();
+  } else {
+    first_unused_ = segments_[segment].next;
+  }
+  segments_[segment] = {height, left, right, previous, next};
   if (previous >= 0) segments_[previous].next = segment;
   if (next >= 0) segments_[next].previous = segment;
   return segment;
@@ -77,19 +82,24 @@ int32_t SkylineBuilder::descend(int32_t segment) const {
   }
 }
 
+void SkylineBuilder::discard(int32_t segment) {
+  segments_[segment].next = first_unused_;
+  first_unused_ = segment;
+}
+
 void SkylineBuilder::merge_with_equal_neighbours(int32_t segment) {
   Segment& self = segments_[segment];
-  if (self.next >= 0 && segments_[self.next].height == self.height) {
-    const Segment& next = segments_[self.next];
-    self.right = next.right;
-    self.next = next.next;
+  if (const int32_t next = self.next; next >= 0 && segments_[next].height == self.height) {
+    self.right = segments_[next].right;
+    self.next = segments_[next].next;
     if (self.next >= 0) segments_[self.next].previous = segment;
+    discard(next);
   }
-  if (self.previous >= 0 && segments_[self.previous].height == self.height) {
-    const Segment& previous = segments_[self.previous];
-    self.left = previous.left;
-    self.previous = previous.previous;
+  if (const int32_t previous = self.previous; previous >= 0 && segments_[previous].height == self.height) {
+    self.left = segments_[previous].left;
+    self.previous = segments_[previous].previous;
     if (self.previous >= 0) segments_[self.previous].next = segment;
+    discard(previous);
   }
 }
 
@@ -118,16 +128,18 @@ void SkylineBuilder::split(int32_t segment, int32_t start, int32_t end, int64_t 
   merge_with_equal_neighbours(segment);
 }
 
-bool SkylineBuilder::place(const std::vector<int32_t>& ranks, Placement& placement, Budget* budget) {
+bool SkylineBuilder::place(const std::vector<int32_t>& ranks, Placement& placement, Budget& budget,
+                           int64_t cutoff) {
   placement.offsets.assign(problem_.sizes.size(), 0);
   placement.height = 0;
   segments_.clear();
+  first_unused_ = -1;
   if (problem_.num_buffers == 0) return true;
   unplaced_.set_ranks(ranks);
   int32_t segment = add_segment(0, 0, problem_.num_sections, -1, -1);
   int32_t num_unplaced = problem_.num_buffers;
   for (int64_t step = 1; num_unplaced > 0; ++step) {
-    if (budget != nullptr && step % kStepsPerClock == 0 && budget->spent()) return false;
+    if (step % kStepsPerClock == 0 && budget.spent()) return false;
     segment = descend(segment);
     const Segment& valley = segments_[segment];
     const int32_t buffer = unplaced_.best_inside(valley.left, valley.right);
@@ -139,6 +151,7 @@ bool SkylineBuilder::place(const std::vector<int32_t>& ranks, Placement& placeme
     const int64_t top = offset + problem_.sizes[buffer];
     placement.offsets[buffer] = offset;
     placement.height = std::max(placement.height, top);
+    if (placement.height >= cutoff) return false;
     unplaced_.remove(buffer);
     --num_unplaced;
     split(segment, problem_.starts[buffer], problem_.ends[buffer], top);
@@ -146,21 +159,27 @@ bool SkylineBuilder::place(const std::vector<int32_t>& ranks, Placement& placeme
   return true;
 }
 
-Placement skyline(const PreparedProblem& problem, int64_t target, Budget& budget) {
+std::optional<SkylineOutcome> skyline(const PreparedProblem& problem, int64_t target, Budget& budget,
+                                      size_t first, size_t last, int64_t cutoff) {
   const std::vector<int64_t> peak_loads = peak_load_of_each(problem);
   SkylineBuilder builder(problem);
-  Placement best;
+  std::optional<SkylineOutcome> best;
   Placement placement;
-  bool first = true;
-  for (const SkylineOrder& order : kSkylineOrders) {
-    const std::vector<int32_t> ranks = skyline_ranks(problem, peak_loads, order);
-    if (!builder.place(ranks, placement, first ? nullptr : &budget)) break;
-    if (first || placement.height < best.height) best = placement;
-    first = false;
-    budget.found(best.height);
-    if (best.height <= target || budget.spent()) break;
+  for (size_t order = first; order < last; ++order) {
+    const std::vector<int32_t> ranks = skyline_ranks(problem, peak_loads, kSkylineOrders[order]);
+    if (builder.place(ranks, placement, budget, cutoff)) {
+      cutoff = placement.height;
+      budget.found(cutoff);
+      if (!best) best.emplace();
+      std::swap(best->placement, placement);
+      best->order = order;
+      if (best->placement.height <= target) break;
+    }
+    if (budget.spent()) break;
   }
   return best;
 }
+
+double skyline_cost_ns(const PreparedProblem& problem) { return 800.0 * problem.num_buffers; }
 
 }  // namespace memomalloc::planner

@@ -5,7 +5,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -44,8 +46,9 @@ class SkylineBuilder {
   // No other segment has a say in what lives inside a valley, so the order of valleys changes nothing but the
   // time: the next is the nearest, whose memory is still in the cache.
   //
-  // False if the budget was spent before all were placed; without a budget it always ends.
-  bool place(const std::vector<int32_t>& ranks, Placement& placement, Budget* budget = nullptr);
+  // False if the budget was spent before all were placed, or the placement would be as high as the cutoff.
+  bool place(const std::vector<int32_t>& ranks, Placement& placement, Budget& budget,
+             int64_t cutoff = kNoCutoff);
 
  private:
   struct Segment {
@@ -58,16 +61,28 @@ class SkylineBuilder {
   // The first valley downhill.
   int32_t descend(int32_t segment) const;
   void merge_with_equal_neighbours(int32_t segment);
+  void discard(int32_t segment);
   void lift(int32_t segment);
   void split(int32_t segment, int32_t start, int32_t end, int64_t top);
 
   const PreparedProblem& problem_;
   ContainmentTree unplaced_;
   std::vector<Segment> segments_;
+  int32_t first_unused_ = -1;  // of the segments that were merged into others, by `next`
 };
 
-// The best of all orders; stops at the first whose height is at most `target`, or when the budget is spent.
-// The first order is always seen to its end.
-Placement skyline(const PreparedProblem& problem, int64_t target, Budget& budget);
+struct SkylineOutcome {
+  Placement placement;
+  size_t order;  // that gave it
+};
+
+// The best of the orders from `first` up to `last`; stops at the first whose height is at most `target`, or
+// when the budget is spent. None if no order was seen to its end, or all would be as high as the cutoff.
+std::optional<SkylineOutcome> skyline(const PreparedProblem& problem, int64_t target, Budget& budget,
+                                      size_t first = 0, size_t last = kSkylineOrders.size(),
+                                      int64_t cutoff = kNoCutoff);
+
+// About how many nanoseconds one order takes.
+double skyline_cost_ns(const PreparedProblem& problem);
 
 }  // namespace memomalloc::planner

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "planner/greedy.hpp"
 #include "planner/parts.hpp"
 #include "planner/prepare.hpp"
 
@@ -17,68 +18,78 @@ constexpr double kShareFromOrders = 0.25;  // of the runs that start from an ord
 
 }  // namespace
 
-SkylineRestarts::SkylineRestarts(const PreparedProblem& problem, uint64_t seed)
-    : problem_(problem), random_(seed) {}
+SkylineRestarts::SkylineRestarts(const PreparedProblem& problem, size_t best_order, uint64_t seed,
+                                 Builder builder)
+    : problem_(problem), random_(seed), best_order_(best_order), builder_(builder) {}
 
-void SkylineRestarts::run(int64_t target, Budget& budget, int64_t max_runs) {
+bool SkylineRestarts::run(int64_t target, Budget& budget, int64_t max_runs) {
+  const int64_t old_height = best_.height;
   for (; max_runs > 0 && best_.height > target && !budget.spent(); --max_runs) {
     next_keys(target);
-    if (!place(budget)) return;
-    ++num_runs_;
     // Equally good counts as better: it lets the search drift over plateaus.
-    if (current_.height <= best_.height) {
+    if (place(budget)) {
       std::swap(best_, current_);
       std::swap(best_keys_, keys_);
     }
-    budget.found(best_.height);
+    if (!best_.offsets.empty()) budget.found(best_.height);
   }
+  return best_.height < old_height;
 }
 
-const std::vector<double>& SkylineRestarts::order(size_t which) {
-  std::vector<double>& keys = orders_[which];
+const std::vector<float>& SkylineRestarts::order(size_t which) {
+  std::vector<float>& keys = orders_[which];
   if (keys.empty()) {
     if (peak_loads_.empty()) peak_loads_ = peak_load_of_each(problem_);
-    const auto n = static_cast<double>(problem_.num_buffers);
-    for (int32_t rank : skyline_ranks(problem_, peak_loads_, kSkylineOrders[which])) keys.push_back(rank / n);
+    const auto n = static_cast<float>(problem_.num_buffers);
+    for (int32_t rank : skyline_ranks(problem_, peak_loads_, kSkylineOrders[which])) {
+      keys.push_back(static_cast<float>(rank) / n);
+    }
   }
   return keys;
 }
 
 void SkylineRestarts::next_keys(int64_t target) {
-  if (num_runs_ < orders_.size()) {
-    keys_ = order(num_runs_);
-    return;
-  }
   const bool from_orders = random_.uniform() < kShareFromOrders;
-  keys_ = from_orders ? order(random_.below(orders_.size())) : best_keys_;
+  if (from_orders || best_keys_.empty()) {
+    keys_ = order(best_keys_.empty() ? best_order_ : random_.below(orders_.size()));
+  } else {
+    keys_ = best_keys_;
+  }
   const double spread = kSmallestSpread * std::pow(kLargestSpread / kSmallestSpread, random_.uniform());
-  const bool favour_high = random_.below(3) == 0;
+  const bool favour_high = random_.below(3) == 0 && !best_.offsets.empty();
   for (size_t i = 0; i < keys_.size(); ++i) {
-    keys_[i] += spread * random_.bell();
+    keys_[i] += static_cast<float>(spread * random_.bell());
     if (favour_high && best_.offsets[i] + problem_.sizes[i] > target)
-      keys_[i] -= spread * 3 * random_.uniform();
+      keys_[i] -= static_cast<float>(spread * 3 * random_.uniform());
   }
 }
 
 bool SkylineRestarts::place(Budget& budget) {
-  if (builder_ == nullptr) builder_ = std::make_unique<SkylineBuilder>(problem_);
   buffers_.resize(problem_.sizes.size());
-  ranks_.resize(problem_.sizes.size());
   std::iota(buffers_.begin(), buffers_.end(), 0);
   std::sort(buffers_.begin(), buffers_.end(),
             [&](int32_t a, int32_t b) { return keys_[a] != keys_[b] ? keys_[a] < keys_[b] : a < b; });
+  const int64_t cutoff = best_.height == kNoCutoff ? kNoCutoff : best_.height + 1;
+  if (builder_ == Builder::kFirstFit) {
+    auto placed = place_in_order(problem_, buffers_, GreedyFit::kFirst, budget, cutoff);
+    if (placed) current_ = std::move(*placed);
+    return placed.has_value();
+  }
+  if (skyline_ == nullptr) skyline_ = std::make_unique<SkylineBuilder>(problem_);
+  ranks_.resize(problem_.sizes.size());
   for (size_t rank = 0; rank < buffers_.size(); ++rank) ranks_[buffers_[rank]] = static_cast<int32_t>(rank);
-  return builder_->place(ranks_, current_, &budget);
+  return skyline_->place(ranks_, current_, budget, cutoff);
 }
 
-Placement skyline_restarts(const PreparedProblem& problem, int64_t target, uint64_t seed, Budget& budget) {
-  const auto improve = [&](const PreparedProblem& part, Placement from, const Goal& goal,
+Placement skyline_restarts(const PreparedProblem& problem, SkylineOutcome from, int64_t target, uint64_t seed,
+                           Budget& budget) {
+  const auto improve = [&](const PreparedProblem& part, Placement best, const Goal& goal,
                            Budget& part_budget) {
-    SkylineRestarts restarts(part, seed);
+    SkylineRestarts restarts(part, from.order, seed);
     restarts.run(goal.target, part_budget);
-    return PartOutcome{restarts.best().height < from.height ? restarts.best() : std::move(from), false};
+    return PartOutcome{restarts.best().height < best.height ? restarts.best() : std::move(best), false};
   };
-  return improve_parts(problem, skyline(problem, target, budget), {target, false}, budget, improve).placement;
+  return improve_parts(problem, std::move(from.placement), {target, false}, budget, improve).placement;
 }
 
 }  // namespace memomalloc::planner

@@ -14,35 +14,46 @@
 
 namespace memomalloc::planner {
 
+// What a vector of keys is turned into a placement by.
+enum class Builder {
+  kSkyline,   // ignores pins
+  kFirstFit,  // one after the other into the lowest gap: fills what alignments leave free; slower, honours
+              // pins
+};
+
 // An anytime search. A run places all buffers by a vector of keys, the smallest first. Each run perturbs
 // either the keys of the best run so far or those of one of the five orders, by noise of a random spread; one
 // run in three moreover favours the buffers that stuck out above the target in the best run. Deterministic
 // for a seed and a number of runs.
 class SkylineRestarts {
  public:
-  // Borrows the problem. O(1): what the first run needs, it makes. The first runs are the unperturbed orders.
-  SkylineRestarts(const PreparedProblem& problem, uint64_t seed);
+  // Borrows the problem. O(1): what the first run needs, it makes. `best_order` is that of the five orders
+  // whose perturbations come first.
+  SkylineRestarts(const PreparedProblem& problem, size_t best_order, uint64_t seed,
+                  Builder builder = Builder::kSkyline);
 
-  // Runs until the best height is at most `target`, the budget is spent, or `max_runs` were made.
-  void run(int64_t target, Budget& budget, int64_t max_runs = std::numeric_limits<int64_t>::max());
+  // Runs until the best height is at most `target`, the budget is spent, or `max_runs` were made. Whether the
+  // best became better.
+  bool run(int64_t target, Budget& budget, int64_t max_runs = std::numeric_limits<int64_t>::max());
 
-  // Out of reach, without offsets, until a run has ended. Ignores pins.
+  // Out of reach, without offsets, until a run has ended.
   const Placement& best() const { return best_; }
 
  private:
   void next_keys(int64_t target);
   bool place(Budget& budget);
-  const std::vector<double>& order(size_t which);
+  const std::vector<float>& order(size_t which);
 
   const PreparedProblem& problem_;
   Random random_;
-  std::unique_ptr<SkylineBuilder> builder_;
+  std::unique_ptr<SkylineBuilder> skyline_;
   std::vector<int64_t> peak_loads_;
   // Keys of the unperturbed orders: rank / n. Empty until needed.
-  std::array<std::vector<double>, kSkylineOrders.size()> orders_;
-  size_t num_runs_ = 0;  // that ended
-  std::vector<double> keys_;
-  std::vector<double> best_keys_;
+  std::array<std::vector<float>, kSkylineOrders.size()> orders_;
+  size_t best_order_;
+  Builder builder_;
+  std::vector<float> keys_;
+  std::vector<float> best_keys_;
   std::vector<int32_t> buffers_;
   std::vector<int32_t> ranks_;
   Placement current_;
@@ -50,6 +61,7 @@ class SkylineRestarts {
 };
 
 // Part by part: only those above the target are searched, the highest first.
-Placement skyline_restarts(const PreparedProblem& problem, int64_t target, uint64_t seed, Budget& budget);
+Placement skyline_restarts(const PreparedProblem& problem, SkylineOutcome from, int64_t target, uint64_t seed,
+                           Budget& budget);
 
 }  // namespace memomalloc::planner

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
+#include <new>
 #include <numeric>
 #include <utility>
 
@@ -26,16 +28,10 @@ constexpr double kShareFromBest = 0.5;
 // A score is the share of the buffers that were placed at a time, to this power.
 constexpr double kScorePower = 4;
 constexpr double kLeastScore = 1e-6;
-// What the first round spends on its first question at most, times the number of buffers: a node costs about
-// as much as there are buffers.
-constexpr int64_t kFirstNodesTimesBuffers = 10'000'000;
-constexpr int64_t kNodesGrowth = 4;
-
-int64_t num_halvings(int64_t range) {
-  int64_t num = 1;
-  for (; range > 2; range /= 2) ++num;
-  return num;
-}
+// Shares of the way from the target to the best placement.
+constexpr std::array<double, 4> kRungs = {0, 0.5, 0.8, 0.95};
+// The target can be reached more often than not: it gets as many nodes as so many others.
+constexpr int64_t kWeightOfTarget = 3;
 
 // The i-th number of the sequence, i from 1.
 int64_t luby(int64_t i) {
@@ -49,49 +45,54 @@ int64_t luby(int64_t i) {
 
 }  // namespace
 
+bool is_small_enough_for_tree_search(const PreparedProblem& problem) {
+  return problem.num_buffers <= kTreeSearchMaxBuffers &&
+         BranchAndBound::memory_of(problem) <= kTreeSearchMaxMemory;
+}
+
 TreeSearch::TreeSearch(const PreparedProblem& problem, uint64_t seed)
-    : problem_(problem),
-      random_(seed),
-      tree_(problem),
-      excluded_(problem.lower_bound - 1),
-      num_nodes_in_round_(kFirstNodesTimesBuffers / problem.num_buffers) {
+    : problem_(problem), random_(seed), tree_(problem), excluded_(problem.lower_bound - 1) {
   const std::vector<int64_t> peak_loads = peak_load_of_each(problem);
   for (const SkylineOrder& order : kSkylineOrders)
     orders_.push_back(skyline_ranks(problem, peak_loads, order));
-  for (size_t order = 0; order < orders_.size(); ++order) {
-    for (BranchOn branch_on : kBranchings) strategies_.push_back({branch_on, order});
+  for (double height : kRungs) {
+    rungs_.push_back({height});
+    for (size_t order = 0; order < orders_.size(); ++order) {
+      for (BranchOn branch_on : kBranchings) rungs_.back().strategies.push_back({branch_on, order});
+    }
   }
   buffers_.resize(problem.sizes.size());
   ranks_.resize(problem.sizes.size());
 }
 
-TreeSearch::Strategy& TreeSearch::next_strategy() {
-  const auto turn = static_cast<size_t>(num_runs_);
-  if (turn < strategies_.size()) return strategies_[turn];
-  if (turn % kRunsPerTurn == 0) return strategies_[turn / kRunsPerTurn % strategies_.size()];
+TreeSearch::Strategy& TreeSearch::next_strategy(Rung& rung) {
+  std::vector<Strategy>& strategies = rung.strategies;
+  const auto turn = static_cast<size_t>(rung.num_runs);
+  if (turn < strategies.size()) return strategies[turn];
+  if (turn % kRunsPerTurn == 0) return strategies[turn / kRunsPerTurn % strategies.size()];
   double sum = 0;
-  for (const Strategy& strategy : strategies_) sum += strategy.mean_score();
+  for (const Strategy& strategy : strategies) sum += strategy.mean_score();
   double left = sum * random_.uniform();
-  for (Strategy& strategy : strategies_) {
+  for (Strategy& strategy : strategies) {
     left -= strategy.mean_score();
     if (left < 0) return strategy;
   }
-  return strategies_.back();
+  return strategies.back();
 }
 
 void TreeSearch::next_ranks(const Strategy& strategy) {
   const std::vector<int32_t>& order = orders_[strategy.order];
-  const auto n = static_cast<double>(order.size());
+  const auto n = static_cast<float>(order.size());
   const bool is_first = strategy.num_runs == 0;
-  if (!is_first && random_.uniform() < kShareFromBest) {
+  if (!strategy.best_keys.empty() && random_.uniform() < kShareFromBest) {
     keys_ = strategy.best_keys;
   } else {
     keys_.resize(order.size());
-    for (size_t i = 0; i < order.size(); ++i) keys_[i] = order[i] / n;
+    for (size_t i = 0; i < order.size(); ++i) keys_[i] = static_cast<float>(order[i]) / n;
   }
   if (!is_first) {
     const double spread = kSpreads[random_.below(kSpreads.size())];
-    for (double& key : keys_) key += spread * random_.bell();
+    for (float& key : keys_) key += static_cast<float>(spread * random_.bell());
   }
   std::iota(buffers_.begin(), buffers_.end(), 0);
   std::sort(buffers_.begin(), buffers_.end(),
@@ -109,42 +110,55 @@ void TreeSearch::learn(Strategy& strategy) {
   strategy.best_keys = keys_;
 }
 
-Verdict TreeSearch::fits(int64_t capacity, int64_t num_nodes, Budget& budget) {
-  while (num_nodes > 0 && !budget.spent()) {
-    Strategy& strategy = next_strategy();
-    next_ranks(strategy);
-    const int64_t unit = kUnitOfNodes + problem_.num_buffers;
-    const int64_t round = num_runs_ / static_cast<int64_t>(strategies_.size());
-    const int64_t limit = unit * (round == 0 ? kFirstUnits : luby(round));
-    const Verdict verdict = tree_.search(capacity, strategy.branch_on, ranks_, limit, budget);
-    learn(strategy);
-    ++num_runs_;
-    num_nodes -= tree_.num_nodes();
-    num_nodes_ += tree_.num_nodes();
-    if (verdict != Verdict::kUnknown) return verdict;
+TreeSearch::Rung& TreeSearch::next_rung(int64_t lowest, int64_t highest, bool decide) {
+  // The one that had the fewest nodes for its weight.
+  Rung* next = &rungs_.front();
+  if (!decide) {
+    int64_t fewest = next->num_nodes / kWeightOfTarget;
+    for (size_t i = 1; i < rungs_.size(); ++i) {
+      if (rungs_[i].num_nodes >= fewest) continue;
+      next = &rungs_[i];
+      fewest = next->num_nodes;
+    }
   }
-  return Verdict::kUnknown;
+  const int64_t capacity =
+      lowest + static_cast<int64_t>(next->height * static_cast<double>(highest - 1 - lowest));
+  if (capacity != next->capacity) {
+    // How far a run comes depends on the capacity; the priorities that came furthest are a good start still.
+    for (Strategy& strategy : next->strategies) strategy.best_score = 0;
+    next->capacity = capacity;
+  }
+  return *next;
 }
 
-void TreeSearch::improve(Placement& best, const Goal& goal, Budget& budget) {
-  const int64_t wanted = std::max(goal.target, excluded_ + 1);
-  int64_t not_found = wanted - 1;
-  int64_t capacity = wanted;
-  int64_t num_nodes = num_nodes_in_round_;
-  while (not_found + 1 < best.height && best.height > goal.target && !budget.spent()) {
-    const Verdict verdict = fits(capacity, num_nodes, budget);
+Verdict TreeSearch::run(Rung& rung, Budget& budget) {
+  Strategy& strategy = next_strategy(rung);
+  next_ranks(strategy);
+  const int64_t unit = kUnitOfNodes + problem_.num_buffers;
+  const int64_t round = rung.num_runs / static_cast<int64_t>(rung.strategies.size());
+  const int64_t limit = unit * (round == 0 ? kFirstUnits : luby(round));
+  const Verdict verdict = tree_.search(rung.capacity, strategy.branch_on, ranks_, limit, budget);
+  learn(strategy);
+  ++rung.num_runs;
+  rung.num_nodes += tree_.num_nodes();
+  num_nodes_ += tree_.num_nodes();
+  return verdict;
+}
+
+void TreeSearch::improve(Placement& best, const Goal& goal, int64_t num_nodes, Budget& budget) {
+  const int64_t last_node = num_nodes_ + num_nodes;
+  while (num_nodes_ < last_node && !is_done(best, goal) && !budget.spent()) {
+    const int64_t lowest = std::max(goal.target, excluded_ + 1);
+    Rung& rung = next_rung(lowest, best.height, goal.decide);
+    const int64_t capacity = rung.capacity;
+    const Verdict verdict = run(rung, budget);
     if (verdict == Verdict::kFits) {
       best = tree_.placement();
       budget.found(best.height);
-    } else {
-      not_found = capacity;
-      if (verdict == Verdict::kNone) excluded_ = capacity;
+    } else if (verdict == Verdict::kNone) {
+      excluded_ = std::max(excluded_, capacity);
     }
-    if (goal.decide) break;
-    if (capacity == wanted) num_nodes = num_nodes_in_round_ / num_halvings(best.height - not_found);
-    capacity = not_found + (best.height - not_found) / 2;
   }
-  num_nodes_in_round_ *= kNodesGrowth;
 }
 
 bool TreeSearch::is_done(const Placement& best, const Goal& goal) const {
@@ -154,10 +168,16 @@ bool TreeSearch::is_done(const Placement& best, const Goal& goal) const {
 
 PartOutcome improve_by_tree_search(const PreparedProblem& part, Placement from, const Goal& goal,
                                    uint64_t seed, Budget& budget) {
-  TreeSearch tree(part, seed);
+  if (!is_small_enough_for_tree_search(part)) return {std::move(from), false};
   Placement best = std::move(from);
-  while (!tree.is_done(best, goal) && !budget.spent()) tree.improve(best, goal, budget);
-  const bool proven = tree.is_done(best, goal);
+  bool proven = false;
+  try {
+    TreeSearch tree(part, seed);
+    tree.improve(best, goal, std::numeric_limits<int64_t>::max() / 2, budget);
+    proven = tree.is_done(best, goal);
+  } catch (const std::bad_alloc&) {
+    // What was found before memory ran out.
+  }
   return {std::move(best), proven};
 }
 

@@ -12,8 +12,13 @@
 
 namespace memomalloc::planner {
 
-// Larger problems would need too much memory for pairs of neighbours, and stack for the depth of the search.
+// Larger problems would need too much stack for the depth of the search.
 inline constexpr int32_t kTreeSearchMaxBuffers = 5000;
+// In bytes, of lists of neighbours and sections.
+inline constexpr int64_t kTreeSearchMaxMemory = 100'000'000;
+
+// Whether a tree search of this problem is within its means.
+bool is_small_enough_for_tree_search(const PreparedProblem& problem);
 
 // The time of one search has a heavy tail: most orders are quick or hopeless. So the node limits follow the
 // sequence of Luby, Sinclair and Zuckerman, "Optimal speedup of Las Vegas algorithms" (1993): 1 1 2 1 1 2 4
@@ -22,20 +27,23 @@ inline constexpr int32_t kTreeSearchMaxBuffers = 5000;
 // problem to problem by orders of magnitude, but a good one shows early: it comes far, if not to the end. So
 // most runs go to the pairs that came far, and half of them start from the priorities that came furthest.
 // Deterministic for a seed and a number of nodes. A search that ends within its limit is a proof.
+//
+// Without a capacity the runs climb a ladder between the target and the best placement: each rung asks for a
+// capacity of its own. What is found on a high rung lowers all of them, so that time is spent just below the
+// best placement as well as at the target, and what was learned on one rung is the start of the next one
+// below.
 class TreeSearch {
  public:
   // Borrows the problem, which must have at least one buffer.
   TreeSearch(const PreparedProblem& problem, uint64_t seed);
 
-  // One round of improving `best`: asks for the target of the goal, then, unless it is to decide, bisects
-  // between what was not found and the best. The target can be reached more often than not, so that the
-  // bisection gets no more nodes than the first question. Each round spends more than the one before.
-  void improve(Placement& best, const Goal& goal, Budget& budget);
+  // Improves `best` until it is done, about so many nodes were seen, or the budget is spent.
+  void improve(Placement& best, const Goal& goal, int64_t num_nodes, Budget& budget);
 
-  // Of all rounds.
+  // In all.
   int64_t num_nodes() const { return num_nodes_; }
 
-  // Whether the last round left nothing to ask: `best` is within the target, or proven as PartOutcome says.
+  // Whether there is nothing left to ask: `best` is within the target, or proven as PartOutcome says.
   bool is_done(const Placement& best, const Goal& goal) const;
 
  private:
@@ -46,13 +54,23 @@ class TreeSearch {
     int64_t num_runs = 0;
     double sum_of_scores = 0;
     double best_score = 0;
-    std::vector<double> best_keys = {};
+    std::vector<float> best_keys = {};
 
     double mean_score() const { return sum_of_scores / static_cast<double>(num_runs); }
   };
+  // The questions for one capacity, which comes down as better placements are found.
+  struct Rung {
+    double height;  // from the target, 0, to the best placement, 1
+    int64_t capacity = -1;
+    int64_t num_runs = 0;
+    int64_t num_nodes = 0;
+    std::vector<Strategy> strategies = {};
+  };
 
-  Verdict fits(int64_t capacity, int64_t num_nodes, Budget& budget);
-  Strategy& next_strategy();
+  // The rung whose turn it is, with its capacity brought up to date.
+  Rung& next_rung(int64_t lowest, int64_t highest, bool decide);
+  Verdict run(Rung& rung, Budget& budget);
+  Strategy& next_strategy(Rung& rung);
   void next_ranks(const Strategy& strategy);
   void learn(Strategy& strategy);
 
@@ -60,17 +78,16 @@ class TreeSearch {
   Random random_;
   BranchAndBound tree_;
   std::vector<std::vector<int32_t>> orders_;
-  std::vector<Strategy> strategies_;
-  std::vector<double> keys_;
+  std::vector<Rung> rungs_;
+  std::vector<float> keys_;
   std::vector<int32_t> buffers_;
   std::vector<int32_t> ranks_;
-  int64_t num_runs_ = 0;
   int64_t excluded_;  // it is proven that no placement is this low
-  int64_t num_nodes_in_round_;
   int64_t num_nodes_ = 0;
 };
 
-// Rounds of a TreeSearch until it is done or the budget spent.
+// A TreeSearch until it is done or the budget spent; what it got, where the part is too large for
+// one.
 PartOutcome improve_by_tree_search(const PreparedProblem& part, Placement from, const Goal& goal,
                                    uint64_t seed, Budget& budget);
 

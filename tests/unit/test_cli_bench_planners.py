@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from memomalloc.bench.hard_instances import cut_rectangle
+from memomalloc.bench.lifetime_families import FAMILIES
 from memomalloc.bench.planner_instances import generated_instances, shipped_instances
 from memomalloc.bench.planners import planner_names
 from memomalloc.cli import main
@@ -23,12 +28,14 @@ def test_smoke_run_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["bench", "planners", "--smoke", "--json", str(results), "--markdown", str(table)]) == 0
     text = capsys.readouterr().out
     document = json.loads(results.read_text())
-    assert [row["planner"] for row in document["rows"]] == planner_names()
+    instances = list(dict.fromkeys(row["instance"] for row in document["rows"]))
+    assert instances == ["cut-30", "fifo-40", "mixed-alignment-40"]
+    assert [row["planner"] for row in document["rows"]] == planner_names() * len(instances)
     assert document["seed"] == 0
     assert document["machine"]
     for row in document["rows"]:
         assert row["planner"] in text
-        assert row["note"] in ("", "not installed")
+        assert row["note"] in ("", "not installed", "no alignments", "not found")
         assert row["note"] or row["ratio"] >= 1
     page = table.read_text()
     assert all(f"| {name} |" in page for name in planner_names())
@@ -53,6 +60,92 @@ def test_a_planner_that_is_too_small_says_so(tmp_path: Path, capsys: pytest.Capt
     path.write_text("id,lower,upper,size\n" + "".join(f"{i},{i},{i + 1},1\n" for i in range(1600)))
     assert main(["bench", "planners", str(path), "--planners", "min_cost_flow"]) == 0
     assert "too large" in capsys.readouterr().out
+
+
+@pytest.fixture
+def omnimalloc(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A package of that name whose allocators stack everything; those that were asked are in the list."""
+    asked: list[str] = []
+
+    @dataclass
+    class Allocation:
+        id: int
+        size: int
+        start: int
+        end: int
+        offset: int = -1
+
+    def allocator(name: str, *, fails: bool = False) -> Callable[..., Callable[[], None]]:
+        def make(**_: object) -> Callable[[], None]:
+            def ask() -> None:
+                asked.append(name)
+                if fails:
+                    raise RuntimeError("the conflict relation is too dense")
+
+            return ask
+
+        return make
+
+    def allocate(allocations: list[Allocation], ask: Callable[[], None]) -> list[Allocation]:
+        ask()
+        tops = itertools.accumulate(allocation.size for allocation in allocations)
+        return [replace(a, offset=top - a.size) for a, top in zip(allocations, tops, strict=True)]
+
+    package, allocators = ModuleType("omnimalloc"), ModuleType("omnimalloc.allocators")
+    package.__dict__.update(Allocation=Allocation, allocate=allocate)
+    allocators.__dict__.update(
+        BestFitAllocator=allocator("best fit"),
+        GreedyByAllAllocator=allocator("all", fails=True),
+        SupermallocAllocator=allocator("supermalloc"),
+        MinimallocAllocator=allocator("minimalloc", fails=True),
+    )
+    monkeypatch.setitem(sys.modules, "omnimalloc", package)
+    monkeypatch.setitem(sys.modules, "omnimalloc.allocators", allocators)
+    return asked
+
+
+def test_planners_of_omnimalloc_run_beside_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], omnimalloc: list[str]
+) -> None:
+    path, results = tmp_path / "one.csv", tmp_path / "results.json"
+    path.write_text("id,lower,upper,size\n0,0,1,64\n1,1,2,64\n2,1,2,0\n")
+    names = ["bench", "planners", str(path), "--planners", "omnimalloc,minimalloc", "--json", str(results)]
+    assert main(names) == 0
+    assert omnimalloc == ["best fit", "all", "supermalloc", "minimalloc"]
+    best, refused = json.loads(results.read_text())["rows"]
+    assert (best["arena_bytes"], best["ratio"], best["proven_optimal"]) == (128, 2.0, False)
+    assert (refused["arena_bytes"], refused["note"]) == (None, "not found")
+
+
+def test_planners_without_alignments_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], omnimalloc: list[str]
+) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("id,lower,upper,size,alignment\n0,0,1,64,64\n")
+    assert main(["bench", "planners", str(path), "--planners", "omnimalloc"]) == 0
+    assert "no alignments" in capsys.readouterr().out
+    assert not omnimalloc
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("num_buffers", [1, 2, 97])
+def test_families_have_the_wanted_number_of_buffers(name: str, num_buffers: int) -> None:
+    problem = FAMILIES[name](num_buffers, seed=3)
+    assert len(problem) == num_buffers
+    check(problem, plan(problem, planner="linear_scan").offsets)
+
+
+def test_generated_instances_of_other_sizes() -> None:
+    names = [name for name, _ in generated_instances([10, 20])]
+    assert "fifo-10" in names
+    assert "unrelated-20" in names
+
+
+@pytest.mark.parametrize("numbers", ["", "0", "x", "1,,2", "-5", "1e3", "9999999999"])
+def test_bad_numbers_of_buffers(numbers: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "planners", "--buffers", numbers])
+    assert caught.value.code == 2
 
 
 def test_cut_rectangles_are_full_and_have_the_wanted_number_of_buffers() -> None:

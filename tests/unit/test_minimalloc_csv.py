@@ -40,6 +40,27 @@ def test_reads_alignments_and_pins(tmp_path: Path) -> None:
     assert problem.pinned_offsets.tolist() == [16, -1, -1]
 
 
+@pytest.mark.parametrize(
+    "header", ["buffer,start,end,size", "buffer_id,begin,end,size,gaps", "id,lower,end,size,hint", "ID,Start,END,Size"]
+)
+def test_reads_the_other_names_of_minimalloc(tmp_path: Path, header: str) -> None:
+    rows = ",".join(["{},{},{},{}"] + [""] * (header.count(",") - 3))
+    path = tmp_path / "problem.csv"
+    path.write_text("\n".join([header, rows.format(7, 0, 4, 100), rows.format("x", 5, 5, 20)]) + "\n")
+    problem = read_minimalloc_csv(path)
+    assert problem.starts.tolist() == [0, 5]
+    assert problem.ends.tolist() == [5, 6], "an end is the last tick of a lifetime"
+    assert problem.sizes.tolist() == [100, 20]
+    assert problem.ids == ("7", "x")
+
+
+def test_the_last_tick_of_a_lifetime_in_a_file_of_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "problem.csv"
+    path.write_text("buffer_id,start,end,size,hint\n0,0,4,100,8\n1,5,5,20,-1\n")
+    problem = read_minimalloc_csv(path)
+    assert problem.ends.tolist() == [5, 6]
+
+
 def test_header_without_rows_is_an_empty_problem(tmp_path: Path) -> None:
     assert len(read_text(tmp_path, "id,lower,upper,size\n")) == 0
 
@@ -49,7 +70,11 @@ def test_header_without_rows_is_an_empty_problem(tmp_path: Path) -> None:
     [
         ("", 1, None, "the file is empty"),
         ("lower,upper,size\n", 1, "id", "the column is missing"),
-        ("id,lower,upper,size,gaps\n", 1, "gaps", "unknown column"),
+        ("id,lower,upper,size,colour\n", 1, "colour", "unknown column"),
+        ("id,lower,upper,size,gaps\n0,0,9,1,2-3\n", 2, "gaps", "not planned"),
+        ("id,lower,start,upper,size\n", 1, "lower", "two columns"),
+        ("id,lower,end,size\n0,0,9223372036854775807,1\n", 2, "upper", "not between"),
+        ("id,lower,end,size\n0,3,2,1\n", 2, "upper", "empty"),
         ("id,lower,lower,upper,size\n", 1, "lower", "two columns"),
         ("0,0,1,5\n", 1, "0", "unknown column"),
         ("id,lower,upper,size\n0,1,2,3\n1,1,2\n", 3, None, "3 fields where the header has 4"),

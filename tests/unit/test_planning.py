@@ -13,7 +13,7 @@ import pytest
 
 from memomalloc.bench.hard_instances import cut_rectangle
 from memomalloc.data import Problem, Trace, check
-from memomalloc.errors import CapacityError, InvalidProblemError, UnknownPlannerError
+from memomalloc.errors import CapacityError, InvalidProblemError, PlanningMemoryError, UnknownPlannerError
 from memomalloc.planners import Progress, available, plan
 
 
@@ -133,6 +133,50 @@ def test_the_registry_and_the_extension_know_the_same_planners() -> None:
         assert entry.description.endswith(".")
         assert entry.complexity
         assert entry.source
+
+
+def test_the_lower_bound_knows_alignments() -> None:
+    problem = Problem.from_arrays([64, 64, 64], [0, 0, 0], [1, 1, 1], alignment_bytes=1, alignments=[4096, 4096, 1])
+    assert problem.lower_bound_bytes == 4096 + 64
+    planned = plan(problem)
+    assert planned.arena_bytes == planned.lower_bound_bytes == 4096 + 64
+    assert planned.proven_optimal
+    with pytest.raises(CapacityError, match="no plan exists within 4159 bytes") as caught:
+        plan(problem, capacity_bytes=4096 + 63)
+    assert caught.value.proven
+
+
+def test_mixed_alignments_and_pins_of_any_size_keep_the_time_limit() -> None:
+    # The floors of a search over these creep towards a gigabyte by a few bytes at a time.
+    rows = [
+        (-47, -31, 100, 64, -1), (-76, 17, 100, 1 << 20, -1), (-1, 75, 100, 1, -1), (10, 75, 100, 1, -1),
+        (55, 131, 4096, 1, -1), (-100, -14, 855876988, 1, -1), (78, 80, 4255, 1, -1), (4, 7, 320, 64, 1 << 31),
+        (3, 6, 1 << 32, 64, -1),
+    ]  # fmt: skip
+    starts, ends, sizes, alignments, pins = zip(*rows, strict=True)
+    problem = Problem.from_arrays(sizes, starts, ends, alignment_bytes=1, alignments=alignments, pinned_offsets=pins)
+    for planner in ("auto", "branch_and_bound"):
+        start_s = time.process_time()
+        check(problem, plan(problem, planner=planner, time_limit_s=0.05).offsets)
+        assert time.process_time() - start_s < 1
+
+
+def test_a_planner_without_time_gives_a_simple_plan() -> None:
+    random = np.random.default_rng(0)
+    starts = random.integers(0, 20_000, 20_000)
+    problem = Problem.from_arrays(random.integers(1, 10**6, 20_000), starts, starts + random.integers(1, 10**4, 20_000))
+    planned = plan(problem, planner="greedy_by_area_best_fit", time_limit_s=0)
+    assert planned.planner == "next_fit"
+    check(problem, planned.offsets)
+
+
+def test_no_memory_for_any_plan_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def solve(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("memomalloc.planners.native.solve", solve)
+    with pytest.raises(PlanningMemoryError, match="1 buffers"):
+        plan(Problem.from_arrays([1], [0], [1]))
 
 
 def test_planning_does_not_import_torch() -> None:

@@ -1,4 +1,4 @@
-"""Every planner on every instance, with omnimalloc beside them where it is installed."""
+"""Every planner on every instance, with omnimalloc and MiniMalloc beside them where they are installed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from memomalloc.planners import available
 from memomalloc.planners.planning import plan_until_interrupted
 
 OMNIMALLOC = "omnimalloc"
+MINIMALLOC = "minimalloc"
+EXTERNAL = (OMNIMALLOC, MINIMALLOC)
+"""Planners of the package omnimalloc; MiniMalloc's C++ is a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,10 @@ class Measurement:
 
 
 def planner_names() -> list[str]:
-    """Every planner that can run here, omnimalloc last where it is installed."""
+    """Every planner that can run here, those of omnimalloc last where it is installed."""
     names = [planner.name for planner in available()]
     if importlib.util.find_spec("omnimalloc") is not None:
-        names.append(OMNIMALLOC)
+        names.extend(EXTERNAL)
     return names
 
 
@@ -68,7 +71,7 @@ def compare(
 
     Args:
         instances: names and problems.
-        planners: names; ``omnimalloc`` is one of them.
+        planners: names; those of `EXTERNAL` are among them.
         time_limit_s: for each planner that searches.
         seed: of the random choices.
 
@@ -77,7 +80,7 @@ def compare(
     """
     for name, problem in instances:
         for planner in planners:
-            run = _run_omnimalloc if planner == OMNIMALLOC else _run_planner
+            run = _run_external if planner in EXTERNAL else _run_planner
             yield _measure(name, problem, planner, partial(run, problem, planner, time_limit_s, seed))
 
 
@@ -92,6 +95,8 @@ def _measure(instance: str, problem: Problem, planner: str, run: _Run) -> Measur
         arena_bytes, proven = run()
     except InvalidProblemError:
         note = "too large"
+    except _NotPlannedError as error:
+        note = str(error)
     except MissingDependencyError:
         note = "not installed"
     elapsed_s = time.perf_counter() - start_s
@@ -106,19 +111,44 @@ def _run_planner(problem: Problem, planner: str, time_limit_s: float, seed: int)
     return planned.arena_bytes, planned.proven_optimal
 
 
-def _run_omnimalloc(problem: Problem, _: str, time_limit_s: float, seed: int) -> tuple[int, bool]:
+class _NotPlannedError(Exception):
+    """Why an external planner has no plan, in a word or two."""
+
+
+def _run_external(problem: Problem, planner: str, time_limit_s: float, seed: int) -> tuple[int, bool]:
+    """The best of omnimalloc's own allocators, one after the other, or MiniMalloc asked for the lower bound."""
+    if problem.alignments is not None or problem.pinned_offsets is not None:
+        raise _NotPlannedError("no alignments")
     omnimalloc: Any = importlib.import_module("omnimalloc")
-    supermalloc: Any = importlib.import_module("omnimalloc.allocators.supermalloc")
+    allocators: Any = importlib.import_module("omnimalloc.allocators")
     columns = (problem.sizes.tolist(), problem.starts.tolist(), problem.ends.tolist())
     allocations = [
         omnimalloc.Allocation(id=i, size=size, start=start, end=end)
         for i, (size, start, end) in enumerate(zip(*columns, strict=True))
         if size > 0
     ]
-    placed = omnimalloc.allocate(allocations, supermalloc.SupermallocAllocator(timeout=time_limit_s, num_threads=1))
+    if planner == MINIMALLOC:
+        entries = [allocators.MinimallocAllocator(timeout=time_limit_s, capacity=problem.lower_bound_bytes)]
+    else:
+        entries = [
+            allocators.BestFitAllocator(),
+            allocators.GreedyByAllAllocator(num_threads=1),
+            allocators.SupermallocAllocator(timeout=time_limit_s, num_threads=1),
+        ]
+    arenas = [arena for entry in entries if (arena := _arena_of(problem, omnimalloc, allocations, entry)) is not None]
+    if not arenas:
+        raise _NotPlannedError("not found" if planner == MINIMALLOC else "too large")
+    return min(arenas), min(arenas) == problem.lower_bound_bytes
+
+
+def _arena_of(problem: Problem, omnimalloc: Any, allocations: list[Any], allocator: Any) -> int | None:
+    """Of the checked plan; None where the allocator gave up."""
+    try:
+        placed = omnimalloc.allocate(allocations, allocator)
+    except (RuntimeError, ValueError, MemoryError):
+        return None
     offsets = np.zeros(len(problem), dtype=np.int64)
     for allocation in placed:
         offsets[allocation.id] = allocation.offset
     check(problem, offsets)
-    arena_bytes = int(np.max(offsets + problem.sizes, initial=0))
-    return arena_bytes, arena_bytes == problem.lower_bound_bytes
+    return int(np.max(offsets + problem.sizes, initial=0))

@@ -1,11 +1,14 @@
 """Compare the planners: arena to lower bound (* where proven optimal) and seconds, for each on every instance.
 
-FILES are CSV files of MiniMalloc or trace files. Without any, the traces that this package ships and some generated
-instances with known optimum are taken.
+FILES are CSV files of MiniMalloc or trace files. Without any, the traces that this package ships are taken, generated
+instances with known optimum, and generated families of lifetimes (queues, staircases, pipelines, few sizes, mixed
+alignments and others). omnimalloc and the MiniMalloc in it run beside our own planners where `pip install omnimalloc`
+was run; neither takes alignments or pins.
 
 examples:
   memomalloc bench planners
   memomalloc bench planners A.csv B.csv --planners auto,skyline,greedy_by_size --time-limit 10
+  memomalloc bench planners --buffers 100,100000 --planners auto,omnimalloc
   memomalloc bench planners --json results.json --markdown table.md
 """
 
@@ -28,6 +31,9 @@ HELP = "every planner on every instance"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("files", nargs="*", type=Path, metavar="FILES", help="instances (default: our own)")
+    parser.add_argument(
+        "--buffers", type=_numbers, metavar="N,N", help="sizes of the generated families (default: 1000,20000)"
+    )
     parser.add_argument("--planners", metavar="NAMES", help="separated by commas (default: all that are installed)")
     parser.add_argument(
         "--time-limit", type=seconds, default=1.0, metavar="S", help="seconds for each search (default: 1)"
@@ -55,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     names = planners.planner_names() if args.planners is None else args.planners.split(",")
     for name in names:
-        if name != planners.OMNIMALLOC:
+        if name not in planners.EXTERNAL:
             find(name)
     require_folder_of(args.json, args.markdown)
     instances = _instances(args)
@@ -76,12 +82,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _instances(args: argparse.Namespace) -> list[tuple[str, Problem]]:
-    from memomalloc.bench.planner_instances import generated_instances, read_instance, shipped_instances
+    from memomalloc.bench.planner_instances import (
+        NUM_BUFFERS,
+        generated_instances,
+        read_instance,
+        shipped_instances,
+    )
 
     if args.files:
         return [(path.name, read_instance(path)) for path in args.files]
     shipped = [] if args.smoke else list(shipped_instances())
-    return shipped + list(generated_instances(smoke=args.smoke))
+    return shipped + list(generated_instances(args.buffers or NUM_BUFFERS, smoke=args.smoke))
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = text.split(",")
+    if not all(number.isascii() and number.isdigit() and 0 < len(number) < 9 and int(number) for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is no list of whole numbers from 1 to 99999999, as 100,1000")
+    return [int(number) for number in numbers]
 
 
 def _measure(results: PlannerResults, instances: list[tuple[str, Problem]], names: list[str]) -> None:

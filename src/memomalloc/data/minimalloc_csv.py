@@ -3,6 +3,10 @@
 A header names the columns, in any order: ``id``, ``lower``, ``upper`` and ``size``, and optionally ``alignment``
 (bytes) and ``offset`` (a pin; -1 or nothing: free). Lifetimes are half-open ticks [lower, upper), sizes are in
 bytes. A file with a plan has every buffer's offset: read back, it is a problem with all buffers pinned.
+
+MiniMalloc's other names are read as well: ``buffer`` and ``buffer_id`` for ``id``, ``begin`` and ``start`` for
+``lower``, ``end`` for the last tick of a lifetime, one before ``upper``. A ``hint``, which a search may start from, is
+skipped. ``gaps``, in which a buffer needs no space, are refused unless they are empty.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import csv
 import io
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -23,11 +28,15 @@ from memomalloc.data.problem import MAX_ALIGNMENT, MAX_BUFFERS, Problem
 from memomalloc.errors import FileFormatError, InvalidProblemError
 
 REQUIRED = ("id", "lower", "upper", "size")
-OPTIONAL = ("alignment", "offset")
+OPTIONAL = ("alignment", "offset", "hint", "gaps")
+#: Other names of the same columns. An ``end`` is one tick before ``upper``.
+ALIASES = {"buffer": "id", "buffer_id": "id", "begin": "lower", "start": "lower", "end": "upper"}
 MAX_FILE_BYTES = 2**33
 MAX_HEADER_BYTES = 2**16
 
 _ROWS_PER_WRITE = 100_000
+_TEXTS = ("id", "hint", "gaps")
+"""Columns that need be no numbers."""
 
 
 def read_minimalloc_csv(path: str | Path, *, alignment_bytes: int = 1) -> Problem:
@@ -71,7 +80,7 @@ def looks_like_minimalloc_csv(path: str | Path) -> bool:
             names = file.readline(MAX_HEADER_BYTES).decode("utf-8-sig").lower().split(",")
     except (OSError, UnicodeDecodeError):
         return False
-    return len({name.strip() for name in names} & set(REQUIRED)) > 1
+    return len({ALIASES.get(name.strip(), name.strip()) for name in names} & set(REQUIRED)) > 1
 
 
 def write_minimalloc_csv(problem: Problem, path: str | Path, offsets: ArrayLike | None = None) -> None:
@@ -111,17 +120,23 @@ def _quoted(name: str) -> str:
 
 
 def _read(file: IO[bytes], path: str | Path, alignment_bytes: int) -> Problem:
-    columns = _read_header(path, file.readline(MAX_HEADER_BYTES))
+    header = _read_header(path, file.readline(MAX_HEADER_BYTES))
     start = file.tell()
     try:
-        return _read_quickly(file, columns, alignment_bytes)
+        return _read_quickly(file, header, alignment_bytes)
     except (ValueError, OverflowError):
         # Something is unusual or wrong. The slow reader allows any text as an id, and finds the fault.
         file.seek(start)
-        return _SlowReader(path, columns).read(file, alignment_bytes)
+        return _SlowReader(path, header).read(file, alignment_bytes)
 
 
-def _read_header(path: str | Path, line: bytes) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Header:
+    columns: list[str]
+    last_ticks: bool  # the column upper has the last tick of each lifetime, not the first one after it
+
+
+def _read_header(path: str | Path, line: bytes) -> _Header:
     if not line:
         message = f"the file is empty; its first line must name the columns {', '.join(REQUIRED)}"
         raise FileFormatError(path, message, line=1)
@@ -131,8 +146,9 @@ def _read_header(path: str | Path, line: bytes) -> list[str]:
         raise FileFormatError(path, f"not UTF-8 text, so not a CSV file: {error}", line=1) from error
     if "\0" in header or (len(line) == MAX_HEADER_BYTES and not header.endswith("\n")):
         raise FileFormatError(path, "not a CSV file: its first line is no header", line=1)
-    columns = [name.strip().lower() for name in next(csv.reader([header.strip()]), [])]
-    expected = f"the first line must name the columns {', '.join(REQUIRED)}, and may name {' and '.join(OPTIONAL)}"
+    names = [name.strip().lower() for name in next(csv.reader([header.strip()]), [])]
+    columns = [ALIASES.get(name, name) for name in names]
+    expected = f"the first line must name the columns {', '.join(REQUIRED)}, and may name {', '.join(OPTIONAL)}"
     for name in columns:
         if name not in REQUIRED + OPTIONAL:
             message = f"unknown column: {expected}; remove or rename the column"
@@ -142,11 +158,14 @@ def _read_header(path: str | Path, line: bytes) -> list[str]:
     for name in REQUIRED:
         if name not in columns:
             raise FileFormatError(path, f"the column is missing: {expected}", line=1, column=name)
-    return columns
+    return _Header(columns, last_ticks="end" in names)
 
 
-def _read_quickly(file: IO[bytes], columns: list[str], alignment_bytes: int) -> Problem:
+def _read_quickly(file: IO[bytes], header: _Header, alignment_bytes: int) -> Problem:
     """For files in which every field is a number. Raises ValueError for whatever it does not like."""
+    columns = header.columns
+    if "gaps" in columns:
+        raise ValueError("gaps are no numbers")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*input contained no data.*")
         table = np.loadtxt(file, dtype=np.int64, delimiter=",", comments=None, ndmin=2, encoding="utf-8")
@@ -155,6 +174,10 @@ def _read_quickly(file: IO[bytes], columns: list[str], alignment_bytes: int) -> 
     if table.shape[1] != len(columns):
         raise ValueError("the rows are shorter or longer than the header")
     by_name = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(columns)}
+    if header.last_ticks:
+        if (by_name["upper"] == INT64_MAX).any():
+            raise ValueError("the tick after the last is no number")
+        by_name["upper"] = by_name["upper"] + 1
     return _problem(by_name, by_name["id"], alignment_bytes)
 
 
@@ -176,13 +199,14 @@ def _problem(columns: dict[str, Int64Array], ids: Int64Array | list[str], alignm
 class _SlowReader:
     """Reads field by field, and says where the first fault is."""
 
-    def __init__(self, path: str | Path, columns: list[str]) -> None:
+    def __init__(self, path: str | Path, header: _Header) -> None:
         self._path = path
-        self._columns = columns
+        self._columns = header.columns
+        self._last_ticks = header.last_ticks
         self._line = 1
 
     def read(self, file: IO[bytes], alignment_bytes: int) -> Problem:
-        numbers: dict[str, list[int]] = {name: [] for name in self._columns if name != "id"}
+        numbers: dict[str, list[int]] = {name: [] for name in self._columns if name not in _TEXTS}
         line_of_id: dict[str, int] = {}
         for row in self._rows(file):
             fields = dict(zip(self._columns, row, strict=True))
@@ -190,8 +214,14 @@ class _SlowReader:
             first_line = line_of_id.setdefault(name_of_buffer, self._line)
             if first_line != self._line:
                 self._fail(f"{name_of_buffer!r:.60} is the id of line {first_line} as well: give each its own", "id")
+            if fields.get("gaps", "").strip():
+                self._fail(
+                    "gaps in lifetimes are not planned: leave the column empty, the buffer is alive then", "gaps"
+                )
             for name, values in numbers.items():
                 values.append(self._number(name, fields[name].strip()))
+            if self._last_ticks:
+                numbers["upper"][-1] += 1
             if numbers["lower"][-1] >= numbers["upper"][-1]:
                 self._fail(
                     f"the lifetime [{fields['lower']}, {fields['upper']}) is empty: lower must be below upper", "upper"
@@ -236,6 +266,8 @@ class _SlowReader:
             return -1
         lowest = {"size": 0, "offset": 0, "alignment": 1}.get(name, -INT64_MAX - 1)
         highest = MAX_ALIGNMENT if name == "alignment" else INT64_MAX
+        if name == "upper" and self._last_ticks:
+            highest -= 1
         digits = field.removeprefix("-")
         # int() would also take 1_000, and needs long for a million digits.
         if not (digits.isascii() and digits.isdigit()) or len(digits) > 30:

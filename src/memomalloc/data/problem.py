@@ -138,7 +138,13 @@ class Problem:
 
     @cached_property
     def lower_bound_bytes(self) -> int:
-        """The largest sum of sizes alive at one tick, or the end of the highest pin: the least there can be."""
+        """What no arena can be below, in bytes.
+
+        The largest sum of sizes alive at one tick, with the padding that alignments of single buffers make
+        inevitable, or the end of the highest pin.
+        """
+        if self.alignments is not None:
+            return _planner.lower_bound(self.sizes, self.starts, self.ends, self.alignments, self.pinned_offsets)
         peak = _planner.peak_live_bytes(self.sizes, self.starts, self.ends)
         if self.pinned_offsets is None:
             return peak

@@ -15,12 +15,15 @@ from memomalloc.data.columns import read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem, require_whole_number
 from memomalloc.data.trace import Trace
-from memomalloc.errors import CapacityError, InvalidProblemError
+from memomalloc.errors import CapacityError, InvalidProblemError, PlanningMemoryError
 from memomalloc.planners import native
 from memomalloc.planners.registry import find
 from memomalloc.planners.solution import Request, Solution
 
 _SOLVERS = ("mip", "cp_sat")
+
+_CHECK_S_PER_BUFFER = 3e-7
+"""What the check of a plan takes at most; it is kept of the time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,9 @@ def plan(
         trace_or_problem: a trace is planned with an alignment of 64 bytes and with a place of its own for
             every escape; see ``Trace.problem`` for another alignment.
         planner: a registered name; see ``planners.available()``.
-        time_limit_s: wall-clock budget of the planners that search; the others run once. The best plan found so far
-            is returned when it is spent.
+        time_limit_s: wall-clock budget, with preparation and check. The best plan found so far is returned when it is
+            spent; where the planner has found none by then, a simple one, whose ``planner`` is ``next_fit``. A million
+            buffers take about a second whatever the limit.
         seed: equal seeds give equal random choices.
         capacity_bytes: the largest arena that will do; a search stops at the first plan within it. None: what the
             problem says, and if that says nothing, as small as possible.
@@ -72,6 +76,8 @@ def plan(
         CapacityError: no plan within the capacity was found; its ``proven`` says whether none exists.
         InvalidProblemError: the planner does not take that many buffers, or an argument is out of range.
         MissingDependencyError: the planner needs an extra that is not installed.
+        PlanningMemoryError: there is not memory enough for any plan. Where it runs out later, the best plan so far is
+            returned.
     """
     made, interrupted = plan_until_interrupted(
         trace_or_problem,
@@ -116,7 +122,8 @@ def plan_until_interrupted(
         best = None if best_arena < 0 else best_arena
         return progress(Progress(best, lower_bound, time.perf_counter() - start_s)) is not False
 
-    request = Request(capacity, time_limit_s, seed, None if progress is None else poll)
+    elapsed_s = time.perf_counter() - start_s + _CHECK_S_PER_BUFFER * len(problem)
+    request = Request(capacity, max(0.0, time_limit_s - elapsed_s), seed, None if progress is None else poll)
     solution = _solve(problem, planner, request)
     offsets, arena = solution.offsets, solution.arena_bytes
     if capacity is not None and (offsets is None or arena > capacity):
@@ -166,4 +173,9 @@ def _solve(problem: Problem, planner: str, request: Request) -> Solution:
         module = importlib.import_module(f"memomalloc.planners.{planner}")
         solution: Solution = module.solve(problem, request)
         return solution
-    return native.solve(problem, "bump" if planner in _SOLVERS else planner, request)
+    try:
+        return native.solve(problem, "bump" if planner in _SOLVERS else planner, request)
+    except MemoryError:
+        raise PlanningMemoryError(
+            f"there is not memory enough to plan {len(problem)} buffers: it takes about 250 bytes for each"
+        ) from None

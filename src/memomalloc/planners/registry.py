@@ -33,7 +33,7 @@ class Planner:
 _PLANNERS = (
     Planner(
         "auto",
-        "The portfolio: stops at the lower bound, else searches until the time limit and reports what it proved.",
+        "The portfolio: every quick planner, then searches until the lower bound, a proof or the time limit.",
         "O(n log n), then anytime",
         "this project",
         exact=True,
@@ -62,18 +62,18 @@ _PLANNERS = (
         "greedy_by_size",
         "Largest buffer first, lowest gap that fits.",
         "O(n^2)",
-        "Pisarchyk and Lee 2020, Efficient memory management for deep neural net inference",
+        "Pisarchyk and Lee 2020, Efficient memory management for deep neural net inference; TFLite; ExecuTorch",
     ),
     Planner(
         "greedy_by_size_best_fit",
         "Largest buffer first, smallest gap that fits.",
         "O(n^2)",
-        "Pisarchyk and Lee 2020",
+        "Pisarchyk and Lee 2020; XLA",
     ),
-    Planner("greedy_by_area", "Largest size times lifetime first, lowest gap.", "O(n^2)", "XLA, ExecuTorch"),
-    Planner("greedy_by_area_best_fit", "Largest size times lifetime first, smallest gap.", "O(n^2)", "XLA, ExecuTorch"),
+    Planner("greedy_by_area", "Largest size times lifetime first, lowest gap.", "O(n^2)", "common practice"),
+    Planner("greedy_by_area_best_fit", "Largest size times lifetime first, smallest gap.", "O(n^2)", "common practice"),
     Planner("greedy_by_duration", "Longest lifetime first, lowest gap that fits.", "O(n^2)", "common practice"),
-    Planner("greedy_by_duration_best_fit", "Longest lifetime first, smallest gap.", "O(n^2)", "common practice"),
+    Planner("greedy_by_duration_best_fit", "Longest lifetime first, smallest gap.", "O(n^2)", "XLA"),
     Planner("greedy_by_breadth", "Buffers of the fullest tick first, lowest gap.", "O(n^2)", "Pisarchyk and Lee 2020"),
     Planner(
         "greedy_by_breadth_best_fit", "Buffers of the fullest tick first, smallest gap.", "O(n^2)",
@@ -84,6 +84,18 @@ _PLANNERS = (
         "In order of birth, each at the lowest free place: what an online allocator would do at best.",
         "O(n w), w buffers alive at a time; O(n log n) for equal sizes",
         "Poletto and Sarkar 1999, Linear scan register allocation",
+    ),
+    Planner(
+        "linear_scan_best_fit",
+        "In order of birth, each at the smallest free place that fits.",
+        "O(n w), w buffers alive at a time; O(n log n) for equal sizes",
+        "after Poletto and Sarkar 1999",
+    ),
+    Planner(
+        "next_fit",
+        "The arena as a ring: in order of birth, each at the next free place after the last; its height is bisected.",
+        "O(n log n) where those die first that are born first",
+        "Knuth 1968, The Art of Computer Programming 2.5",
     ),
     Planner(
         "gergov",

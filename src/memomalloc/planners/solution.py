@@ -17,7 +17,7 @@ class Request:
 
     Attributes:
         capacity_bytes: any plan within it will do; None: as small as possible.
-        time_limit_s: of a search.
+        time_limit_s: of the planner, its preparation included.
         seed: of the random choices.
         poll: called now and then, if there is one.
     """

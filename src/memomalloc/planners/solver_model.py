@@ -65,7 +65,7 @@ class SolverModel:
             alignments=np.maximum(alignments // unit, 1),
             pins=np.where(pins >= 0, pins // unit, -1),
             unit_bytes=unit,
-            lower_bound=problem.lower_bound_bytes // unit,
+            lower_bound=-(-problem.lower_bound_bytes // unit),
             known=known.offsets[buffers] // unit,
             known_height=known.arena_bytes // unit,
             interrupted=known.interrupted,

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "planner/checker.hpp"
@@ -227,12 +229,71 @@ TEST(Skyline, LooksAtTheClockWithinAPlacement) {
   SkylineBuilder builder(problem);
   Placement placement;
   Budget spent(0, nullptr);
-  EXPECT_FALSE(builder.place(ranks, placement, &spent));
-  EXPECT_TRUE(builder.place(ranks, placement));
+  Budget enough(60, nullptr);
+  EXPECT_FALSE(builder.place(ranks, placement, spent));
+  EXPECT_TRUE(builder.place(ranks, placement, enough));
   EXPECT_EQ(height_of(problem, placement.offsets), placement.height);
-  SkylineRestarts restarts(problem, 0);
+  EXPECT_FALSE(builder.place(ranks, placement, enough, placement.height)) << "as high as the cutoff";
+  SkylineRestarts restarts(problem, 0, 0);
   restarts.run(problem.lower_bound, spent);
   EXPECT_TRUE(restarts.best().offsets.empty());
+}
+
+// Buffers that die in the order of their births, with sizes of a period of `period`.
+Problem staircase(int num_buffers, int num_alive, int period) {
+  Problem problem;
+  for (int i = 0; i < num_buffers; ++i) {
+    problem.starts.push_back(i);
+    problem.ends.push_back(i + num_alive);
+    problem.sizes.push_back(1000 + 64 * (i % period));
+  }
+  return problem;
+}
+
+TEST(NextFit, WastesNoMoreThanALargestBufferWhereThoseDieFirstThatAreBornFirst) {
+  const Problem problem = staircase(5'000, 50, 16);
+  Request request;
+  request.planner = "next_fit";
+  request.time_limit_s = 60;
+  const Result result = plan(problem, request);
+  EXPECT_EQ(result.planner, "next_fit");
+  expect_valid(problem, result);
+  EXPECT_LE(result.arena, prepare(problem).lower_bound * prepare(problem).unit + 2 * 1960);
+}
+
+TEST(Plan, GivesAPlanOfNextFitWhereNoOtherWasMadeInTime) {
+  for (int features : {0, kAligned | kPinned}) {
+    Problem problem = random_lifetimes(9, 20'000, 20'000, 1'000'000);
+    if (features & kAligned) problem.alignments.assign(problem.sizes.size(), 4096);
+    if (features & kPinned) {
+      problem.pins.assign(problem.sizes.size(), kFree);
+      problem.pins[17] = 4096;
+    }
+    for (const char* name :
+         {"auto", "greedy_by_size_best_fit", "gergov", "linear_scan", "branch_and_bound"}) {
+      Request request;
+      request.planner = name;
+      request.time_limit_s = 0;
+      const Result result = plan(problem, request);
+      EXPECT_EQ(result.planner, "next_fit") << name;
+      expect_valid(problem, result);
+    }
+  }
+}
+
+TEST(Plan, AutoIsNeverWorseThanAnyPlannerThatIsQuick) {
+  std::mt19937 random(10);
+  for (int k = 0; k < 40; ++k) {
+    const Problem problem = random_problem(random, 40, k % 4);
+    Request request;
+    request.time_limit_s = 0;
+    const int64_t arena = plan(problem, request).arena;
+    for (const std::string& name : planner_names()) {
+      if (name == "branch_and_bound" || name == "skyline_restarts") continue;
+      request.planner = name;
+      EXPECT_LE(arena, plan(problem, request).arena) << name;
+    }
+  }
 }
 
 TEST(Plan, IsTheSameForASeed) {
@@ -242,6 +303,36 @@ TEST(Plan, IsTheSameForASeed) {
   request.capacity = 512 * 11 / 10;
   const Result first = plan(problem, request);
   EXPECT_EQ(plan(problem, request).offsets, first.offsets);
+}
+
+// Floors that creep: sizes of a few bytes below one of a gigabyte, with alignments that keep them apart.
+Problem creeping_problem() {
+  return {{100, 100, 100, 100, 4096, 855'876'988, 4255},
+          {-47, -76, -1, 10, 55, -100, 78},
+          {-31, 17, 75, 75, 131, -14, 80},
+          {64, 1'048'576, 1, 1, 1, 1, 1},
+          {}};
+}
+
+TEST(BranchAndBoundPlanner, KeepsItsLimitsWhereFloorsCreep) {
+  std::mt19937 random(11);
+  for (int k = 0; k < 30; ++k) {
+    Problem problem = creeping_problem();
+    for (int i = 0; i < k; ++i) {
+      problem.starts.push_back(below(random, 180) - 90);
+      problem.ends.push_back(problem.starts.back() + 1 + below(random, 90));
+      problem.sizes.push_back(i % 3 == 0 ? int64_t{1} << below(random, 40) : 1 + below(random, 9));
+      problem.alignments.push_back(
+          std::array<int64_t, 4>{1, 3, 64, 1'048'576}[static_cast<size_t>(below(random, 4))]);
+    }
+    Request request;
+    request.planner = "branch_and_bound";
+    request.time_limit_s = 0.05;
+    const auto start = std::chrono::steady_clock::now();
+    expect_valid(problem, plan(problem, request));
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    EXPECT_LT(elapsed.count(), 5);
+  }
 }
 
 TEST(Plan, RefusesUnknownPlanners) {

@@ -1,0 +1,19 @@
+// A height that no placement can be below.
+#pragma once
+
+#include <cstdint>
+
+#include "planner/problem.hpp"
+
+namespace memomalloc::planner {
+
+// The largest of: the load of any section; the top of any pin; and, for each alignment A that occurs, what
+// the buffers alive in a section need because of it, in units. Those whose offset is a multiple of A cut the
+// height into groups: each is the lowest of its group, which ends where the next one starts, at a multiple of
+// A. So all groups but the highest are multiples of A high. A group of sizes s, t, u ... with s the lowest
+// takes at least ceil(s/A) + floor(t/A) + floor(u/A) + ... multiples of A, and the highest group takes no
+// more than A * ceil(s/A) - s less than that. What is summed over all groups does not depend on how they are
+// made up. O(n log n) an alignment.
+int64_t lower_bound_of(const PreparedProblem& problem);
+
+}  // namespace memomalloc::planner

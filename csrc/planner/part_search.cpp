@@ -1,0 +1,106 @@
+#include "planner/part_search.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <new>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "planner/greedy.hpp"
+#include "planner/skyline_restarts.hpp"
+#include "planner/tree_search.hpp"
+#include "planner/window_search.hpp"
+
+namespace memomalloc::planner {
+namespace {
+
+constexpr int32_t kFewBuffers = 600;
+// About what these take.
+constexpr double kNodeCost_ns = 5000;
+constexpr double kRunCostPerBuffer_ns = 500;
+// A step of a tree is so many nodes, and one for each buffer.
+constexpr int64_t kNodesOfStep = 1000;
+// Success makes a search so much more worth its time, up to a limit.
+constexpr double kWeightGrowth = 1.5;
+constexpr double kLargestWeight = 5;
+
+struct Search {
+  const char* planner;
+  double weight;
+  std::function<double()>
+      step;  // returns its work, in nanoseconds about; negative: it has nothing left to do
+  double work = 0;
+};
+
+}  // namespace
+
+PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const Goal& goal,
+                              size_t best_order, uint64_t seed, Budget& budget) {
+  PartSearchOutcome outcome{{std::move(from), false}, nullptr};
+  Placement& best = outcome.part.placement;
+  try {
+    const bool few = part.num_buffers <= kFewBuffers;
+    const bool few_plain = few && part.alignments.empty();
+    std::optional<TreeSearch> tree;
+    std::optional<WindowSearch> windows;
+    SkylineRestarts restarts(part, best_order, seed);
+    SkylineRestarts first_fit(part, kSkylineOrders.size() - 1, seed, Builder::kFirstFit);
+    std::vector<Search> searches;
+    if (is_small_enough_for_tree_search(part)) {
+      searches.push_back({"branch_and_bound", few ? 1.0 : 0.25, [&]() -> double {
+                            if (!tree) tree.emplace(part, seed);
+                            const int64_t old_num_nodes = tree->num_nodes();
+                            tree->improve(best, goal, kNodesOfStep + part.num_buffers, budget);
+                            return kNodeCost_ns * static_cast<double>(tree->num_nodes() - old_num_nodes);
+                          }});
+    }
+    searches.push_back({"window_search", few_plain ? 0.1 : 1.0, [&]() -> double {
+                          if (!windows) windows.emplace(part, seed);
+                          if (windows->is_done()) return -1;
+                          const double old_work = windows->work_ns();
+                          windows->improve(best, goal.target, budget);
+                          return windows->work_ns() - old_work;
+                        }});
+    if (!part.has_pins()) {
+      searches.push_back({"skyline_restarts", few_plain ? 0.2 : 1.0, [&]() -> double {
+                            if (restarts.run(goal.target, budget, 1) &&
+                                restarts.best().height < best.height) {
+                              best = restarts.best();
+                            }
+                            return kRunCostPerBuffer_ns * part.num_buffers;
+                          }});
+    }
+    searches.push_back({"greedy_restarts", part.alignments.empty() ? 0.1 : 1.0,
+                        [&, cost = greedy_cost_ns(part)]() -> double {
+                          if (first_fit.run(goal.target, budget, 1) &&
+                              first_fit.best().height < best.height) {
+                            best = first_fit.best();
+                          }
+                          return cost;
+                        }});
+    while (best.height > goal.target && !budget.spent() && !searches.empty()) {
+      const auto next = std::min_element(
+          searches.begin(), searches.end(),
+          [](const Search& a, const Search& b) { return a.work / a.weight < b.work / b.weight; });
+      const int64_t old_height = best.height;
+      const double work = next->step();
+      if (best.height < old_height) {
+        outcome.planner = next->planner;
+        next->weight = std::min(kLargestWeight, next->weight * kWeightGrowth);
+      }
+      if (tree && tree->is_done(best, goal)) break;
+      if (work < 0) {
+        searches.erase(next);
+      } else {
+        next->work += work;
+      }
+    }
+    outcome.part.proven = tree && tree->is_done(best, goal);
+  } catch (const std::bad_alloc&) {
+    // What was found before memory ran out.
+  }
+  return outcome;
+}
+
+}  // namespace memomalloc::planner
