@@ -14,7 +14,7 @@ export PIP_REQUIRE_VIRTUALENV :=
 # Hundreds of the tests start a Python; each would compile memomalloc anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]pp' -o -name '*.pyi' 2>/dev/null) \
+SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.pyi' 2>/dev/null) \
            CMakeLists.txt cmake/find_torch.py pyproject.toml
 
 .PHONY: help
@@ -51,13 +51,13 @@ pytest: $(VENV)/installed  ## the Python tests
 lint: $(VENV)/installed  ## format and lint checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	git ls-files '*.[ch]' '*.[ch]pp' | xargs $(BIN)/clang-format --dry-run --Werror
 
 .PHONY: format
 format: $(VENV)/installed  ## format all code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
+	git ls-files '*.[ch]' '*.[ch]pp' | xargs $(BIN)/clang-format -i
 
 .PHONY: types
 types: $(VENV)/installed  ## mypy --strict
@@ -91,6 +91,12 @@ smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest siz
 package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
 	@mkdir -p build
 	tests/package/run $(BIN) '$(TORCH)'
+
+.PHONY: library
+library: $(VENV)/installed  ## the planner for C and C++ in build/library: find_package(memomalloc)
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake -S . -B build/library -G Ninja -DMEMOMALLOC_LIBRARY=ON
+	$(BIN)/cmake --build build/library
+	$(BIN)/cmake --install build/library --prefix build/library/installed
 
 .PHONY: matrix
 matrix:  ## all Python tests with each torch that is supported

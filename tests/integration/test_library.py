@@ -1,0 +1,195 @@
+"""The planner as an installed library: found, built against and linked from an empty folder, in C and in C++."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import memomalloc
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "library"
+HEADER = ROOT / "csrc" / "library" / "include" / "memomalloc" / "planner.h"
+
+# The tools of the environment first; pip puts cmake and ninja beside python.
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def _tool(name: str) -> str | None:
+    return shutil.which(name, path=ENVIRONMENT["PATH"])
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        not all(map(_tool, ("cmake", "ninja", "c++", "cc"))), reason="needs cmake, ninja and a compiler for C and C++"
+    ),
+]
+
+
+def run(*command: str | Path, folder: Path, status: int = 0) -> str:
+    finished = subprocess.run(
+        [str(part) for part in command], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == status, f"{command}\n{finished.stdout}\n{finished.stderr}"
+    return finished.stdout
+
+
+def _install(kind: str, folder: Path) -> Path:
+    """The library built as ``kind``, and its installed files, moved to another place after they were installed."""
+    options = {"shared": ["-DBUILD_SHARED_LIBS=ON"], "static": ["-DBUILD_SHARED_LIBS=OFF"]}[kind]
+    build = folder / "build"
+    # Not optimised: it is not speed that is tested here.
+    run(
+        *("cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Debug"),
+        *("-DMEMOMALLOC_LIBRARY=ON", "-DMEMOMALLOC_WERROR=ON", *options),
+        folder=folder,
+    )
+    run("cmake", "--build", build, "--parallel", "2", folder=folder)
+    run("cmake", "--install", build, "--prefix", folder / "installed", folder=folder)
+    shutil.rmtree(build)
+    return (folder / "installed").rename(folder / "moved")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _install("shared", tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="module")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _install("static", tmp_path_factory.mktemp("static"))
+
+
+@pytest.fixture(params=["shared", "static"])
+def prefix(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+def _library(prefix: Path) -> Path:
+    (library,) = prefix.rglob("libmemomalloc_planner.so")
+    return library
+
+
+def _build_example(language: str, prefix: Path, folder: Path) -> Path:
+    """An example, built by find_package in a folder that holds nothing else."""
+    shutil.copytree(EXAMPLES / language, folder / "program")
+    run(
+        *("cmake", "-S", folder / "program", "-B", folder / "build", "-G", "Ninja"),
+        f"-DCMAKE_PREFIX_PATH={prefix}",
+        folder=folder,
+    )
+    run("cmake", "--build", folder / "build", folder=folder)
+    (program,) = [
+        path for path in (folder / "build").iterdir() if path.is_file() and path.name in ("schedule", "scratchpad")
+    ]
+    return program
+
+
+def test_the_example_in_c(prefix: Path, tmp_path: Path) -> None:
+    program = _build_example("c", prefix, tmp_path)
+    lines = run(program, folder=tmp_path).splitlines()
+    assert lines[-1].startswith("6422528 bytes, the lower bound; ")
+    assert [line.split()[0] for line in lines[:-1]] == ["input", "conv", "relu", "pool", "conv2", "add"]
+    # What the page for compilers gets for the same schedule from Python.
+    page = (ROOT / "docs" / "compilers.md").read_text()
+    assert "== 6422528" in page
+    assert run(program, "6422528", folder=tmp_path)
+    run(program, "6422527", folder=tmp_path, status=1)
+
+
+def test_the_example_in_cpp(prefix: Path, tmp_path: Path) -> None:
+    program = _build_example("cpp", prefix, tmp_path)
+    lines = run(program, folder=tmp_path).splitlines()
+    assert len(lines) == 3
+    assert re.match(r"25 buffers in \d+ bytes, no plan needs less than \d+; \w+$", lines[0])
+    assert lines[1].endswith("bytes: fits")
+    assert lines[2].endswith("bytes: cannot fit")
+
+
+def test_pkg_config_finds_it(prefix: Path, tmp_path: Path) -> None:
+    if _tool("pkg-config") is None:
+        pytest.skip("needs pkg-config")
+    (description,) = prefix.rglob("memomalloc.pc")
+    flags = run("pkg-config", "--cflags", "--libs", description, folder=tmp_path).split()
+    program = tmp_path / "schedule"
+    # Flags of the linker come after what needs them.
+    run("cc", "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", EXAMPLES / "c" / "schedule.c", *flags,
+        f"-Wl,-rpath,{description.parents[1]}", "-o", program, folder=tmp_path)  # fmt: skip
+    assert "the lower bound" in run(program, folder=tmp_path)
+
+
+def test_an_incompatible_version_is_not_found(prefix: Path, tmp_path: Path) -> None:
+    lines = (EXAMPLES / "c" / "CMakeLists.txt").read_text().replace("memomalloc 0.1", "memomalloc 99")
+    (tmp_path / "CMakeLists.txt").write_text(lines)
+    (tmp_path / "schedule.c").write_text("int main(void) { return 0; }\n")
+    run("cmake", "-B", "build", "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}", folder=tmp_path, status=1)
+
+
+def test_another_project_may_take_the_sources_in(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "c" / "schedule.c", tmp_path)
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\n"
+        "project(another LANGUAGES C CXX)\n"
+        f"add_subdirectory({ROOT} memomalloc)\n"
+        "add_executable(schedule schedule.c)\n"
+        "target_link_libraries(schedule PRIVATE memomalloc::planner)\n"
+    )
+    run("cmake", "-B", "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Debug", folder=tmp_path)
+    run("cmake", "--build", "build", "--parallel", "2", folder=tmp_path)
+    assert "the lower bound" in run("build/schedule", folder=tmp_path)
+
+
+def test_nothing_but_the_c_interface_is_exported(shared: Path, tmp_path: Path) -> None:
+    symbols = run("nm", "--dynamic", "--defined-only", "--format=posix", _library(shared), folder=tmp_path).splitlines()
+    exported = {line.split()[0] for line in symbols} - {"MEMOMALLOC_1"}
+    declared = set(re.findall(r"\b(memomalloc_\w+)\([^)]*\)\s+MEMOMALLOC_NOEXCEPT;", HEADER.read_text()))
+    assert declared
+    # The version of a symbol is that of the binary interface it came with.
+    assert exported == {f"{name}@@MEMOMALLOC_1" for name in declared}
+    assert _library(shared).resolve().name == f"libmemomalloc_planner.so.1.{memomalloc.__version__}"
+
+
+class _Problem(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("num_buffers", ctypes.c_size_t),
+        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("sizes", "starts", "ends", "alignments", "pins")),
+        ("alignment", ctypes.c_int64),
+    ]  # fmt: skip
+
+
+def test_another_language_gets_the_plan_that_python_gets(shared: Path) -> None:
+    library = ctypes.CDLL(str(_library(shared)))
+    library.memomalloc_version.restype = ctypes.c_char_p
+    assert library.memomalloc_version().decode() == memomalloc.__version__
+    columns = {
+        "sizes": [1000, 2000, 500, 1500, 300],
+        "starts": [0, 1, 4, 5, 2],
+        "ends": [3, 6, 9, 8, 7],
+        "alignments": [1, 4096, 1, 1, 256],
+        "pins": [-1, -1, 8192, -1, -1],
+    }
+    problem = memomalloc.Problem.from_arrays(
+        columns["sizes"],
+        columns["starts"],
+        columns["ends"],
+        alignment_bytes=64,
+        alignments=columns["alignments"],
+        pinned_offsets=columns["pins"],
+    )
+    array = ctypes.c_int64 * 5
+    arrays = {name: array(*values) for name, values in columns.items()}
+    given = _Problem(ctypes.sizeof(_Problem), 5, alignment=64, **arrays)
+    offsets = array()
+    assert library.memomalloc_plan(ctypes.byref(given), None, offsets, None, None) == 0
+    assert list(offsets) == memomalloc.plan(problem).offsets.tolist()
