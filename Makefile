@@ -141,6 +141,38 @@ bench-modes: $(VENV)/installed  ## the demo's models in TorchScript, compiled, a
 	.venv-paper/bin/python -m pip install --quiet '.[bench]'
 	@touch $@
 
+# ExecuTorch brings 400 MB of its own and versions of what others need too: an environment of its own.
+.venv-executorch/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-executorch
+	.venv-executorch/bin/python -m pip install --quiet --upgrade pip
+	.venv-executorch/bin/python -m pip install --quiet '$(TORCH)' executorch==1.5.1
+	.venv-executorch/bin/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja \
+	  'hypothesis>=6' 'pytest>=8' 'pytest-timeout>=2'
+	.venv-executorch/bin/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+.PHONY: executorch
+executorch: .venv-executorch/installed  ## the tests with the real ExecuTorch, in an environment of their own (1.5 GB; ten minutes)
+	.venv-executorch/bin/python -m pytest tests/integration/test_executorch.py
+
+# JAX, IREE and LiteRT, each with versions of its own of what others need too; no torch.
+.venv-compilers/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-compilers
+	.venv-compilers/bin/python -m pip install --quiet --upgrade pip
+	.venv-compilers/bin/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja \
+	  'pytest>=8' 'pytest-timeout>=2' jax==0.10.2 jaxlib==0.10.2 iree-base-compiler==3.13.0 ai-edge-litert==2.3.0
+	.venv-compilers/bin/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: compilers
+compilers: .venv-compilers/installed  ## the tests with the real XLA, IREE and LiteRT, in an environment of their own (1 GB; five minutes)
+	.venv-compilers/bin/python -m pytest tests/integration/test_compilers.py
+
+.PHONY: bench-executorch
+bench-executorch: .venv-executorch/installed  ## bytes beside ExecuTorch's own planner, as on their page (a quarter of an hour)
+	.venv-executorch/bin/memomalloc bench executorch --json build/executorch.json
+	.venv-executorch/bin/memomalloc bench report build/executorch.json -o build/executorch
+
 .PHONY: bench-paper
 bench-paper: .venv-paper/installed  ## the models of the paper, as on their pages, in an environment of their own (5.5 GB; three hours)
 	for size_and_name in '128 paper' '224 paper-224'; do \
@@ -162,4 +194,4 @@ bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built
-	rm -rf $(VENV) .venv-paper .venv-torch-2.13 .venv-torch-2.14 build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-paper .venv-executorch .venv-compilers .venv-torch-2.13 .venv-torch-2.14 build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -26,11 +26,12 @@ ALLOWED = {
     "planners": {"errors", "extras", "data", "_planner"},
     "runtime": {"errors", "extras", "data", "planners", "_runtime", "_built_for"},
     "report": {"errors", "extras", "data", "planners"},
+    "integrations": {"errors", "extras", "data", "planners"},
 }
 #: Run by a person or a test, imported by no part of the library.
 TOOLS = {"auto", "bench", "cli", "doctor", "serve", "__main__"}
 #: Parts that must work where torch is not installed.
-WITHOUT_TORCH = {"errors", "extras", "data", "planners", "report"}
+WITHOUT_TORCH = {"errors", "extras", "data", "planners", "report", "integrations"}
 
 
 def _modules() -> list[Path]:
