@@ -185,12 +185,12 @@ bench-paper: .venv-paper/installed  ## the models of the paper, as on their page
 # The pages of docs/benchmarks, from what was measured; a test says when they are not.
 .PHONY: bench-pages
 bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
-	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes planners=planners time=time_shares; do \
+	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes planners=planners executorch=executorch time=time_shares; do \
 	  name=$${page%=*}; \
 	  $(BIN)/memomalloc bench report benchmarks/results/$${page#*=}.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
 	done
 	rm -f docs/benchmarks/*/*.png docs/benchmarks/*/*.html
-	rmdir docs/benchmarks/planners docs/benchmarks/time
+	rmdir docs/benchmarks/planners docs/benchmarks/executorch docs/benchmarks/time
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built

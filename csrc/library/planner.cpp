@@ -16,6 +16,7 @@
 
 #include "planner/checker.hpp"
 #include "planner/plan.hpp"
+#include "planner/prepare.hpp"
 
 struct memomalloc_cancellation {
   // Relaxed on both sides: whoever reads it reads nothing else that the writer wrote.
@@ -171,14 +172,8 @@ planner::Problem validated(const memomalloc_problem* pointer) {
 }
 
 int64_t lower_bound_of(const planner::Problem& problem) {
-  int64_t bound = checker::peak_live_bytes(problem.sizes.size(), problem.sizes.data(), problem.starts.data(),
-                                           problem.ends.data());
-  for (size_t i = 0; i < problem.pins.size(); ++i) {
-    if (problem.pins[i] != planner::kFree && problem.sizes[i] > 0) {
-      bound = std::max(bound, problem.pins[i] + problem.sizes[i]);
-    }
-  }
-  return bound;
+  const planner::PreparedProblem prepared = planner::prepare(problem);
+  return prepared.lower_bound * prepared.unit;
 }
 
 std::string described(const planner::Problem& problem, const int64_t* offsets, int64_t buffer) {

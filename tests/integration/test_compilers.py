@@ -78,7 +78,8 @@ def test_xla(tmp_path: Path) -> None:
     values = {int(value) for value in re.findall(r"value: <(\d+) ", temporary[2])}
     assert {int(str(name).rpartition("#")[2]) for name in dumped.problem.ids or ()} <= values
     planned = memomalloc.plan(dumped.problem)
-    assert planned.arena_bytes <= dumped.own_bytes
+    # XLA does not round up the size of what lies last.
+    assert planned.arena_bytes <= -(-dumped.own_bytes // 64) * 64
     # XLA's offsets solve the problem that was read: so the lifetimes are no longer than those it has.
     own = {
         int(value): int(offset)
@@ -175,7 +176,7 @@ def test_a_model_with_a_plan_computes_the_same(small: Path, capsys: pytest.Captu
     check(after.dumped.problem, list(places.values()))
     assert all(offset % 16 == 0 for offset in places.values())
     made = memomalloc.plan(before.dumped.problem)
-    assert f"subgraph 0: 9 buffers in {made.arena_bytes} bytes" in line
+    assert f"subgraph 0: 10 buffers in {made.arena_bytes} bytes" in line
     assert made.arena_bytes <= (before.dumped.own_bytes or 0)
     assert np.array_equal(_outputs(planned), _outputs(small))
 
@@ -185,10 +186,10 @@ def test_lifetimes_are_those_of_the_device(small: Path) -> None:
 
     problem = TfliteModel(small).dumped.problem
     by_size = list(zip(problem.sizes.tolist(), problem.starts.tolist(), problem.ends.tolist(), strict=True))
-    # image, first, second, added, narrow, wide, joined, last, reshaped, softmax without the variable and the constants
+    # The image, what the nine operators make of it; neither the variable nor constants.
     assert by_size[0] == (16 * 16 * 3 * 4, 0, 2)
     assert by_size[1] == (16 * 16 * 8 * 4, 1, 4)
-    assert by_size[-1] == (96 * 4, 8, 9)
+    assert by_size[-1] == (96 * 4, 9, 10)
 
 
 def test_constants_stay_aligned_and_everything_else_stays(small: Path) -> None:

@@ -135,6 +135,17 @@ def test_an_incompatible_version_is_not_found(prefix: Path, tmp_path: Path) -> N
     run("cmake", "-B", "build", "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}", folder=tmp_path, status=1)
 
 
+@pytest.mark.parametrize("standard", ["c99", "c17", "c++11", "c++17", "c++20"])
+def test_the_headers_are_of_every_standard(standard: str, tmp_path: Path) -> None:
+    compiler, name = ("c++", "program.cpp") if "++" in standard else ("cc", "program.c")
+    uses = "#include <memomalloc/planner.h>\nmemomalloc_problem problem = MEMOMALLOC_PROBLEM_INIT;\n"
+    if standard in ("c++17", "c++20"):
+        uses += "#include <memomalloc/planner.hpp>\nmemomalloc::Plan made() { return memomalloc::plan({}); }\n"
+    (tmp_path / name).write_text(uses)
+    flags = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-fsyntax-only")
+    run(compiler, f"-std={standard}", *flags, f"-I{HEADER.parents[1]}", name, folder=tmp_path)
+
+
 def test_another_project_may_take_the_sources_in(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "c" / "schedule.c", tmp_path)
     (tmp_path / "CMakeLists.txt").write_text(

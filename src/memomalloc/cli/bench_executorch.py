@@ -43,17 +43,15 @@ def run(args: argparse.Namespace) -> int:
         if name not in models:
             raise UnknownModelError(f"no model {name!r}; there are {', '.join(models)}")
     results = ExecutorchResults.here()
-    try:
-        for name in names:
-            row = measure(models[name], run=not args.no_run)
-            results.rows.append(row)
-            equal = {True: "equal", False: "DIFFERENT", None: "not run"}[row.same_bits]
-            print(
-                f"{row.model}: {row.own_bytes} -> {row.planned_bytes} bytes ({100 * (row.ratio - 1):+.1f} %), "
-                f"lower bound {row.lower_bound_bytes}; {row.planning_ms:.1f} ms; outputs {equal}",
-                flush=True,
-            )
-    finally:
+    for name in names:
+        row = measure(models[name], run=not args.no_run)
+        results.rows.append(row)
+        equal = {True: "equal", False: "DIFFERENT", None: "not run"}[row.same_bits]
+        print(
+            f"{row.model}: {row.own_bytes} -> {row.planned_bytes} bytes ({100 * (row.ratio - 1):+.1f} %), "
+            f"lower bound {row.lower_bound_bytes}; {row.planning_ms:.1f} ms; outputs {equal}",
+            flush=True,
+        )
         # Interrupted or not: what was measured is kept.
         if args.json is not None:
             results.save(args.json)

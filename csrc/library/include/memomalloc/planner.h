@@ -145,8 +145,8 @@ MEMOMALLOC_API memomalloc_status memomalloc_plan(const memomalloc_problem* probl
 MEMOMALLOC_API memomalloc_status memomalloc_check(const memomalloc_problem* problem, const int64_t* offsets,
                                                   memomalloc_error* error) MEMOMALLOC_NOEXCEPT;
 
-/* The largest sum of rounded sizes alive at one tick, or the end of the highest pin: no arena can be smaller.
- * O(n log n). */
+/* What no arena can be below: at least the largest sum of rounded sizes alive at one tick, and the end of the
+ * highest pin. O(n log n). */
 MEMOMALLOC_API memomalloc_status memomalloc_lower_bound(const memomalloc_problem* problem,
                                                         int64_t* lower_bound,
                                                         memomalloc_error* error) MEMOMALLOC_NOEXCEPT;
