@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import memomalloc
+from memomalloc.errors import InvalidProblemError
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "library"
@@ -170,37 +172,81 @@ def test_nothing_but_the_c_interface_is_exported(shared: Path, tmp_path: Path) -
     assert _library(shared).resolve().name == f"libmemomalloc_planner.so.1.{memomalloc.__version__}"
 
 
+_COLUMNS = ("sizes", "starts", "ends", "alignments", "pins")
+
+
 class _Problem(ctypes.Structure):
-    _fields_ = [
+    _fields_ = (
         ("struct_size", ctypes.c_size_t),
         ("num_buffers", ctypes.c_size_t),
-        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("sizes", "starts", "ends", "alignments", "pins")),
+        *((name, ctypes.POINTER(ctypes.c_int64)) for name in _COLUMNS),
         ("alignment", ctypes.c_int64),
-    ]  # fmt: skip
+    )
 
 
-def test_another_language_gets_the_plan_that_python_gets(shared: Path) -> None:
+class _Request(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", ctypes.c_size_t),
+        ("planner", ctypes.c_char_p),
+        ("capacity", ctypes.c_int64),
+        ("time_limit_s", ctypes.c_double),
+        ("seed", ctypes.c_uint64),
+        *((name, ctypes.c_void_p) for name in ("progress", "user_data", "cancellation")),
+    )
+
+
+def _offsets_in_c(library: ctypes.CDLL, columns: dict[str, list[int] | None], alignment: int) -> list[int] | None:
+    """What the C interface answers; None: it refuses the problem."""
+    n = len(columns["sizes"] or [])
+    array = ctypes.c_int64 * n
+    arrays = {name: array(*values) for name, values in columns.items() if values is not None}
+    problem = _Problem(ctypes.sizeof(_Problem), n, alignment=alignment, **arrays)
+    request = _Request(ctypes.sizeof(_Request), b"skyline", -1, 1.0, 0)
+    offsets = array()
+    status = library.memomalloc_plan(ctypes.byref(problem), ctypes.byref(request), offsets, None, None)
+    assert status in (0, 4)  # fine, or an invalid argument
+    return list(offsets) if status == 0 else None
+
+
+def _offsets_in_python(columns: dict[str, list[int] | None], alignment: int) -> list[int] | None:
+    try:
+        problem = memomalloc.Problem.from_arrays(
+            columns["sizes"] or [],
+            columns["starts"] or [],
+            columns["ends"] or [],
+            alignment_bytes=alignment,
+            alignments=columns["alignments"],
+            pinned_offsets=columns["pins"],
+        )
+    except InvalidProblemError:
+        return None
+    offsets: list[int] = memomalloc.plan(problem, planner="skyline").offsets.tolist()
+    return offsets
+
+
+def test_another_language_gets_what_python_gets(shared: Path) -> None:
     library = ctypes.CDLL(str(_library(shared)))
     library.memomalloc_version.restype = ctypes.c_char_p
     assert library.memomalloc_version().decode() == memomalloc.__version__
-    columns = {
-        "sizes": [1000, 2000, 500, 1500, 300],
-        "starts": [0, 1, 4, 5, 2],
-        "ends": [3, 6, 9, 8, 7],
-        "alignments": [1, 4096, 1, 1, 256],
-        "pins": [-1, -1, 8192, -1, -1],
-    }
-    problem = memomalloc.Problem.from_arrays(
-        columns["sizes"],
-        columns["starts"],
-        columns["ends"],
-        alignment_bytes=64,
-        alignments=columns["alignments"],
-        pinned_offsets=columns["pins"],
-    )
-    array = ctypes.c_int64 * 5
-    arrays = {name: array(*values) for name, values in columns.items()}
-    given = _Problem(ctypes.sizeof(_Problem), 5, alignment=64, **arrays)
-    offsets = array()
-    assert library.memomalloc_plan(ctypes.byref(given), None, offsets, None, None) == 0
-    assert list(offsets) == memomalloc.plan(problem).offsets.tolist()
+    draw = random.Random(0)
+    num_refused = 0
+    for _ in range(500):
+        n = draw.randrange(12)
+        starts = [draw.randrange(20) for _ in range(n)]
+        columns: dict[str, list[int] | None] = {
+            "sizes": [draw.choice([0, 1, 64, 100, draw.randrange(2**40)]) for _ in range(n)],
+            "starts": starts,
+            "ends": [start + draw.randrange(1, 8) for start in starts],
+            "alignments": draw.choice([None, [draw.choice([1, 3, 16, 4096]) for _ in range(n)]]),
+            "pins": draw.choice([None, [draw.choice([-1] * 9 + [0, 48, 2**30 * 3]) for _ in range(n)]]),
+        }
+        if n > 0 and draw.random() < 0.3:
+            # A value that no column of some kind may have.
+            column = columns[draw.choice([name for name in _COLUMNS if columns[name] is not None])]
+            assert column is not None
+            column[draw.randrange(n)] = draw.choice([-1, -2, 0, 2**31 + 1, 2**61, 2**63 - 1, -(2**63)])
+        alignment = draw.choice([1, 16, 48, 0, 2**31])
+        expected = _offsets_in_python(columns, alignment)
+        num_refused += expected is None
+        assert _offsets_in_c(library, columns, alignment) == expected, (columns, alignment)
+    assert 100 < num_refused < 400
