@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge  # noqa: E402
-from executorch.exir.memory_planning import MemoryPlanningAlgorithmSuite, greedy  # noqa: E402
+from executorch.exir.memory_planning import MemoryPlanningAlgorithmSuite, Verifier, greedy  # noqa: E402
 from executorch.exir.passes import MemoryPlanningPass  # noqa: E402
 from executorch.exir.tensor import TensorSpec  # noqa: E402
 from executorch.runtime import Runtime  # noqa: E402
@@ -149,6 +149,22 @@ def test_a_model_computes_the_same_in_no_more_bytes(name: str) -> None:
     run_own, run_planned = Method(own), Method(planned)
     for _ in range(2):
         assert same_bits(run_planned(*inputs), run_own(*inputs))
+
+
+@pytest.mark.parametrize("name", ["bert", "densenet"])
+def test_executorchs_own_verifier_agrees(name: str) -> None:
+    module, inputs = MODELS[name]().exportable()
+    graphs = []
+
+    class Kept(MemoryPlanningPass):
+        def run(self, graph_module: Any, graph_signature: Any = None) -> Any:
+            graphs.append((graph_module, graph_signature))
+            return super().run(graph_module, graph_signature)
+
+    lowered(exported(module, inputs), Kept(PlanningAlgorithm().place))
+    ((graph_module, signature),) = graphs
+    verifier = Verifier(graph_module, True, True, True, signature)
+    assert verifier.verify_storage_reuse() > 20
 
 
 def test_there_are_ten_models() -> None:
@@ -359,6 +375,7 @@ def test_the_benchmark() -> None:
     assert row.same_bits is True
     assert row.lower_bound_bytes <= row.planned_bytes <= row.own_bytes
     assert row.num_tensors > 20
+    assert row.planning_ms > 0
 
 
 def test_two_algorithms_in_one_suite() -> None:

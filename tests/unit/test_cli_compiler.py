@@ -60,7 +60,7 @@ def test_of_several_problems_one_is_written(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["xla", IREE], 2, "not a whole HLO module"),
+        (["xla", IREE], 2, "not a whole dump of XLA"),
         (["iree", XLA], 2, "dump of IREE"),
         (["xla", "nosuch.pb"], 2, "there is no such file"),
         (["xla", XLA, "-o", "planned.tflite"], 2, "a plan is written as one of .csv, .json"),

@@ -86,14 +86,14 @@ def test_every_trace_is_a_problem(path: Path) -> None:
     [
         (b"", "no trace of XLA's heap simulator"),
         (module({1: 64}), "no trace of XLA's heap simulator"),
-        (module({}, [event(ALLOC, 1)]), "not a whole HLO module"),
-        (module({1: 64}, [event(FREE, 1)]), "not a whole HLO module"),
-        (module({1: 64, 2: 64}, [event(SHARE, 2, 1)]), "not a whole HLO module"),
+        (module({}, [event(ALLOC, 1)]), "not a whole dump of XLA"),
+        (module({1: 64}, [event(FREE, 1)]), "not a whole dump of XLA"),
+        (module({1: 64, 2: 64}, [event(SHARE, 2, 1)]), "not a whole dump of XLA"),
         (module({1: 64}, [event(9, 1)]), "an event of kind 9"),
         (module({1: -64}, [event(ALLOC, 1)]), "must not be negative"),
         (module({1: 2**62}, [event(ALLOC, 1)]), "can be planned"),
         (b"\xff" * 30, "more than ten bytes"),
-        (b"HloModule jit_f, entry_computation_layout", "not a whole HLO module"),
+        (b"HloModule jit_f, entry_computation_layout", "not a whole dump of XLA"),
     ],
 )
 def test_what_is_no_dump_is_refused(path: Path, content: bytes, message: str) -> None:

@@ -23,10 +23,10 @@ class _TimedAlgorithm(PlanningAlgorithm):
 
     elapsed_s = 0.0
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def place(self, *args: Any, **kwargs: Any) -> list[int]:
         start_s = time.process_time()
         try:
-            return super().__call__(*args, **kwargs)
+            return super().place(*args, **kwargs)
         finally:
             self.elapsed_s += time.process_time() - start_s
 

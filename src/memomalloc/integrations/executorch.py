@@ -186,8 +186,9 @@ class PlanningAlgorithm:
         regions: list[_Region] = []
         for tick, node in enumerate(graph_module.graph.nodes):
             names = [argument.target for argument in node.args if getattr(argument, "op", None) == "get_attr"]
-            subgraphs = [getattr(graph_module, name) for name in names if isinstance(name, str)]
-            subgraphs = [subgraph for subgraph in subgraphs if subgraph in self._tensors]
+            called = dict.fromkeys(getattr(graph_module, name) for name in names)
+            # What is called is a delegate, or a graph that was planned before.
+            subgraphs = [subgraph for subgraph in called if subgraph in self._tensors]
             if not subgraphs:
                 continue
             results = node.meta.get("spec")

@@ -18,7 +18,7 @@ from memomalloc.errors import FileFormatError, InvalidProblemError
 from memomalloc.integrations.dumped_problem import DumpedProblem
 
 MAX_FILE_BYTES = 2**31
-_WHAT = "HLO module with its assignment of buffers"
+_WHAT = "dump of XLA (.hlo.pb)"
 
 # Fields, by message.
 _HLO_BUFFER_ASSIGNMENT = 3
