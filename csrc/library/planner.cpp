@@ -34,6 +34,9 @@ constexpr size_t kMaxBuffers = size_t{1} << 27;
 constexpr int64_t kMaxTotal = int64_t{1} << 61;
 constexpr int64_t kMaxAlignment = int64_t{1} << 31;
 
+// No version of a struct will be larger: what is was never set.
+constexpr size_t kMaxStructSize = 4096;
+
 constexpr int64_t kNone = -1;
 
 // What a call that fails tells. Thrown inside this file only.
@@ -58,9 +61,8 @@ Struct read_struct(const Struct* given, const char* name) {
   const size_t size = given->struct_size;
   // Fields that a second version appends get their defaults where a caller is older; the first has none to
   // fill.
-  if (size < sizeof(Struct)) {
-    refuse(std::string(name) + ": struct_size is " + std::to_string(size) +
-           ", too small: begin with its INIT macro");
+  if (size < sizeof(Struct) || size > kMaxStructSize) {
+    refuse(std::string(name) + ": struct_size is " + std::to_string(size) + ": begin with its INIT macro");
   }
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   const auto is_set = [](unsigned char byte) { return byte != 0; };

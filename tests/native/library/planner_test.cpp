@@ -277,8 +277,10 @@ TEST(Library, AnOlderLibraryRefusesWhatItDoesNotKnow) {
   EXPECT_EQ(memomalloc_plan(&newer.known, nullptr, offsets.data(), nullptr, nullptr), MEMOMALLOC_UNSUPPORTED);
 
   memomalloc_problem problem = columns.problem();
-  problem.struct_size = 0;
-  EXPECT_EQ(ask(problem).status, MEMOMALLOC_INVALID_ARGUMENT);
+  for (const size_t never_set : {size_t{0}, size_t{0xdeadbeefdeadbeef}}) {
+    problem.struct_size = never_set;
+    EXPECT_EQ(ask(problem).status, MEMOMALLOC_INVALID_ARGUMENT);
+  }
   memomalloc_result result{};
   problem = columns.problem();
   EXPECT_EQ(memomalloc_plan(&problem, nullptr, offsets.data(), &result, nullptr),
