@@ -14,7 +14,7 @@ export PIP_REQUIRE_VIRTUALENV :=
 # Hundreds of the tests start a Python; each would compile memomalloc anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]pp' -o -name '*.pyi' 2>/dev/null) \
+SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.pyi' 2>/dev/null) \
            CMakeLists.txt cmake/find_torch.py pyproject.toml
 
 .PHONY: help
@@ -51,13 +51,13 @@ pytest: $(VENV)/installed  ## the Python tests
 lint: $(VENV)/installed  ## format and lint checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	git ls-files '*.[ch]' '*.[ch]pp' | xargs $(BIN)/clang-format --dry-run --Werror
 
 .PHONY: format
 format: $(VENV)/installed  ## format all code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
+	git ls-files '*.[ch]' '*.[ch]pp' | xargs $(BIN)/clang-format -i
 
 .PHONY: types
 types: $(VENV)/installed  ## mypy --strict
@@ -91,6 +91,12 @@ smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest siz
 package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
 	@mkdir -p build
 	tests/package/run $(BIN) '$(TORCH)'
+
+.PHONY: library
+library: $(VENV)/installed  ## the planner for C and C++ in build/library: find_package(memomalloc)
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake -S . -B build/library -G Ninja -DMEMOMALLOC_LIBRARY=ON
+	$(BIN)/cmake --build build/library
+	$(BIN)/cmake --install build/library --prefix build/library/installed
 
 .PHONY: matrix
 matrix:  ## all Python tests with each torch that is supported
@@ -139,6 +145,38 @@ bench-modes: $(VENV)/installed  ## the demo's models in TorchScript, compiled, a
 	.venv-paper/bin/python -m pip install --quiet '.[bench]'
 	@touch $@
 
+# ExecuTorch brings 400 MB of its own and versions of what others need too: an environment of its own.
+.venv-executorch/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-executorch
+	.venv-executorch/bin/python -m pip install --quiet --upgrade pip
+	.venv-executorch/bin/python -m pip install --quiet '$(TORCH)' executorch==1.5.1
+	.venv-executorch/bin/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja \
+	  'hypothesis>=6' 'pytest>=8' 'pytest-timeout>=2'
+	.venv-executorch/bin/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+.PHONY: executorch
+executorch: .venv-executorch/installed  ## the tests with the real ExecuTorch, in an environment of their own (1.5 GB; ten minutes)
+	.venv-executorch/bin/python -m pytest tests/integration/test_executorch.py
+
+# JAX, IREE and LiteRT, each with versions of its own of what others need too; no torch.
+.venv-compilers/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-compilers
+	.venv-compilers/bin/python -m pip install --quiet --upgrade pip
+	.venv-compilers/bin/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja \
+	  'pytest>=8' 'pytest-timeout>=2' jax==0.10.2 jaxlib==0.10.2 iree-base-compiler==3.13.0 ai-edge-litert==2.3.0
+	.venv-compilers/bin/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: compilers
+compilers: .venv-compilers/installed  ## the tests with the real XLA, IREE and LiteRT, in an environment of their own (1 GB; five minutes)
+	.venv-compilers/bin/python -m pytest tests/integration/test_compilers.py
+
+.PHONY: bench-executorch
+bench-executorch: .venv-executorch/installed  ## bytes beside ExecuTorch's own planner, as on their page (a quarter of an hour)
+	.venv-executorch/bin/memomalloc bench executorch --json build/executorch.json
+	.venv-executorch/bin/memomalloc bench report build/executorch.json -o build/executorch
+
 .PHONY: bench-paper
 bench-paper: .venv-paper/installed  ## the models of the paper, as on their pages, in an environment of their own (5.5 GB; three hours)
 	for size_and_name in '128 paper' '224 paper-224'; do \
@@ -151,13 +189,13 @@ bench-paper: .venv-paper/installed  ## the models of the paper, as on their page
 # The pages of docs/benchmarks, from what was measured; a test says when they are not.
 .PHONY: bench-pages
 bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
-	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes planners=planners time=time_shares; do \
+	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes planners=planners executorch=executorch time=time_shares; do \
 	  name=$${page%=*}; \
 	  $(BIN)/memomalloc bench report benchmarks/results/$${page#*=}.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
 	done
 	rm -f docs/benchmarks/*/*.png docs/benchmarks/*/*.html
-	rmdir docs/benchmarks/planners docs/benchmarks/time
+	rmdir docs/benchmarks/planners docs/benchmarks/executorch docs/benchmarks/time
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built
-	rm -rf $(VENV) .venv-paper .venv-torch-2.13 .venv-torch-2.14 build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-paper .venv-executorch .venv-compilers .venv-torch-2.13 .venv-torch-2.14 build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

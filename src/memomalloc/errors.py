@@ -58,6 +58,8 @@ class CapacityError(MemomallocError):
 
 class OptionError(MemomallocError, ValueError):
     """An option, or a variable of the environment, that is not what it should be."""
+
+
 class PlanningMemoryError(MemomallocError, MemoryError):
     """There was not memory enough to make any plan of a problem."""
 

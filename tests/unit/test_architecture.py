@@ -26,13 +26,14 @@ ALLOWED = {
     "planners": {"errors", "extras", "data", "_planner"},
     "runtime": {"errors", "extras", "data", "planners", "_runtime", "_built_for"},
     "report": {"errors", "extras", "data", "planners"},
+    "integrations": {"errors", "extras", "data", "planners"},
 }
 #: The rooms of the runtime: each may import those to its right. Below all of them are the modules beside them.
 ROOMS = ("models", "shipping", "calls", "learning", "memory")
 #: Run by a person or a test, imported by no part of the library.
 TOOLS = {"auto", "bench", "cli", "doctor", "serve", "__main__"}
 #: Parts that must work where torch is not installed.
-WITHOUT_TORCH = {"errors", "extras", "data", "planners", "report"}
+WITHOUT_TORCH = {"errors", "extras", "data", "planners", "report", "integrations"}
 
 
 def _modules() -> list[Path]:
@@ -132,7 +133,15 @@ def test_python_imports_are_of_the_standard_library_or_declared() -> None:
 needs_sources = pytest.mark.skipif(not SOURCES.is_dir(), reason="runs in a checkout only")
 
 #: For each folder of csrc, the folders whose headers it may include.
-ALLOWED_INCLUDES = {"planner": {"planner"}, "core": {"core"}, "torch": {"torch", "core"}}
+ALLOWED_INCLUDES = {
+    "planner": {"planner"},
+    "core": {"core"},
+    "torch": {"torch", "core"},
+    # "memomalloc" is the folder of the headers that are installed.
+    "library": {"library", "planner", "memomalloc"},
+}
+#: Headers in C, which knows no namespaces; what they declare begins with the name.
+C_HEADERS = {SOURCES / "library" / "include" / "memomalloc" / "planner.h"}
 #: The files that know Python.
 BINDINGS = {SOURCES / "planner" / "bindings.cpp", SOURCES / "torch" / "bindings.cpp"}
 _FOREIGN = re.compile(r"^(torch|c10|ATen|aten|caffe2|nanobind|pybind11|Python\.h|pyerrors|frameobject|cpython)\b")
@@ -158,15 +167,29 @@ def test_a_folder_includes_only_what_lies_below_it(path: Path) -> None:
 
 @needs_sources
 @pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(SOURCES)))
-def test_core_and_planner_know_neither_torch_nor_python(path: Path) -> None:
+def test_core_planner_and_library_know_neither_torch_nor_python(path: Path) -> None:
     folder = path.relative_to(SOURCES).parts[0]
-    if folder in ("core", "planner") and path not in BINDINGS:
+    if folder in ("core", "planner", "library") and path not in BINDINGS:
         assert not [name for quote, name in _includes(path) if quote == "<" and _FOREIGN.match(name)]
+
+
+@needs_sources
+def test_installed_headers_include_only_each_other_and_the_standard_library() -> None:
+    for path in (SOURCES / "library" / "include").rglob("*.h*"):
+        for quote, name in _includes(path):
+            assert quote == "<"
+            assert "/" not in name or (path.parents[1] / name).is_file(), f"{path} includes {name}"
 
 
 @needs_sources
 def test_nothing_is_global_but_the_namespace() -> None:
     for path in _sources():
         text = path.read_text(encoding="utf-8")
+        if path in C_HEADERS:
+            # Types end a declaration, functions are followed by their parameters, macros are defined.
+            named = re.findall(r"^} (\w+);|^MEMOMALLOC_API .*?\b(\w+)\(|^#define (\w+)", text, re.MULTILINE)
+            assert named
+            assert all("".join(names).lower().startswith("memomalloc_") for names in named), path
+            continue
         assert "namespace memomalloc" in text, path
         assert "using namespace std" not in text, path

@@ -12,7 +12,7 @@ from typing import Any
 VECTORS = ("avx512f", "avx2", "sse4_2", "sve2", "sve", "asimd")
 
 #: Packages whose version can change a figure.
-PACKAGES = ("memomalloc", "torch", "torchvision", "transformers", "numpy")
+PACKAGES = ("memomalloc", "torch", "torchvision", "transformers", "executorch", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:

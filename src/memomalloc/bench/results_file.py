@@ -7,24 +7,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memomalloc.bench import planner_results, results, time_shares
+from memomalloc.bench import executorch_report, planner_results, results, time_shares
+from memomalloc.bench.executorch_report import ExecutorchResults
 from memomalloc.bench.planner_results import PlannerResults
 from memomalloc.bench.results import Results
 from memomalloc.bench.time_shares import TimeShares
 from memomalloc.errors import FileFormatError
 
-AnyResults = Results | PlannerResults | TimeShares
+AnyResults = Results | PlannerResults | ExecutorchResults | TimeShares
 
 #: By format: the version that is read, and how.
 _KINDS: dict[str, tuple[int, Callable[[dict[str, Any]], AnyResults]]] = {
     results.FORMAT: (results.VERSION, Results.from_document),
     planner_results.FORMAT: (planner_results.VERSION, PlannerResults.from_document),
+    executorch_report.FORMAT: (executorch_report.VERSION, ExecutorchResults.from_document),
     time_shares.FORMAT: (time_shares.VERSION, TimeShares.from_document),
 }
 
 
 def load_results(path: str | Path) -> AnyResults:
-    """Read a file of ``memomalloc bench models``, ``memomalloc bench planners`` or ``benchmarks/time_shares.py``.
+    """Read a file of ``memomalloc bench models``, ``planners`` or ``executorch``, or of ``benchmarks/time_shares.py``.
 
     Raises:
         FileFormatError: it cannot be read, or is no results file.

@@ -38,6 +38,18 @@ class Workload:
             return (), dict(self.inputs)
         return tuple(self.inputs), {}
 
+    def exportable(self) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+        """A module that takes positional inputs and returns a tuple of tensors, and these inputs.
+
+        Raises:
+            ValueError: this is a callable that is no module.
+        """
+        if not isinstance(self.model, torch.nn.Module):
+            raise ValueError("only a module can be exported")
+        args, kwargs = self.arguments
+        module = _TensorsOnly(self.model).eval()
+        return (module, args) if not kwargs else (_ByPosition(module, tuple(kwargs)).eval(), tuple(kwargs.values()))
+
     def in_mode(self, mode: str) -> Callable[..., Any]:
         """The model as TorchScript or compiled; compilation itself happens at the first calls.
 

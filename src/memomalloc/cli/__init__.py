@@ -17,7 +17,20 @@ from typing import NoReturn
 from memomalloc.errors import CapacityError, MemomallocError
 
 #: Commands in the order in which ``--help`` lists them; the name of the module is that of the command.
-COMMANDS = ("run", "plan", "planners", "bench", "demo", "doctor", "show", "diff", "check", "export", "completion")
+COMMANDS = (
+    "run",
+    "plan",
+    "planners",
+    "compiler",
+    "bench",
+    "demo",
+    "doctor",
+    "show",
+    "diff",
+    "check",
+    "export",
+    "completion",
+)
 
 WRONG_INPUT = 2
 NO_PLAN = 3

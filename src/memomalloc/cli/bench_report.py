@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the files."""
+    from memomalloc.bench.executorch_report import ExecutorchResults, executorch_report
     from memomalloc.bench.planner_report import planner_report
     from memomalloc.bench.planner_results import PlannerResults
     from memomalloc.bench.plots import draw
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         report, drawn = model_report(results), draw(results)
     elif isinstance(results, PlannerResults):
         report = planner_report(results)
+    elif isinstance(results, ExecutorchResults):
+        report = executorch_report(results)
     else:
         report = time_report(results)
     command = f"memomalloc bench report {args.results}"
