@@ -67,6 +67,11 @@ class PlannerResults:
         Raises:
             OSError: it cannot be written.
         """
+        with atomic_file(path) as file:
+            file.write(self.as_text().encode())
+
+    def as_text(self) -> str:
+        """What the file has."""
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -76,5 +81,4 @@ class PlannerResults:
             "seed": self.seed,
             "rows": [asdict(row) | {"ratio": row.ratio} for row in self.rows],
         }
-        with atomic_file(path) as file:
-            file.write(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"

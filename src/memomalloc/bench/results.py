@@ -57,6 +57,11 @@ class Results:
         Raises:
             OSError: it cannot be written.
         """
+        with atomic_file(path) as file:
+            file.write(self.as_text().encode())
+
+    def as_text(self) -> str:
+        """What the file has."""
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -69,9 +74,7 @@ class Results:
         }
         # One line for each row: samples one below the other would make thousands of lines.
         rows = ",\n".join(json.dumps(row.as_dict(), allow_nan=False) for row in self.rows)
-        text = json.dumps(document, indent=1, allow_nan=False).removesuffix("\n}") + f',\n "rows": [\n{rows}\n ]\n}}\n'
-        with atomic_file(path) as file:
-            file.write(text.encode())
+        return json.dumps(document, indent=1, allow_nan=False).removesuffix("\n}") + f',\n "rows": [\n{rows}\n ]\n}}\n'
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Results:

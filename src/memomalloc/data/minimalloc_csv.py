@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
@@ -18,15 +19,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from memomalloc.data.atomic_file import atomic_file
-from memomalloc.data.columns import INT64_MAX, Int64Array, int64_column
+from memomalloc.data.columns import INT64_MAX, Int64Array, int64_column, read_only
+from memomalloc.data.input_file import open_input, seekable
 from memomalloc.data.problem import MAX_ALIGNMENT, MAX_BUFFERS, Problem
 from memomalloc.errors import FileFormatError, InvalidProblemError
 
 REQUIRED = ("id", "lower", "upper", "size")
 OPTIONAL = ("alignment", "offset")
-MAX_FILE_BYTES = 2**33
+MAX_PIPE_BYTES = 2**30
+"""Of a pipe, which is copied to the disk first."""
 MAX_HEADER_BYTES = 2**16
 
+_WHAT = "CSV file of buffers"
 _ROWS_PER_WRITE = 100_000
 
 
@@ -40,38 +44,26 @@ def read_minimalloc_csv(path: str | Path, *, alignment_bytes: int = 1) -> Proble
     Raises:
         FileFormatError: not such a file; with the line and the column of the fault.
     """
-    try:
-        if Path(path).stat().st_size > MAX_FILE_BYTES:
-            raise FileFormatError(path, f"larger than the {MAX_FILE_BYTES} bytes that are read of a CSV file")
-        with open(path, "rb") as file:
-            return _read(file, path, alignment_bytes)
-    except FileNotFoundError:
-        raise FileFormatError(path, "there is no such file; a CSV file of buffers was expected") from None
-    except IsADirectoryError:
-        raise FileFormatError(path, "this is a folder; a CSV file of buffers was expected") from None
-    except OSError as error:
-        raise FileFormatError(path, f"cannot be read: {error.strerror}") from error
+    with open_input(path, what=_WHAT, max_pipe_bytes=MAX_PIPE_BYTES) as file:
+        return load_minimalloc_csv(file, path, alignment_bytes=alignment_bytes)
 
 
-def parse_minimalloc_csv(content: bytes, name: str, *, alignment_bytes: int = 1) -> Problem:
-    """The problem that the content of such a file states; ``name`` stands for its path in messages.
+def load_minimalloc_csv(file: io.BufferedReader, path: str | Path, *, alignment_bytes: int = 1) -> Problem:
+    """The problem that an open file states; ``path`` is for messages.
 
     Raises:
         FileFormatError: not such a file; with the line and the column of the fault.
     """
-    return _read(io.BytesIO(content), name, alignment_bytes)
+    with seekable(file) as again:
+        return _read(again, path, alignment_bytes)
 
 
-def looks_like_minimalloc_csv(path: str | Path) -> bool:
-    """Whether a file is called ``.csv``, in any case, or has a first line that names columns of such files."""
-    if Path(path).suffix.lower() == ".csv":
+def is_minimalloc_csv(path: str | Path, beginning: bytes) -> bool:
+    """Whether a file is called ``.csv``, in any case, or begins with a line that names columns of such files."""
+    if Path(str(path).lower().removesuffix(".gz")).suffix == ".csv":
         return True
-    try:
-        with open(path, "rb") as file:
-            names = file.readline(MAX_HEADER_BYTES).decode("utf-8-sig").lower().split(",")
-    except (OSError, UnicodeDecodeError):
-        return False
-    return len({name.strip() for name in names} & set(REQUIRED)) > 1
+    first_line = beginning[:MAX_HEADER_BYTES].decode("utf-8-sig", errors="replace").partition("\n")[0]
+    return len({name.strip(' \t\r"') for name in first_line.lower().split(",")} & set(REQUIRED)) > 1
 
 
 def write_minimalloc_csv(problem: Problem, path: str | Path, offsets: ArrayLike | None = None) -> None:
@@ -101,7 +93,8 @@ def write_minimalloc_csv(problem: Problem, path: str | Path, offsets: ArrayLike 
         for first in range(0, len(problem), _ROWS_PER_WRITE):
             part = [column[first : first + _ROWS_PER_WRITE] for column in columns.values()]
             text = [map(str, values.tolist() if isinstance(values, np.ndarray) else values) for values in part]
-            file.write(("\n".join(map(",".join, zip(*text, strict=True))) + "\n").encode())
+            lines = "\n".join(map(",".join, zip(*text, strict=True))) + "\n"
+            file.write(lines.encode(errors="backslashreplace"))
 
 
 def _quoted(name: str) -> str:
@@ -115,7 +108,7 @@ def _read(file: IO[bytes], path: str | Path, alignment_bytes: int) -> Problem:
     start = file.tell()
     try:
         return _read_quickly(file, columns, alignment_bytes)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, DeprecationWarning):
         # Something is unusual or wrong. The slow reader allows any text as an id, and finds the fault.
         file.seek(start)
         return _SlowReader(path, columns).read(file, alignment_bytes)
@@ -131,7 +124,13 @@ def _read_header(path: str | Path, line: bytes) -> list[str]:
         raise FileFormatError(path, f"not UTF-8 text, so not a CSV file: {error}", line=1) from error
     if "\0" in header or (len(line) == MAX_HEADER_BYTES and not header.endswith("\n")):
         raise FileFormatError(path, "not a CSV file: its first line is no header", line=1)
-    columns = [name.strip().lower() for name in next(csv.reader([header.strip()]), [])]
+    if "\r" in header.rstrip("\r\n"):
+        message = "its lines end in carriage returns alone: end them in line feeds (tr '\\r' '\\n')"
+        raise FileFormatError(path, message, line=1)
+    try:
+        columns = [name.strip().lower() for name in next(csv.reader([header.strip()], strict=True), [])]
+    except csv.Error as error:
+        raise FileFormatError(path, f"not a CSV file: {error}", line=1) from error
     expected = f"the first line must name the columns {', '.join(REQUIRED)}, and may name {' and '.join(OPTIONAL)}"
     for name in columns:
         if name not in REQUIRED + OPTIONAL:
@@ -148,13 +147,14 @@ def _read_header(path: str | Path, line: bytes) -> list[str]:
 def _read_quickly(file: IO[bytes], columns: list[str], alignment_bytes: int) -> Problem:
     """For files in which every field is a number. Raises ValueError for whatever it does not like."""
     with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # "1e3" would be taken for a whole number
         warnings.filterwarnings("ignore", message=".*input contained no data.*")
         table = np.loadtxt(file, dtype=np.int64, delimiter=",", comments=None, ndmin=2, encoding="utf-8")
     if table.size == 0:
         table = np.zeros((0, len(columns)), dtype=np.int64)
     if table.shape[1] != len(columns):
         raise ValueError("the rows are shorter or longer than the header")
-    by_name = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(columns)}
+    by_name = {name: read_only(np.ascontiguousarray(table[:, i])) for i, name in enumerate(columns)}
     return _problem(by_name, by_name["id"], alignment_bytes)
 
 
@@ -182,30 +182,39 @@ class _SlowReader:
         self._line = 1
 
     def read(self, file: IO[bytes], alignment_bytes: int) -> Problem:
-        numbers: dict[str, list[int]] = {name: [] for name in self._columns if name != "id"}
-        line_of_id: dict[str, int] = {}
+        numbers = {name: array("q") for name in self._columns if name != "id"}
+        ids: list[str] = []
+        lines = array("q")
         for row in self._rows(file):
             fields = dict(zip(self._columns, row, strict=True))
-            name_of_buffer = fields["id"].strip()
-            first_line = line_of_id.setdefault(name_of_buffer, self._line)
-            if first_line != self._line:
-                self._fail(f"{name_of_buffer!r:.60} is the id of line {first_line} as well: give each its own", "id")
+            ids.append(fields["id"].strip())
+            lines.append(self._line)
             for name, values in numbers.items():
                 values.append(self._number(name, fields[name].strip()))
             if numbers["lower"][-1] >= numbers["upper"][-1]:
                 self._fail(
                     f"the lifetime [{fields['lower']}, {fields['upper']}) is empty: lower must be below upper", "upper"
                 )
-        arrays = {name: np.array(values, dtype=np.int64) for name, values in numbers.items()}
+        if len(set(ids)) < len(ids):
+            self._fail_of_equal_ids(ids, lines)
+        arrays = {name: read_only(np.array(numbers.pop(name), dtype=np.int64)) for name in list(numbers)}
         try:
-            return _problem(arrays, list(line_of_id), alignment_bytes)
+            return _problem(arrays, ids, alignment_bytes)
         except InvalidProblemError:
             # Once more, for a message that has the lines of the buffers that it names.
-            located = [f"{name_of_buffer}, line {line}" for name_of_buffer, line in line_of_id.items()]
+            located = [f"{name_of_buffer}, line {line}" for name_of_buffer, line in zip(ids, lines, strict=True)]
             try:
                 return _problem(arrays, located, alignment_bytes)
             except InvalidProblemError as error:
                 raise FileFormatError(self._path, str(error)) from error
+
+    def _fail_of_equal_ids(self, ids: list[str], lines: Sequence[int]) -> NoReturn:
+        first_lines: dict[str, int] = {}
+        for name_of_buffer, self._line in zip(ids, lines, strict=True):
+            first_line = first_lines.setdefault(name_of_buffer, self._line)
+            if first_line != self._line:
+                self._fail(f"{name_of_buffer!r:.60} is the id of line {first_line} as well: give each its own", "id")
+        raise AssertionError("no two ids are equal")
 
     def _rows(self, file: IO[bytes]) -> Iterator[list[str]]:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")

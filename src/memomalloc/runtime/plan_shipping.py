@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from memomalloc.data.atomic_file import atomic_file
-from memomalloc.data.json_document import read_bounded
+from memomalloc.data.input_file import read_bounded
 from memomalloc.errors import FileFormatError, MemomallocError, StalePlansError
 from memomalloc.runtime.call_digest import UnnamedCallError, digest_of
 from memomalloc.runtime.events import report
