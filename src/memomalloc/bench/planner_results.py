@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from memomalloc.bench.document import checked, require
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.planners import Measurement
 from memomalloc.data.atomic_file import atomic_file
@@ -43,15 +44,18 @@ class PlannerResults:
         """The inverse of :meth:`save`.
 
         Raises:
-            ValueError, TypeError, KeyError: it is none.
+            ValueError, KeyError: it is none.
         """
-        rows = [{name: value for name, value in row.items() if name != "ratio"} for row in document["rows"]]
+        for name, kind in (("machine", dict[str, Any]), ("versions", dict[str, str]), ("rows", list[dict])):  # type: ignore[type-arg]
+            require(document[name], kind, name)
+        require(document["time_limit_s"], float, "time_limit_s")
+        require(document["seed"], int, "seed")
         return cls(
-            machine=dict(document["machine"]),
-            versions=dict(document["versions"]),
-            time_limit_s=float(document["time_limit_s"]),
-            seed=int(document["seed"]),
-            rows=[Measurement(**row) for row in rows],
+            machine=document["machine"],
+            versions=document["versions"],
+            time_limit_s=document["time_limit_s"],
+            seed=document["seed"],
+            rows=[checked(Measurement, row, where="row") for row in document["rows"]],
         )
 
     def by_instance(self) -> dict[str, list[Measurement]]:

@@ -82,7 +82,7 @@ def _finite(text: str) -> float:
 
 def _of_64_bits(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise _RefusedError(f"{text[:60]} has more digits than 64 bits")
+        raise _RefusedError(f"{text[:40]} is no whole number of 64 bits but has {len(text)} digits")
     return int(text)
 
 
