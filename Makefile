@@ -105,6 +105,10 @@ docs: $(VENV)/installed  ## the site of documents, built strictly, in build/site
 stress: $(VENV)/installed  ## ten minutes of load on several wrappers, ten thousand calls that raise
 	MEMOMALLOC_STRESS_S=600 MEMOMALLOC_NUM_RAISES=10000 $(BIN)/python -m pytest -s tests/stress tests/fault/test_serving_faults.py
 
+.PHONY: fuzz
+fuzz: $(VENV)/installed  ## files changed at random are read: a minute, or MEMOMALLOC_FUZZ_S=3600 for an hour
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzzer.py
+
 .PHONY: bench-fast-path
 bench-fast-path: native-release  ## nanoseconds of an allocate-and-free pair, beside four allocators
 	$(BIN)/python benchmarks/fast_path.py --json build/fast_path.json

@@ -34,6 +34,7 @@ COMPRESSED = b"\x1f\x8b"
 
 _DESCRIPTOR = re.compile(r"/dev/stdin|/dev/fd/(\d+)|/proc/self/fd/(\d+)")
 _CHUNK_BYTES = 2**16
+_PIECE_BYTES = 2**20
 _SPOOLED_BYTES = 2**24
 
 
@@ -111,10 +112,13 @@ def read_all(file: IO[bytes], path: str | Path, max_bytes: int, *, what: str) ->
     Raises:
         FileFormatError: there are more than ``max_bytes``.
     """
-    content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise FileFormatError(path, f"larger than the {max_bytes} bytes that a {what} may have")
-    return content
+    # Piece by piece: to read so many bytes at once takes memory for so many, however few there are.
+    content = io.BytesIO()
+    while piece := file.read(_PIECE_BYTES):
+        if content.tell() + len(piece) > max_bytes:
+            raise FileFormatError(path, f"larger than the {max_bytes} bytes that a {what} may have")
+        content.write(piece)
+    return content.getvalue()
 
 
 def _open(path: str | Path) -> io.BufferedReader:

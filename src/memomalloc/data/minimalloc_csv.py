@@ -29,6 +29,7 @@ OPTIONAL = ("alignment", "offset")
 MAX_PIPE_BYTES = 2**30
 """Of a pipe, which is copied to the disk first."""
 MAX_HEADER_BYTES = 2**16
+MAX_LINE_CHARACTERS = 2**16
 
 _WHAT = "CSV file of buffers"
 _ROWS_PER_WRITE = 100_000
@@ -146,6 +147,7 @@ def _read_header(path: str | Path, line: bytes) -> list[str]:
 
 def _read_quickly(file: IO[bytes], columns: list[str], alignment_bytes: int) -> Problem:
     """For files in which every field is a number. Raises ValueError for whatever it does not like."""
+    _require_lines(file)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # "1e3" would be taken for a whole number
         warnings.filterwarnings("ignore", message=".*input contained no data.*")
@@ -156,6 +158,15 @@ def _read_quickly(file: IO[bytes], columns: list[str], alignment_bytes: int) -> 
         raise ValueError("the rows are shorter or longer than the header")
     by_name = {name: read_only(np.ascontiguousarray(table[:, i])) for i, name in enumerate(columns)}
     return _problem(by_name, by_name["id"], alignment_bytes)
+
+
+def _require_lines(file: IO[bytes]) -> None:
+    """Raise ValueError where a line is far too long: it would take ten times its length in memory."""
+    start = file.tell()
+    while len(piece := file.read(2 * MAX_LINE_CHARACTERS)) == 2 * MAX_LINE_CHARACTERS:
+        if b"\n" not in piece:
+            raise ValueError("a line is too long")
+    file.seek(start)
 
 
 def _problem(columns: dict[str, Int64Array], ids: Int64Array | list[str], alignment_bytes: int) -> Problem:
@@ -218,7 +229,7 @@ class _SlowReader:
 
     def _rows(self, file: IO[bytes]) -> Iterator[list[str]]:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(self._lines(text), strict=True)
         num_rows = 0
         try:
             for row in reader:
@@ -239,6 +250,15 @@ class _SlowReader:
             self._fail(f"not CSV: {error}", None)
         finally:
             text.detach()
+
+    def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
+        number = 1
+        while line := text.readline(MAX_LINE_CHARACTERS + 1):
+            number += 1
+            if len(line) > MAX_LINE_CHARACTERS:
+                self._line = number
+                self._fail(f"not CSV: the line is longer than {MAX_LINE_CHARACTERS} characters", None)
+            yield line
 
     def _number(self, name: str, field: str) -> int:
         if name == "offset" and field in ("", "-1"):

@@ -10,6 +10,7 @@ that reading takes some times the size of the text, whatever the text says.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -179,10 +180,12 @@ def _parse(text: bytes, path: str | Path) -> Any:
 def _numbers(text: bytes, start: int, end: int, path: str | Path) -> Int64Array:
     """The whole numbers between the brackets of a list, which are as JSON writes them and have at most 64 bits."""
     listed = text[start:end].translate(None, _SPACE)
+    column = np.zeros(0, dtype=np.int64)
     if not listed:
-        return read_only(np.zeros(0, dtype=np.int64))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of what is no number: found below
+        return read_only(column)
+    with warnings.catch_warnings(), contextlib.suppress(ValueError):
+        # What is no number is told in one way or another by numpy's versions, and found below in any case.
+        warnings.simplefilter("ignore", DeprecationWarning)
         column = np.fromstring(listed, dtype=np.int64, sep=",")
     # Only what is written back as it was read has one reading: no "-0", no "1,,2", no "12 3", nothing cut to 64 bits.
     reached = 0

@@ -46,7 +46,8 @@ MEAN_OPERATORS = 16
 """Of all origins; there may be `MAX_TEXTS` more."""
 _HEADER_NUMBERS = ("end_tick", "elsewhere_requests", "elsewhere_bytes")
 #: A buffer as it is written. Written in another way it takes longer to read.
-_BUFFER = re.compile(rb"\[(\d{1,18}),(\d{1,18}),(\d{1,18}),(\d{1,18}),([01]),(-1|\d{1,9})\]\n")
+_NUMBER = rb"(0|[1-9]\d{0,17})"
+_BUFFER = re.compile(rb"\[%b,%b,%b,%b,([01]),(-1|0|[1-9]\d{0,8})\]\n" % ((_NUMBER,) * 4))
 
 
 def write_trace(trace: Trace, path: str | Path) -> None:

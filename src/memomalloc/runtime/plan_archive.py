@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from memomalloc.data.columns import INT64_MAX
-from memomalloc.data.input_file import MAX_UNKNOWN_BYTES, MAX_UNPACKED_RATIO
+from memomalloc.data.input_file import MAX_UNKNOWN_BYTES, MAX_UNPACKED_RATIO, read_all
 from memomalloc.data.json_document import parse_json
 from memomalloc.data.plan import Plan
 from memomalloc.data.plan_file import checksum, dump_plan, load_plan
@@ -130,7 +130,7 @@ class _Reader:
         except (FileFormatError, MemoryError):
             raise
         except Exception as error:  # zipfile raises a dozen classes for damaged files, not all of them documented
-            raise self._fault(f"not a whole zip file ({error})") from error
+            raise self._fault(f"not a whole zip file ({error!s:.200})") from error
 
     def _read(self, archive: zipfile.ZipFile) -> PlanArchive:
         manifest = self._manifest(archive)
@@ -208,9 +208,7 @@ class _Reader:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise self._fault(f"{name} is compressed in a way that plans are not")
         with archive.open(entry) as member:
-            content = member.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise self._fault(f"{name} unpacks to more than an archive of this size has")
+            content = read_all(member, self._path, max_bytes, what=f"{name} of an archive of this size")
         self._left_bytes -= len(content)
         return content
 
