@@ -236,7 +236,8 @@ class CsvKind(Kind):
     suffix = ".csv"
     commands = (
         "plan FILE", "plan FILE --json --planner linear_scan", "plan FILE -o OUT.csv", "plan FILE -o OUT.json",
-        "show FILE", "show FILE --json", "diff FILE FILE", "bench planners FILE --planners bump,greedy_by_size --markdown OUT",
+        "show FILE", "show FILE --json", "diff FILE FILE",
+        "bench planners FILE --planners bump,greedy_by_size --markdown OUT",
     )  # fmt: skip
 
     def _seeds(self) -> list[bytes]:

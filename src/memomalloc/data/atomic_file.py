@@ -68,7 +68,7 @@ def output_target(path: Path) -> Path | int:
         _flush(number)
         if number == 1 and sys.__stdout__ is None:
             # Its number may belong to another file by now.
-            raise OSError(errno.EBADF, "standard output is closed", str(path))
+            raise OSError(errno.EBADF, "it is closed", str(path))
         return os.dup(number)
     try:
         mode = path.stat().st_mode

@@ -129,7 +129,7 @@ def _open(path: str | Path) -> io.BufferedReader:
     number = int(match[1] or match[2] or 0)
     if number == 0 and sys.stdin is None:
         # Its number may belong to another file by now.
-        raise FileFormatError(path, "standard input is closed: name a file")
+        raise FileFormatError(path, "it is closed: name a file")
     return os.fdopen(os.dup(number), "rb")
 
 
