@@ -112,8 +112,9 @@ stress: $(VENV)/installed  ## ten minutes of load on several wrappers, ten thous
 	MEMOMALLOC_STRESS_S=600 MEMOMALLOC_NUM_RAISES=10000 $(BIN)/python -m pytest -s tests/stress tests/fault/test_serving_faults.py
 
 .PHONY: fuzz
-fuzz: $(VENV)/installed  ## a minute of random input (MEMOMALLOC_FUZZ_S: seconds, MEMOMALLOC_FUZZ_SEED: where to begin)
+fuzz: $(VENV)/installed  ## random programs, problems and damaged files: a minute, or MEMOMALLOC_FUZZ_S=3600 for an hour
 	MEMOMALLOC_FUZZ_S=$${MEMOMALLOC_FUZZ_S:-60} $(BIN)/python -m pytest -s tests/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzzer.py
 
 .PHONY: bench-fast-path
 bench-fast-path: native-release  ## nanoseconds of an allocate-and-free pair, beside four allocators

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from memomalloc.harmless_text import harmless
+
 
 class MemomallocError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package. Its text is harmless, whatever names it quotes."""
+
+    def __str__(self) -> str:
+        return harmless(super().__str__(), lines=True)
 
 
 class InvalidProblemError(MemomallocError, ValueError):
@@ -32,11 +37,11 @@ class FileFormatError(MemomallocError, ValueError):
         self.path = Path(path)
         self.line = line
         self.column = column
-        where = str(path)
+        where = "standard input" if str(path) == "/dev/stdin" else harmless(path)
         if line is not None:
             where += f", line {line}"
         if column is not None:
-            where += f", column {column}"
+            where += f", column {harmless(column)}"
         super().__init__(f"{where}: {message}")
 
 

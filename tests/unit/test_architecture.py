@@ -20,20 +20,21 @@ PACKAGE = Path(find_spec("memomalloc").origin).parent
 #: For each part of the package, the others that it may import. A part may import itself; tools at the end may import
 #: everything before them.
 ALLOWED = {
-    "errors": set(),
+    "harmless_text": set(),
+    "errors": {"harmless_text"},
     "extras": {"errors"},
-    "data": {"errors", "extras", "_planner"},
+    "data": {"errors", "extras", "harmless_text", "_planner"},
     "planners": {"errors", "extras", "data", "_planner"},
     "runtime": {"errors", "extras", "data", "planners", "_runtime", "_built_for"},
-    "report": {"errors", "extras", "data", "planners"},
+    "report": {"errors", "extras", "harmless_text", "data", "planners"},
     "integrations": {"errors", "extras", "data", "planners"},
 }
 #: The rooms of the runtime: each may import those to its right. Below all of them are the modules beside them.
 ROOMS = ("models", "shipping", "calls", "learning", "memory")
 #: Run by a person or a test, imported by no part of the library.
-TOOLS = {"auto", "bench", "cli", "doctor", "serve", "__main__"}
+TOOLS = {"auto", "bench", "child_group", "cli", "doctor", "serve", "__main__"}
 #: Parts that must work where torch is not installed.
-WITHOUT_TORCH = {"errors", "extras", "data", "planners", "report", "integrations"}
+WITHOUT_TORCH = {"errors", "extras", "harmless_text", "data", "planners", "report", "integrations"}
 
 
 def _modules() -> list[Path]:
@@ -126,6 +127,54 @@ def test_python_imports_are_of_the_standard_library_or_declared() -> None:
             tops = {name.split(".")[0] for name in _imports(path)}
             unknown = tops - declared - set(sys.stdlib_module_names)
             assert not unknown or _part(path) in ("planners", "report"), f"{path}: {unknown}"
+
+
+# --- Plain data ----------------------------------------------------------------------------------------------------
+
+#: What data is made of. None of it knows what is made of it: a file format, a notebook, the checker, a command.
+PLAIN_DATA = {"columns", "forms", "origin", "plan", "problem", "trace"}
+#: Parts in which no file imports, by any way round, itself; imports for types and inside functions count.
+WITHOUT_CYCLES = ("data", "planners", "report")
+
+
+def _files_of(part: str) -> dict[str, set[str]]:
+    """The files of a part by name, and which others of the same part each imports."""
+    files = {path.stem: path for path in (PACKAGE / part).glob("*.py") if path.stem != "__init__"}
+    prefix = f"memomalloc.{part}."
+    return {
+        stem: {name.removeprefix(prefix).split(".")[0] for name in _imports(path) if name.startswith(prefix)} & {*files}
+        for stem, path in files.items()
+    }
+
+
+def _cycle(files: dict[str, set[str]]) -> list[str]:
+    """Files that import each other in a ring; empty if there are none."""
+    left = dict(files)
+    while left:
+        done = [stem for stem, imported in left.items() if not imported & left.keys()]
+        if not done:
+            return sorted(left)
+        for stem in done:
+            del left[stem]
+    return []
+
+
+def test_plain_data_knows_nothing_that_is_made_of_it() -> None:
+    files = _files_of("data")
+    assert files.keys() >= PLAIN_DATA
+    for stem in PLAIN_DATA:
+        assert files[stem] <= PLAIN_DATA, f"data/{stem}.py imports {files[stem] - PLAIN_DATA}"
+
+
+@pytest.mark.parametrize("part", WITHOUT_CYCLES)
+def test_no_files_import_each_other_in_a_ring(part: str) -> None:
+    assert _files_of(part)
+    assert not _cycle(_files_of(part))
+
+
+def test_a_ring_would_be_found() -> None:
+    assert _cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c", "d"]
+    assert not _cycle({"a": {"b"}, "b": {"c"}, "c": set(), "d": {"a"}})
 
 
 # --- C++ -----------------------------------------------------------------------------------------------------------

@@ -62,10 +62,15 @@ def test_the_variable_turns_everything_off_until_enabled() -> None:
         wrapper(chain_values(0))
 
 
-@pytest.mark.parametrize("value", ["", "0"])
-def test_an_empty_or_zero_variable_leaves_it_on(value: str) -> None:
+VALUES = dict.fromkeys(["", "0", "false", "False", "NO", "off", " 0 "], True) | dict.fromkeys(
+    ["1", "true", "on", "2"], False
+)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_the_variable_means_what_it_says(value: str) -> None:
     child = run_python("import memomalloc; print(memomalloc.is_enabled())", env={"MEMOMALLOC_DISABLE": value})
-    assert child.stdout == "True\n", child.stderr
+    assert child.stdout == f"{VALUES[value]}\n", child.stderr
 
 
 def test_with_the_variable_set_the_native_runtime_is_not_even_loaded() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from memomalloc.bench.hard_instances import cut_rectangle
 from memomalloc.bench.lifetime_families import FAMILIES
-from memomalloc.data.minimalloc_csv import read_minimalloc_csv
+from memomalloc.data.any_file import read_any
+from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace
+from memomalloc.errors import FileFormatError
 
 #: Buffers, seed and share of dropped pieces of the generated instances.
 HARD = ((100, 1, 0.0), (150, 2, 0.05), (300, 3, 0.0), (400, 4, 0.05))
@@ -28,7 +30,10 @@ def read_instance(path: Path) -> Problem:
     Raises:
         FileFormatError: it is neither.
     """
-    return read_minimalloc_csv(path) if path.suffix == ".csv" else Trace.load(path).problem()
+    found = read_any(path)
+    if isinstance(found, Plan):
+        raise FileFormatError(path, "this is a plan already, not a trace file or CSV file of buffers")
+    return found.problem() if isinstance(found, Trace) else found
 
 
 def shipped_instances() -> Iterable[tuple[str, Problem]]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from memomalloc.bench.document import checked, require
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.planners import Measurement
 from memomalloc.data.atomic_file import atomic_file
@@ -43,15 +44,18 @@ class PlannerResults:
         """The inverse of :meth:`save`.
 
         Raises:
-            ValueError, TypeError, KeyError: it is none.
+            ValueError, KeyError: it is none.
         """
-        rows = [{name: value for name, value in row.items() if name != "ratio"} for row in document["rows"]]
+        for name, kind in (("machine", dict[str, Any]), ("versions", dict[str, str]), ("rows", list[dict])):  # type: ignore[type-arg]
+            require(document[name], kind, name)
+        require(document["time_limit_s"], float, "time_limit_s")
+        require(document["seed"], int, "seed")
         return cls(
-            machine=dict(document["machine"]),
-            versions=dict(document["versions"]),
-            time_limit_s=float(document["time_limit_s"]),
-            seed=int(document["seed"]),
-            rows=[Measurement(**row) for row in rows],
+            machine=document["machine"],
+            versions=document["versions"],
+            time_limit_s=document["time_limit_s"],
+            seed=document["seed"],
+            rows=[checked(Measurement, row, where="row") for row in document["rows"]],
         )
 
     def by_instance(self) -> dict[str, list[Measurement]]:
@@ -67,6 +71,11 @@ class PlannerResults:
         Raises:
             OSError: it cannot be written.
         """
+        with atomic_file(path) as file:
+            file.write(self.as_text().encode())
+
+    def as_text(self) -> str:
+        """What the file has."""
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -76,5 +85,4 @@ class PlannerResults:
             "seed": self.seed,
             "rows": [asdict(row) | {"ratio": row.ratio} for row in self.rows],
         }
-        with atomic_file(path) as file:
-            file.write(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"

@@ -10,6 +10,10 @@ from memomalloc.bench.results import Results
 from memomalloc.bench.row import Row
 from memomalloc.bench.row_text import situation
 from memomalloc.extras import require
+from memomalloc.harmless_text import harmless
+
+MAX_ROWS = 1000
+"""Of a picture: with more of them it would be higher than pictures can be."""
 
 _UPSTREAM_COLOR = "#b0b7c3"
 _PLANNED_COLOR = "#1f6feb"
@@ -25,11 +29,13 @@ def draw(results: Results) -> dict[str, dict[str, bytes]]:
     matplotlib.use("Agg")
     # Text stays text, and equal results give equal files.
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "memomalloc"})
+    # Names are no formulas.
+    matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})
     plt = require("matplotlib.pyplot", extra="bench", feature="memomalloc bench report")
     pictures = {}
     upstreams = list(dict.fromkeys(row.upstream for row in results.rows))
     for upstream in upstreams:
-        rows = [row for row in results.rows if row.upstream == upstream and row.ratio_median is not None]
+        rows = [row for row in results.rows if row.upstream == upstream and row.ratio_median is not None][:MAX_ROWS]
         if rows:
             pictures[f"Latency ratio over {upstream}"] = _ratios(plt, upstream, rows)
             pictures[f"Peak memory over {upstream}"] = _memory(plt, upstream, rows)
@@ -37,7 +43,7 @@ def draw(results: Results) -> dict[str, dict[str, bytes]]:
 
 
 def _label(row: Row) -> str:
-    return f"{row.model}, b{row.batch}, {row.input_size}{situation(row)}"
+    return harmless(f"{row.model:.60}, b{row.batch}, {row.input_size}{situation(row)}")
 
 
 def _ratios(plt: Any, upstream: str, rows: Sequence[Row]) -> dict[str, bytes]:
@@ -48,7 +54,9 @@ def _ratios(plt: Any, upstream: str, rows: Sequence[Row]) -> dict[str, bytes]:
     axes.plot([row.ratio_median for row in rows], places, "o", color=_PLANNED_COLOR, ms=5)
     axes.axvline(1.0, color="black", lw=0.8)
     axes.set_yticks(places, [_label(row) for row in rows], fontsize=7)
-    axes.set_xlabel(f"latency of {upstream} over planned: median, and p10 to p90 of the pairs (right of 1: faster)")
+    axes.set_xlabel(
+        f"latency of {harmless(upstream)} over planned: median, and p10 to p90 of the pairs (right of 1: faster)"
+    )
     return _rendered(plt, figure)
 
 
@@ -58,7 +66,11 @@ def _memory(plt: Any, upstream: str, rows: Sequence[Row]) -> dict[str, bytes]:
     places = list(range(len(rows)))
     mib = 1 << 20
     axes.barh(
-        places, [(row.upstream_peak_bytes or 0) / mib for row in rows], 0.8, color=_UPSTREAM_COLOR, label=upstream
+        places,
+        [(row.upstream_peak_bytes or 0) / mib for row in rows],
+        0.8,
+        color=_UPSTREAM_COLOR,
+        label=harmless(upstream),
     )
     axes.barh(places, [(row.planned_peak_bytes or 0) / mib for row in rows], 0.4, color=_PLANNED_COLOR, label="planned")
     axes.set_yticks(places, [_label(row) for row in rows], fontsize=7)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memomalloc.bench.report_tables import Report
 from memomalloc.extras import require
+from memomalloc.harmless_text import harmless
 
 _TEMPLATE = Path(__file__).with_name("report_page.html.jinja")
 
@@ -30,4 +31,4 @@ def page(report: Report, *, command: str, pictures: Mapping[str, str]) -> str:
         # From the tag on: a page has no place for the XML declaration before it.
         pictures={title: svg[svg.index("<svg") :] for title, svg in pictures.items()},
     )
-    return text
+    return harmless(text, lines=True)

@@ -94,7 +94,8 @@ def _without_gain(rows: Sequence[Row]) -> list[str]:
 
 def geometric_mean(values: Iterable[float]) -> float:
     """The mean of ratios."""
-    return float(np.exp(np.mean(np.log(list(values)))))
+    with np.errstate(divide="ignore"):  # the mean with a 0 is 0
+        return float(np.exp(np.mean(np.log(list(values)))))
 
 
 def _order(row: Row) -> tuple[object, ...]:
@@ -110,9 +111,9 @@ def conditions_table(machine: Mapping[str, Any], versions: Mapping[str, str], ot
 
 
 def _machine_entry(name: str, value: Any) -> tuple[str, str]:
-    if name == "memory_bytes":
+    if name == "memory_bytes" and isinstance(value, (int, float)):
         return "memory", f"{value / 2**30:.1f} GiB"
-    if name == "load_average":
+    if name == "load_average" and isinstance(value, (int, float)):
         return "load average", f"{value:.1f}"
     return name.replace("_", " "), str(value)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memomalloc.bench.case import Case
+from memomalloc.bench.document import require
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.row import Row
 from memomalloc.data.atomic_file import atomic_file
@@ -57,6 +58,11 @@ class Results:
         Raises:
             OSError: it cannot be written.
         """
+        with atomic_file(path) as file:
+            file.write(self.as_text().encode())
+
+    def as_text(self) -> str:
+        """What the file has."""
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -69,22 +75,25 @@ class Results:
         }
         # One line for each row: samples one below the other would make thousands of lines.
         rows = ",\n".join(json.dumps(row.as_dict(), allow_nan=False) for row in self.rows)
-        text = json.dumps(document, indent=1, allow_nan=False).removesuffix("\n}") + f',\n "rows": [\n{rows}\n ]\n}}\n'
-        with atomic_file(path) as file:
-            file.write(text.encode())
+        return json.dumps(document, indent=1, allow_nan=False).removesuffix("\n}") + f',\n "rows": [\n{rows}\n ]\n}}\n'
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Results:
         """The inverse of :meth:`save`.
 
         Raises:
-            ValueError, TypeError, KeyError, AttributeError: it is none.
+            ValueError, KeyError: it is none.
         """
+        for name, kind in (("machine", dict[str, Any]), ("versions", dict[str, str]), ("seed", int)):
+            require(document[name], kind, name)
+        require(document["repetitions"], dict[str, Any], "repetitions")
+        require(document["environment"], dict[str, dict[str, str]], "environment")
+        require(document["rows"], list[dict], "rows")  # type: ignore[type-arg]
         return cls(
-            machine=dict(document["machine"]),
-            versions=dict(document["versions"]),
-            seed=int(document["seed"]),
+            machine=document["machine"],
+            versions=document["versions"],
+            seed=document["seed"],
             repetitions={name: math.inf if value is None else value for name, value in document["repetitions"].items()},
-            environment=dict(document["environment"]),
+            environment=document["environment"],
             rows=[Row.from_dict(row) for row in document["rows"]],
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,12 @@ from memomalloc.bench.executorch_report import ExecutorchResults
 from memomalloc.bench.planner_results import PlannerResults
 from memomalloc.bench.results import Results
 from memomalloc.bench.time_shares import TimeShares
+from memomalloc.data.input_file import read_bounded
+from memomalloc.data.json_document import parse_json
 from memomalloc.errors import FileFormatError
+
+MAX_FILE_BYTES = 2**26
+_WHAT = "results file"
 
 AnyResults = Results | PlannerResults | ExecutorchResults | TimeShares
 
@@ -32,20 +37,26 @@ def load_results(path: str | Path) -> AnyResults:
         FileFormatError: it cannot be read, or is no results file.
     """
     try:
-        content = Path(path).read_bytes()
+        os.stat(path)
     except OSError as error:
         raise FileFormatError(
             path,
             f"{error.strerror}; name a file that `memomalloc bench models --output` or `bench planners --json` wrote",
         ) from error
+    document = parse_json(read_bounded(path, MAX_FILE_BYTES, what=_WHAT), path, what=_WHAT)
     try:
-        document = json.loads(content)
+        if not isinstance(document, dict) or not isinstance(document.get("format"), str):
+            raise ValueError("it has no format")
+        if document["format"] not in _KINDS:
+            raise ValueError(f"its format is {document['format']!r:.60}")
         version, from_document = _KINDS[document["format"]]
-        if document["version"] != version:
-            raise ValueError(f"version {document['version']}, not {version}")
+        if type(document.get("version")) is not int or document["version"] != version:
+            raise ValueError(f"version {document.get('version')!r:.20}, not {version}")
         return from_document(document)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FileFormatError(path, f"not a results file: {error!r}") from error
+    except KeyError as error:
+        raise FileFormatError(path, f"not a results file: it has no {error.args[0]}") from error
+    except ValueError as error:
+        raise FileFormatError(path, f"not a results file: {error}") from error
 
 
 def load_model_results(path: str | Path) -> Results:

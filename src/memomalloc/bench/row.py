@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memomalloc.bench.case import Case
+from memomalloc.bench.document import checked
 
 #: What can become of a case. "ok" is a measurement; "deviated" one in which not every request was served from the
 #: plan; the others have no ratio that means anything.
@@ -123,10 +124,14 @@ class Row:
         """A row from a results file; fields of a later version are left out.
 
         Raises:
-            TypeError: a field that says which case it is, or its status, is missing.
+            ValueError: a field that says which case it is, or its status, is missing, or a figure is none.
         """
-        known = {entry.name for entry in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        row = checked(cls, values, where="row")
+        if any(ratio is not None and ratio <= 0 for ratio in (row.ratio_median, row.ratio_low, row.ratio_high)):
+            raise ValueError("a ratio of latencies is above 0")
+        if row.requests_served_share is not None and row.requests_served_share > 1:
+            raise ValueError("a share is at most 1")
+        return row
 
     @property
     def case(self) -> Case:

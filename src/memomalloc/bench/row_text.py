@@ -80,7 +80,7 @@ def conclusion(row: Row) -> str:
 
 def _why_no_gain(row: Row) -> str:
     kernel_ms, latency_ms = row.upstream_kernel_ms, row.upstream_p50_ms
-    if kernel_ms is None or latency_ms is None:
+    if kernel_ms is None or not latency_ms:
         return "no cause was measured"
     return (
         f"{row.upstream} spent {100 * kernel_ms / latency_ms:.1f} % of the time in the kernel, with "

@@ -19,6 +19,7 @@ from memomalloc.bench.results import Results
 from memomalloc.bench.row import Row
 from memomalloc.bench.upstream import UPSTREAMS
 from memomalloc.bench.upstream_process import Request
+from memomalloc.child_group import child_group
 from memomalloc.errors import MemomallocError
 
 #: So much of what a process that died has printed last goes into its row.
@@ -136,7 +137,7 @@ def _run_process(
     cases: Sequence[Case] = request.cases
     num_rows = 0
     tell(cases[0], "starting", 0.0)
-    with subprocess.Popen(
+    with child_group(
         [sys.executable, "-m", "memomalloc.bench.upstream_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -144,22 +145,20 @@ def _run_process(
         env={**os.environ, **environment},
         text=True,
     ) as process:
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(request.as_json())
-            process.stdin.close()
-            for line in process.stdout:
-                answer: dict[str, Any] = json.loads(line)
-                if "error" in answer:
-                    raise SessionError(answer["error"])
-                if "row" in answer:
-                    take(Row.from_dict(answer["row"]))
-                    num_rows += 1
-                else:
-                    tell(cases[num_rows], answer["stage"], answer["share"])
-        finally:
-            process.kill()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(request.as_json())
+        process.stdin.close()
+        for line in process.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if "error" in answer:
+                raise SessionError(answer["error"])
+            if "row" in answer:
+                take(Row.from_dict(answer["row"]))
+                num_rows += 1
+            else:
+                tell(cases[num_rows], answer["stage"], answer["share"])
+        process.kill()
     return num_rows
 
 

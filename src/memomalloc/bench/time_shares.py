@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memomalloc.bench import row_text as text
+from memomalloc.bench.document import checked, require
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.report_tables import Report, ReportTable, conditions_table
 from memomalloc.data.atomic_file import atomic_file
@@ -72,13 +73,16 @@ class TimeShares:
         """The inverse of :meth:`save`.
 
         Raises:
-            ValueError, TypeError, KeyError: it is none.
+            ValueError, KeyError: it is none.
         """
+        for name, kind in (("machine", dict[str, Any]), ("versions", dict[str, str]), ("rows", list[dict])):  # type: ignore[type-arg]
+            require(document[name], kind, name)
+        require(document["calls"], int, "calls")
         return cls(
-            machine=dict(document["machine"]),
-            versions=dict(document["versions"]),
-            calls=int(document["calls"]),
-            rows=[TimeShare(**row) for row in document["rows"]],
+            machine=document["machine"],
+            versions=document["versions"],
+            calls=document["calls"],
+            rows=[checked(TimeShare, row, where="row") for row in document["rows"]],
         )
 
     def save(self, path: str | Path) -> None:

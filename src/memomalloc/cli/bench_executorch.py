@@ -32,11 +32,11 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.executorch import measure
     from memomalloc.bench.executorch_report import ExecutorchResults
     from memomalloc.bench.suite import UnknownModelError, models_of
-    from memomalloc.cli.output_file import require_folder_of
+    from memomalloc.cli.output_file import require_outputs
     from memomalloc.extras import require
 
     require("executorch.exir", extra="executorch", feature="memomalloc bench executorch")
-    require_folder_of(args.json)
+    require_outputs(args.json)
     models = models_of("demo") | models_of("transformers") | models_of("compilers")
     names = list(models) if args.model is None else args.model.split(",")
     for name in names:

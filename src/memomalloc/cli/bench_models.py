@@ -19,7 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memomalloc.cli.option_types import named, output_file, time_limit, whole
+from memomalloc.data.atomic_file import STANDARD_OUTPUT
 from memomalloc.extras import require
+from memomalloc.harmless_text import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,17 +40,20 @@ _MODES = ("eager", "torchscript", "compile", "compile-memory-planning")
 _UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "tcmalloc", "mimalloc")
 
 _WIDTH = 140
+#: Of samples, pixels, threads and pairs: with more of them nothing ends.
+_MAX_NUMBER = 10**6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    numbers = _list_of(_positive)
+    positive = whole(1, _MAX_NUMBER)
+    numbers = _list_of(positive, "whole numbers")
     add = parser.add_argument
     add("--suite", choices=_SUITES, default="demo", help="which models (default: %(default)s)")
     add(
         "--model",
         metavar="NAMES",
-        type=_list_of(str),
+        type=_list_of(str, "names"),
         default=(),
         help="only these; for `user`, each a module:function",
     )
@@ -59,20 +65,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--upstream", metavar="NAMES", type=_choices(_UPSTREAMS), default=("glibc",), help=f"of {', '.join(_UPSTREAMS)}"
     )
-    add("--output", "-o", metavar="OUT", type=Path, required=True, help="the results file (JSON)")
+    add("--output", "-o", metavar="OUT", type=output_file, required=True, help="the results file (JSON)")
     add("--resume", action="store_true", help="keep the rows that OUT has, and measure the others")
-    add("--budget", metavar="S", type=float, default=6.0, help="seconds for the pairs of a process (default: 6)")
-    add("--processes", metavar="N", type=_positive, default=3, help="processes for each row (default: 3)")
-    add("--min-pairs", metavar="N", type=_positive, default=5, help="pairs of a process at least (default: 5)")
+    add("--budget", metavar="S", type=time_limit, default=6.0, help="seconds for the pairs of a process (default: 6)")
+    add("--processes", metavar="N", type=positive, default=3, help="processes for each row (default: 3)")
+    add("--min-pairs", metavar="N", type=positive, default=5, help="pairs of a process at least (default: 5)")
     add(
         "--time-limit",
         metavar="S",
-        type=float,
+        type=time_limit,
         default=900.0,
         help="seconds after which a row is given up (default: 900)",
     )
     add("--futex", action="store_true", help="count futex calls as well, in calls of their own under strace")
-    add("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
+    add("--seed", type=whole(), default=0, help="of weights and inputs (default: 0)")
     add("--smoke", action="store_true", help="only see that it works: small inputs, few pairs; OUT is replaced")
 
 
@@ -91,25 +97,26 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.row_text import conclusion
     from memomalloc.bench.session import run_session
     from memomalloc.cli import INTERRUPTED
-    from memomalloc.cli.output_file import require_folder_of
+    from memomalloc.cli.output_file import require_outputs
     from memomalloc.errors import FileFormatError
 
-    console = Console()
+    to_stdout = args.output == STANDARD_OUTPUT
+    console = Console(stderr=to_stdout)
     if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    require_folder_of(args.output)
-    if args.output.exists() and not args.resume and not args.smoke:
+        console = Console(width=_WIDTH, stderr=to_stdout)
+    require_outputs(args.output)
+    if args.output.is_file() and not to_stdout and not args.resume and not args.smoke:
         raise FileFormatError(args.output, "exists: go on with it with --resume, or name another file")
     request = _request(args)
     repetitions = dataclasses.asdict(request.effort)
     results = Results.here(seed=args.seed, repetitions=repetitions)
-    if args.resume and args.output.exists():
+    if args.resume and args.output.is_file():
         results = _resumed(load_model_results(args.output), results)
 
     def on_row(row: Row) -> None:
         # No markup: an error may have brackets.
         console.print(
-            f"{row.upstream}: {conclusion(row)}",
+            harmless(f"{row.upstream}: {conclusion(row)}"),
             style=None if row.status == "ok" else "red",
             highlight=False,
             markup=False,
@@ -117,22 +124,32 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         with _ProgressLine(console) as line:
-            run_session(request, results, path=args.output, on_progress=line.show, on_row=on_row)
+            kept = None if _is_stream(args.output) else args.output
+            run_session(request, results, path=kept, on_progress=line.show, on_row=on_row)
     except KeyboardInterrupt:
         print(f"memomalloc: interrupted; {_how_to_go_on(len(results.rows), args.output)}", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        if _is_stream(args.output):
+            results.save(args.output)
+    out = named(args.output)
     console.print(
-        f"{len(results.rows)} rows are in {args.output}; memomalloc bench report {args.output} shows them",
+        f"{len(results.rows)} rows are in {out}; memomalloc bench report {out} shows them",
         highlight=False,
         markup=False,
     )
     return 0 if all(row.status == "ok" for row in results.rows) else 1
 
 
+def _is_stream(path: Path) -> bool:
+    """Whether results can only be written there once, at the end."""
+    return path == STANDARD_OUTPUT or (path.exists() and not path.is_file())
+
+
 def _how_to_go_on(num_rows: int, path: Path) -> str:
     if not num_rows:
         return "no row was measured yet"
-    return f"{num_rows} rows are in {path}: go on with the same command and --resume"
+    return f"{num_rows} rows are in {named(path)}: go on with the same command and --resume"
 
 
 def _request(args: argparse.Namespace) -> Request:
@@ -223,18 +240,13 @@ class _ProgressLine:
         )
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
-
-
-def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+def _list_of(kind: Callable[[str], Any], what: str) -> Callable[[str], tuple[Any, ...]]:
     def parse(text: str) -> tuple[Any, ...]:
-        return tuple(kind(item) for item in text.split(",") if item)
+        items = text.split(",")
+        if not all(items):
+            raise argparse.ArgumentTypeError(f"{text!r:.60} is no list of {what}: separate them by single commas")
+        return tuple(kind(item) for item in items)
 
-    parse.__name__ = f"list of {kind.__name__}"
     return parse
 
 

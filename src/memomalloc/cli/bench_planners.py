@@ -1,9 +1,10 @@
 """Compare the planners: arena to lower bound (* where proven optimal) and seconds, for each on every instance.
 
-FILES are CSV files of MiniMalloc or trace files. Without any, the traces that this package ships are taken, generated
-instances with known optimum, and generated families of lifetimes (queues, staircases, pipelines, few sizes, mixed
-alignments and others). omnimalloc and the MiniMalloc in it run beside our own planners where `pip install omnimalloc`
-was run; neither takes alignments or pins.
+FILES are CSV files of MiniMalloc or trace files; `-` is standard input. Without any, the traces that this package ships
+are taken, generated instances with known optimum, and generated families of lifetimes (queues, staircases, pipelines,
+few sizes, mixed alignments and others). omnimalloc and the MiniMalloc in it run beside our own planners where
+`pip install omnimalloc` was run; neither takes alignments or pins. A FILE that is `-` is standard output, and gets what
+it is to hold instead of the tables.
 
 examples:
   memomalloc bench planners
@@ -15,10 +16,9 @@ examples:
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memomalloc.cli.plan import seconds
+from memomalloc.cli.option_types import input_file, named, names, output_file, time_limit, whole
 from memomalloc.extras import require
 
 if TYPE_CHECKING:
@@ -30,17 +30,19 @@ HELP = "every planner on every instance"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILES", help="instances (default: our own)")
+    parser.add_argument("files", nargs="*", type=input_file, metavar="FILES", help="instances (default: our own)")
     parser.add_argument(
         "--buffers", type=_numbers, metavar="N,N", help="sizes of the generated families (default: 1000,20000)"
     )
-    parser.add_argument("--planners", metavar="NAMES", help="separated by commas (default: all that are installed)")
     parser.add_argument(
-        "--time-limit", type=seconds, default=1.0, metavar="S", help="seconds for each search (default: 1)"
+        "--planners", metavar="NAMES", type=names, help="separated by commas (default: all that are installed)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random choices (default: 0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to FILE")
+    parser.add_argument(
+        "--time-limit", type=time_limit, default=1.0, metavar="S", help="seconds for each search (default: 1)"
+    )
+    parser.add_argument("--seed", type=whole(), default=0, metavar="N", help="of the random choices (default: 0)")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="also write all figures to FILE")
+    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="also write the table to FILE")
     parser.add_argument("--smoke", action="store_true", help="only see that it works, in seconds")
 
 
@@ -55,25 +57,27 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.planner_report import planner_report
     from memomalloc.bench.planner_results import PlannerResults
     from memomalloc.bench.report_markdown import markdown
-    from memomalloc.cli.output_file import require_folder_of
-    from memomalloc.data.atomic_file import atomic_file
+    from memomalloc.cli.output_file import require_outputs
+    from memomalloc.cli.results_output import save_results
+    from memomalloc.data.atomic_file import STANDARD_OUTPUT, atomic_file
     from memomalloc.planners.registry import find
 
-    names = planners.planner_names() if args.planners is None else args.planners.split(",")
-    for name in names:
+    chosen = planners.planner_names() if args.planners is None else args.planners
+    for name in chosen:
         if name not in planners.EXTERNAL:
             find(name)
-    require_folder_of(args.json, args.markdown)
+    require_outputs(args.json, args.markdown, inputs=args.files)
     instances = _instances(args)
     time_limit_s = 0.1 if args.smoke else args.time_limit
     results = PlannerResults.here(time_limit_s=time_limit_s, seed=args.seed)
     try:
-        _measure(results, instances, names)
+        _measure(results, instances, chosen)
     finally:
         # Interrupted or not: what was measured is shown and kept.
-        _show(results)
+        if STANDARD_OUTPUT not in (args.json, args.markdown):
+            _show(results)
         if args.json is not None:
-            results.save(args.json)
+            save_results(results, args.json)
         if args.markdown is not None:
             with atomic_file(args.markdown) as file:
                 text = markdown(planner_report(results), command="memomalloc bench planners", pictures={})
@@ -90,7 +94,7 @@ def _instances(args: argparse.Namespace) -> list[tuple[str, Problem]]:
     )
 
     if args.files:
-        return [(path.name, read_instance(path)) for path in args.files]
+        return [(named(path).rpartition("/")[2], read_instance(path)) for path in args.files]
     shipped = [] if args.smoke else list(shipped_instances())
     return shipped + list(generated_instances(args.buffers or NUM_BUFFERS, smoke=args.smoke))
 
@@ -106,6 +110,7 @@ def _measure(results: PlannerResults, instances: list[tuple[str, Problem]], name
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from memomalloc.bench.planners import compare
+    from memomalloc.report.terminal import name_text
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # No refreshing thread: it would take the processor from what is being measured.
@@ -113,23 +118,24 @@ def _measure(results: PlannerResults, instances: list[tuple[str, Problem]], name
         task = progress.add_task("planning", total=len(instances) * len(names))
         for measurement in compare(instances, names, time_limit_s=results.time_limit_s, seed=results.seed):
             results.rows.append(measurement)
-            progress.update(task, advance=1, description=measurement.instance)
+            progress.update(task, advance=1, description=name_text(measurement.instance).markup)
             progress.refresh()
 
 
 def _show(results: PlannerResults) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from memomalloc.report.terminal import console_for_tables, name_text
+
+    console = console_for_tables()
     for row in results.by_instance().values():
         title = f"{row[0].instance}: {row[0].num_buffers} buffers, lower bound {row[0].lower_bound_bytes} bytes"
-        table = Table("planner", title=title, title_justify="left")
+        table = Table("planner", title=name_text(title), title_justify="left")
         for heading in ("arena / bound", "arena bytes", "seconds"):
             table.add_column(heading, justify="right")
         for measurement in row:
             if measurement.ratio is None:
-                table.add_row(measurement.planner, measurement.note, "", "")
+                table.add_row(measurement.planner, name_text(measurement.note), "", "")
                 continue
             proof = " *" if measurement.proven_optimal else "  "
             table.add_row(

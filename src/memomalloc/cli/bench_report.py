@@ -11,19 +11,28 @@ import argparse
 import os
 from pathlib import Path
 
+from memomalloc.cli.option_types import input_file, named, output_file
+from memomalloc.harmless_text import file_stem
+
 HELP = "write results as Markdown, pictures and an HTML page"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "results", metavar="RESULTS", type=Path, help="a file of `memomalloc bench models` or `bench planners --json`"
+        "results",
+        metavar="RESULTS",
+        type=input_file,
+        help="a file of `memomalloc bench models` or `bench planners --json`; - is standard input",
     )
     parser.add_argument(
         "--output", "-o", metavar="DIR", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"
     )
     parser.add_argument(
-        "--markdown", metavar="FILE", type=Path, help="where the Markdown goes (default: DIR/report.md)"
+        "--markdown",
+        metavar="FILE",
+        type=output_file,
+        help="where the Markdown goes; - is standard output (default: DIR/report.md)",
     )
 
 
@@ -39,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.results import Results
     from memomalloc.bench.results_file import load_results
     from memomalloc.bench.time_shares import time_report
-    from memomalloc.cli.output_file import require_folder_of
-    from memomalloc.data.atomic_file import atomic_file
+    from memomalloc.cli.output_file import require_outputs
+    from memomalloc.data.atomic_file import STANDARD_OUTPUT, atomic_file
 
-    require_folder_of(args.markdown)
+    require_outputs(args.markdown, inputs=[args.results])
     results = load_results(args.results)
     drawn: dict[str, dict[str, bytes]] = {}
     if isinstance(results, Results):
@@ -53,14 +62,14 @@ def run(args: argparse.Namespace) -> int:
         report = executorch_report(results)
     else:
         report = time_report(results)
-    command = f"memomalloc bench report {args.results}"
+    command = f"memomalloc bench report {named(args.results)}"
     args.output.mkdir(parents=True, exist_ok=True)
     text_path = args.markdown or args.output / "report.md"
     files: dict[Path, bytes] = {}
     pictures = {}
     for title, images in drawn.items():
         for suffix, image in images.items():
-            path = args.output / f"{title.lower().replace(' ', '_')}.{suffix}"
+            path = args.output / f"{file_stem(title)}.{suffix}"
             files[path] = image
         pictures[title] = os.path.relpath(path.with_suffix(".svg"), text_path.parent)
     files[args.output / "report.html"] = page(
@@ -70,5 +79,6 @@ def run(args: argparse.Namespace) -> int:
     for path, content in files.items():
         with atomic_file(path) as file:
             file.write(content)
-        print(path)
+        if args.markdown != STANDARD_OUTPUT:
+            print(named(path))
     return 0

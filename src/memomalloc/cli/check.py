@@ -14,7 +14,8 @@ import json
 import sys
 from pathlib import Path
 
-from memomalloc.data.byte_text import byte_text, parse_bytes
+from memomalloc.cli.option_types import byte_count, input_file, named
+from memomalloc.data.byte_text import byte_text
 
 HELP = "check a plan file and the size of its arena"
 
@@ -23,9 +24,9 @@ TOO_LARGE = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("plan", type=Path, metavar="PLAN", help="a plan file")
+    parser.add_argument("plan", type=input_file, metavar="PLAN", help="a plan file; - is standard input")
     parser.add_argument(
-        "--max-bytes", type=_bytes, metavar="N", help="the largest arena that will do, such as 64MiB or 4096"
+        "--max-bytes", type=byte_count, metavar="N", help="the largest arena that will do, such as 64MiB or 4096"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -36,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 if the plan is valid and its arena small enough, 1 if the arena is too large.
     """
-    from memomalloc.data.plan import Plan
+    from memomalloc.data.plan_file import read_plan
+    from memomalloc.data.problem import MAX_TOTAL_BYTES
 
-    plan = Plan.load(args.plan)
+    # How large an arena may be is what --max-bytes says: nothing is mapped here.
+    plan = read_plan(args.plan, max_arena_bytes=MAX_TOTAL_BYTES)
     fits = args.max_bytes is None or plan.arena_bytes <= args.max_bytes
     if args.json:
         names = ("planner", "num_buffers", "arena_bytes", "lower_bound_bytes", "gap", "proven_optimal")
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({**result, "max_bytes": args.max_bytes, "fits": fits}))
     elif fits:
         print(
-            f"{args.plan}: valid; {plan.num_buffers} buffers in {byte_text(plan.arena_bytes)} "
+            f"{named(args.plan)}: valid; {plan.num_buffers} buffers in {byte_text(plan.arena_bytes)} "
             f"({plan.arena_bytes} bytes), {plan.gap:.2%} above the lower bound"
         )
     if not fits:
@@ -56,14 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _remedy(path: Path, arena_bytes: int, lower_bound_bytes: int, max_bytes: int) -> str:
-    over = f"{path}: the arena of {arena_bytes} bytes is {byte_text(arena_bytes - max_bytes)} above {max_bytes}"
+    over = f"{named(path)}: the arena of {arena_bytes} bytes is {byte_text(arena_bytes - max_bytes)} above {max_bytes}"
     if lower_bound_bytes > max_bytes:
         return f"{over}; no plan can do it (lower bound {lower_bound_bytes}): see `memomalloc diff` for what grew"
     return f"{over}; the lower bound is {lower_bound_bytes}: plan with a larger --time-limit, or --capacity {max_bytes}"
-
-
-def _bytes(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

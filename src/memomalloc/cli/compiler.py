@@ -20,7 +20,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memomalloc.cli.plan import seconds
+from memomalloc.cli.option_types import input_file, output_file, time_limit, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,20 +38,22 @@ COMPILERS = {"xla": 64, "iree": 64, "tflite": 16}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("compiler", choices=tuple(COMPILERS), help="whose file it is")
-    parser.add_argument("file", type=Path, metavar="FILE", help="what it dumped")
+    parser.add_argument("file", type=input_file, metavar="FILE", help="what it dumped")
     parser.add_argument("--problem", metavar="NAME", help="plan this one only, where there are several")
     parser.add_argument("--planner", default="auto", metavar="NAME", help="see `memomalloc planners` (default: auto)")
     parser.add_argument(
         "--alignment", type=_alignment, metavar="N", help="of each buffer in bytes (default: the compiler's own)"
     )
-    parser.add_argument("--capacity", type=int, metavar="BYTES", help="any plan within it will do; exit 3 if none is")
     parser.add_argument(
-        "--time-limit", type=seconds, default=1.0, metavar="S", help="seconds that a search may take (default: 1)"
+        "--capacity", type=whole(), metavar="BYTES", help="any plan within it will do; exit 3 if none is"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random choices (default: 0)")
+    parser.add_argument(
+        "--time-limit", type=time_limit, default=1.0, metavar="S", help="seconds that a search may take (default: 1)"
+    )
+    parser.add_argument("--seed", type=whole(), default=0, metavar="N", help="of the random choices (default: 0)")
     parser.add_argument("--replace", action="store_true", help="tflite: replace the plan that the model has")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help="write the plan: OUT.csv, OUT.json, OUT.tflite"
+        "-o", "--output", type=output_file, metavar="OUT", help="write the plan: OUT.csv, OUT.json, OUT.tflite"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON array instead of lines for a person")
 
@@ -62,14 +64,14 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; whatever goes wrong is raised.
     """
-    from memomalloc.cli.output_file import require_folder_of
+    from memomalloc.cli.output_file import require_outputs
     from memomalloc.errors import FileFormatError
     from memomalloc.planners import plan
 
     suffixes = (".csv", ".json", ".tflite") if args.compiler == "tflite" else (".csv", ".json")
     if args.output is not None and args.output.suffix.lower() not in suffixes:
         raise FileFormatError(args.output, f"a plan is written as one of {', '.join(suffixes)}: end the name so")
-    require_folder_of(args.output)
+    require_outputs(args.output, inputs=[args.file])
     problems, model = _read(args)
     if args.problem is not None:
         names = [dumped.name for dumped in problems]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from memomalloc.cli.option_types import input_file, output_file
 from memomalloc.extras import require
 
 HELP = "print the completions for a shell"
@@ -43,5 +44,5 @@ def _complete_files(parser: argparse.ArgumentParser, complete: object) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _complete_files(command, complete)
-        elif action.type is Path:
+        elif action.type in (Path, input_file, output_file):
             action.complete = complete  # type: ignore[attr-defined]

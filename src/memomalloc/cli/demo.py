@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memomalloc.cli.option_types import named, output_file
 from memomalloc.extras import require
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ _SEED = 0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures and raw samples to FILE")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write all figures and raw samples to FILE"
+    )
     parser.add_argument(
         "--smoke", action="store_true", help="only see that it works: small inputs, few pairs, in seconds"
     )
@@ -48,12 +50,14 @@ def run(args: argparse.Namespace) -> int:
 
     from memomalloc.bench import demo
     from memomalloc.bench.results import Results
-    from memomalloc.cli.output_file import require_folder_of
+    from memomalloc.cli.output_file import require_outputs
+    from memomalloc.cli.results_output import save_results
+    from memomalloc.data.atomic_file import STANDARD_OUTPUT
 
-    require_folder_of(args.json)
-    console = Console()
+    require_outputs(args.json)
+    console = Console(stderr=args.json == STANDARD_OUTPUT)
     if not console.is_terminal:
-        console = Console(width=_TABLE_WIDTH)
+        console = Console(width=_TABLE_WIDTH, stderr=args.json == STANDARD_OUTPUT)
     effort = demo.SMOKE_EFFORT if args.smoke else demo.EFFORT
     results = Results.here(seed=_SEED, repetitions=dataclasses.asdict(effort))
     began = time.perf_counter()
@@ -63,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
         # Interrupted or not: what was measured is shown and kept.
         _show(results, console, elapsed_s=time.perf_counter() - began)
         if args.json is not None:
-            results.save(args.json)
-            console.print(f"All figures and samples are in {args.json}", highlight=False, markup=False)
+            save_results(results, args.json)
+            console.print(f"All figures and samples are in {named(args.json)}", highlight=False, markup=False)
     return 0 if all(row.status == "ok" for row in results.rows) else 1
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
+from memomalloc.cli.option_types import input_file, whole
 from memomalloc.extras import require
 
 HELP = "say what grew from one plan or trace to another"
@@ -23,11 +23,13 @@ BY_CHOICES = ("origin", "module", "operator", "source", "role")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("before", type=Path, metavar="BEFORE", help="a trace, a plan or a .csv")
-    parser.add_argument("after", type=Path, metavar="AFTER", help="another one")
+    parser.add_argument(
+        "before", type=input_file, metavar="BEFORE", help="a trace, a plan or a .csv; - is standard input"
+    )
+    parser.add_argument("after", type=input_file, metavar="AFTER", help="another one")
     parser.add_argument("--by", choices=BY_CHOICES, default="origin", help="what tells buffers apart (default: origin)")
     parser.add_argument("--planner", default="auto", metavar="NAME", help="plans a trace (default: auto)")
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20)")
+    parser.add_argument("--top", type=whole(), default=20, metavar="N", help="rows of the table (default: 20)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

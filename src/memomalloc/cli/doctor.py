@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memomalloc.harmless_text import harmless
+
 if TYPE_CHECKING:
     from memomalloc.doctor.diagnosis import Diagnosis
     from memomalloc.doctor.observation import Observation
@@ -54,7 +56,7 @@ def _examine_program(program: Path, arguments: list[str], *, as_json: bool) -> i
     from memomalloc.doctor.examination import Examination
 
     def tell(why: str) -> None:
-        print(f"running {program} {why}", file=sys.stderr, flush=True)
+        print(f"running {harmless(program)} {harmless(why)}", file=sys.stderr, flush=True)
 
     examination = Examination(program, arguments, on_run=tell)
     seen, diagnoses = examination.plain, list(diagnose(examination))
@@ -62,7 +64,7 @@ def _examine_program(program: Path, arguments: list[str], *, as_json: bool) -> i
     if as_json:
         print(json.dumps(_as_json(verdict, seen, diagnoses)))
     else:
-        print(f"{verdict}\n")
+        print(f"{harmless(verdict)}\n")
         _print_details(seen, diagnoses)
     if seen.error:
         return PROGRAM_FAILED
@@ -92,7 +94,7 @@ def _print_details(seen: Observation, diagnoses: Sequence[Diagnosis]) -> None:
     for diagnosis in diagnoses:
         print(f"{'YES' if diagnosis.holds else 'no ':3} {diagnosis.name}")
         for figure in diagnosis.figures:
-            print(f"      {figure}")
+            print(f"      {harmless(figure)}")
         if diagnosis.holds:
             print(f"      remedy: {diagnosis.remedy}")
 

@@ -12,7 +12,8 @@ examples:
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from memomalloc.cli.option_types import input_file, named, output_file
 
 HELP = "write a trace for other viewers and planners"
 
@@ -21,10 +22,12 @@ FORMATS = ("snapshot", "chrome", "csv")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("trace", type=Path, metavar="TRACE", help="a trace file")
-    parser.add_argument("output", type=Path, metavar="OUT", help="the file to write")
+    parser.add_argument("trace", type=input_file, metavar="TRACE", help="a trace file; - is standard input")
+    parser.add_argument("output", type=output_file, metavar="OUT", help="the file to write; - is standard output")
     parser.add_argument("--to", choices=FORMATS, required=True, help="the format")
-    parser.add_argument("--plan", type=Path, metavar="PLAN", help="where the buffers lie (default: planned on the fly)")
+    parser.add_argument(
+        "--plan", type=input_file, metavar="PLAN", help="where the buffers lie (default: planned on the fly)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,22 +36,24 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; whatever goes wrong is raised.
     """
-    from memomalloc.cli.output_file import require_folder_of
+    from memomalloc.cli.output_file import require_outputs, say_written
     from memomalloc.data.minimalloc_csv import write_minimalloc_csv
-    from memomalloc.data.plan import Plan
+    from memomalloc.data.plan_file import read_plan
+    from memomalloc.data.problem import MAX_TOTAL_BYTES
     from memomalloc.data.trace import Trace
     from memomalloc.planners import plan
     from memomalloc.report.chrome_export import write_chrome_trace
     from memomalloc.report.placement import Placement
     from memomalloc.report.snapshot_export import write_snapshot
 
-    require_folder_of(args.output)
+    inputs = [args.trace] if args.plan is None else [args.trace, args.plan]
+    require_outputs(args.output, inputs=inputs)
     trace = Trace.load(args.trace)
-    planned = plan(trace) if args.plan is None else Plan.load(args.plan)
-    placement = Placement.of_plan(planned, trace=trace, title=args.trace.name)
+    planned = plan(trace) if args.plan is None else read_plan(args.plan, max_arena_bytes=MAX_TOTAL_BYTES)
+    placement = Placement.of_plan(planned, trace=trace, title=named(args.trace).rpartition("/")[2])
     if args.to == "csv":
         write_minimalloc_csv(planned.problem, args.output, planned.offsets)
     else:
         (write_snapshot if args.to == "snapshot" else write_chrome_trace)(placement, args.output)
-    print(f"wrote {args.output}")
+    say_written(args.output)
     return 0

@@ -14,15 +14,20 @@ from __future__ import annotations
 import argparse
 import atexit
 import builtins
+import contextlib
 import functools
 import io
 import os
 import runpy
 import signal
 import sys
+import traceback
 import types
 from pathlib import Path
 from types import TracebackType
+
+from memomalloc.cli.option_types import named, output_file
+from memomalloc.harmless_text import harmless
 
 HELP = "run a Python program with planned memory"
 
@@ -34,7 +39,9 @@ _MAX_DEVIATIONS = 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write the memory map of what was learned: HTML")
+    parser.add_argument(
+        "--report", type=output_file, metavar="FILE", help="write the memory map of what was learned: HTML"
+    )
     parser.add_argument("--stats", action="store_true", help="at the end, print what was served from plans to stderr")
     parser.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module's name")
     parser.add_argument("program", metavar="PROGRAM", help="a Python file")
@@ -47,13 +54,13 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 where it runs through, 1 where an exception ends it.
     """
+    from memomalloc.cli.output_file import require_outputs
     from memomalloc.errors import FileFormatError
     from memomalloc.runtime.torch_import import call_after_torch_import
 
     if not args.is_module and not Path(args.program).is_file():
         raise FileFormatError(args.program, "there is no such file; a Python program was expected")
-    if args.report is not None:
-        _check_folder(args.report)
+    require_outputs(args.report, inputs=[] if args.is_module else [Path(args.program)])
     call_after_torch_import(functools.partial(_optimize, keep=args.report is not None or args.stats))
     try:
         _run_program(args)
@@ -115,10 +122,10 @@ def _show(error: BaseException) -> None:
     sys.excepthook(type(shown), shown, shown.__traceback__)
 
 
-def _of_the_program(traceback: TracebackType | None) -> TracebackType | None:
-    while traceback is not None and _is_ours(traceback.tb_frame.f_code.co_filename):
-        traceback = traceback.tb_next
-    return traceback
+def _of_the_program(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    return frames
 
 
 def _is_ours(file: str) -> bool:
@@ -141,13 +148,18 @@ def _die_of_interrupt() -> None:
 # --- What was learned ----------------------------------------------------------------------------------------------
 
 
-def _check_folder(path: Path) -> None:
-    """Fail before the program runs, and not after."""
-    if not path.resolve().parent.is_dir():
-        raise FileNotFoundError(f"--report: there is no folder {path.resolve().parent}")
-
-
 def _conclude(args: argparse.Namespace) -> None:
+    """Say what was learned. Whatever goes wrong here is not the program's fault: its exit status stays."""
+    try:
+        _report(args)
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            print(f"memomalloc: error: no report: {harmless(error)}", file=sys.stderr)
+
+
+def _report(args: argparse.Namespace) -> None:
     if "torch" not in sys.modules:
         if args.stats or args.report is not None:
             print("memomalloc: the program did not use torch", file=sys.stderr)
@@ -164,7 +176,7 @@ def _print_stats() -> None:
 
     print(memory_summary(), file=sys.stderr)
     for deviation in deviations()[:_MAX_DEVIATIONS]:
-        print(f"memomalloc: {deviation}", file=sys.stderr)
+        print(f"memomalloc: {harmless(deviation)}", file=sys.stderr)
 
 
 def _write_report(path: Path, *, title: str) -> None:
@@ -181,4 +193,4 @@ def _write_report(path: Path, *, title: str) -> None:
     write_page(
         [Placement.of_plan(calls.plan, trace=calls.trace, title=name) for name, calls in known], path, title=title
     )
-    print(f"memomalloc: wrote {path}", file=sys.stderr)
+    print(f"memomalloc: wrote {named(path)}", file=sys.stderr)

@@ -1,8 +1,8 @@
 """Show memory: who asked for which buffer, when it lived, and where it lies.
 
 INPUT is a trace, a plan, a CSV file of MiniMalloc, or a Python program, which is run and recorded from its first line
-to its last. A trace is planned on the fly. Two inputs, or two planners, are shown side by side. Without an option that
-says how, a table is printed.
+to its last; `-` is standard input. A trace is planned on the fly. Two inputs, or two planners, are shown side by side.
+Without an option that says how, a table is printed. A FILE that is `-` is standard output.
 
 examples:
   memomalloc show trace.jsonl.gz --html map.html
@@ -19,6 +19,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memomalloc.cli.option_types import input_file, named, output_file, time_limit, whole
+from memomalloc.data.atomic_file import STANDARD_OUTPUT
+from memomalloc.data.input_file import STANDARD_INPUT
 from memomalloc.extras import require
 
 if TYPE_CHECKING:
@@ -32,22 +35,28 @@ BY_CHOICES = ("module", "operator", "source", "role", "size")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("input", type=Path, metavar="INPUT", help="a trace, a plan, a .csv or a .py program")
+    parser.add_argument("input", type=input_file, metavar="INPUT", help="a trace, a plan, a .csv or a .py program")
     parser.add_argument("more", nargs="*", metavar="MORE", help="another INPUT beside it, or the program's arguments")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the memory map: one file, works offline")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture (also .svg, .pdf; needs matplotlib)")
+    parser.add_argument(
+        "--html", type=output_file, metavar="FILE", help="write the memory map: one file, works offline"
+    )
+    parser.add_argument(
+        "--png", type=output_file, metavar="FILE", help="write a picture (also .svg, .pdf; needs matplotlib)"
+    )
     parser.add_argument("--table", action="store_true", help="print tables (needs rich)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="what a plan was made from: tells who asked")
+    parser.add_argument("--trace", type=input_file, metavar="FILE", help="what a plan was made from: tells who asked")
     parser.add_argument(
         "--planner", action="append", metavar="NAME", help="plans a trace; may be given more than once (default: auto)"
     )
     parser.add_argument(
-        "--time-limit", type=float, default=1.0, metavar="S", help="seconds that a planner may search (default: 1)"
+        "--time-limit", type=time_limit, default=1.0, metavar="S", help="seconds that a planner may search (default: 1)"
     )
     parser.add_argument("--by", choices=BY_CHOICES, help="what colours map and picture (default: module, else size)")
-    parser.add_argument("--depth", type=int, metavar="N", help="parts of module paths that count (default: fitting)")
-    parser.add_argument("--top", type=int, default=12, metavar="N", help="rows of each table (default: 12)")
+    parser.add_argument(
+        "--depth", type=whole(1, 1000), metavar="N", help="parts of module paths that count (default: fitting)"
+    )
+    parser.add_argument("--top", type=whole(), default=12, metavar="N", help="rows of each table (default: 12)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,16 +65,18 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; whatever goes wrong is raised.
     """
-    from memomalloc.cli.output_file import require_folder_of
+    from memomalloc.cli.output_file import require_outputs, say_written
 
     if args.table:
         require("rich", extra="cli", feature="memomalloc show --table")
     if args.png is not None:
         require("matplotlib", extra="plot", feature="memomalloc show --png")
         _check_suffix(args.png)
-    require_folder_of(args.html, args.png)
+    inputs = [*_files(args), *([] if args.trace is None else [args.trace])]
+    shows_table = not args.json and (args.table or (args.html is None and args.png is None))
+    require_outputs(args.html, args.png, inputs=inputs, prints=args.json or shows_table)
     placements = _placements(args)
-    title = " and ".join(path.name for path in _files(args))
+    title = " and ".join(_title(path) for path in _files(args))
     if args.html is not None:
         from memomalloc.report.html_page import write_page
 
@@ -78,26 +89,29 @@ def run(args: argparse.Namespace) -> int:
         from memomalloc.report.summary import summary
 
         print(json.dumps({"placements": [summary(placement, depth=args.depth) for placement in placements]}))
-    elif args.table or (args.html is None and args.png is None):
+    elif shows_table:
         _print_tables(placements, args)
     for path in (args.html, args.png):
-        if path is not None and not args.json:
-            print(f"wrote {path}")
+        say_written(path, quiet=args.json or STANDARD_OUTPUT in (args.html, args.png))
     return 0
+
+
+def _title(path: Path) -> str:
+    return named(path) if path == STANDARD_INPUT else path.name
 
 
 def _check_suffix(path: Path) -> None:
     from memomalloc.errors import FileFormatError
     from memomalloc.report.picture import SUFFIXES
 
-    if path.suffix.lower() not in SUFFIXES:
+    if path != STANDARD_OUTPUT and path.suffix.lower() not in SUFFIXES:
         raise FileFormatError(
             path, f"a picture is written as one of {', '.join(SUFFIXES)}: end the name in one of them"
         )
 
 
 def _files(args: argparse.Namespace) -> list[Path]:
-    return [args.input] if args.input.suffix == ".py" else [args.input, *map(Path, args.more)]
+    return [args.input] if args.input.suffix == ".py" else [args.input, *map(input_file, args.more)]
 
 
 def _placements(args: argparse.Namespace) -> list[Placement]:
@@ -116,7 +130,7 @@ def _placements(args: argparse.Namespace) -> list[Placement]:
             trace_path=args.trace,
             planners=args.planner or ["auto"],
             time_limit_s=args.time_limit,
-            title=path.name if len(files) > 1 else None,
+            title=_title(path) if len(files) > 1 else None,
         )
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import runpy
 import sys
 import traceback
@@ -10,31 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memomalloc.cli.streams import stdout_as_stderr
+
 if TYPE_CHECKING:
     from memomalloc.data.plan import Plan
     from memomalloc.data.problem import Problem
     from memomalloc.data.trace import Trace
     from memomalloc.report.placement import Placement
-
-_SNIFFED_BYTES = 4096
-
-
-def read_trace_or_plan(path: Path) -> Trace | Plan | Problem:
-    """What the file holds: a plan or a trace; for a ``.csv`` of MiniMalloc, a problem.
-
-    Raises:
-        FileFormatError: none of them.
-    """
-    from memomalloc.data.minimalloc_csv import read_minimalloc_csv
-    from memomalloc.data.plan import Plan
-    from memomalloc.data.trace import Trace
-
-    if path.suffix == ".csv":
-        return read_minimalloc_csv(path)
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        if b'"memomalloc-plan"' in file.read(_SNIFFED_BYTES):
-            return Plan.load(path)
-    return Trace.load(path)
 
 
 def record_script(path: Path, arguments: Sequence[str]) -> Trace:
@@ -55,7 +36,7 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
     before = sys.argv, sys.path[:]
     sys.argv, sys.path[:1] = [str(path), *arguments], [str(path.resolve().parent)]
     try:
-        with recording, contextlib.redirect_stdout(sys.stderr):
+        with stdout_as_stderr(), recording:
             runpy.run_path(str(path), run_name="__main__")
     except Exception as error:
         raise RecordingError(
@@ -92,12 +73,18 @@ def placements_of(
         MemomallocError: the file or a planner does not do.
     """
     from memomalloc.cli.progress import planning_progress
+    from memomalloc.data.any_file import read_any
     from memomalloc.data.plan import Plan
+    from memomalloc.data.problem import MAX_TOTAL_BYTES
     from memomalloc.data.trace import Trace
     from memomalloc.planners import plan
     from memomalloc.report.placement import Placement
 
-    subject = record_script(path, script_arguments) if path.suffix == ".py" else read_trace_or_plan(path)
+    if path.suffix == ".py":
+        subject: Trace | Plan | Problem = record_script(path, script_arguments)
+    else:
+        # How large an arena may be matters to who maps it: nobody here.
+        subject = read_any(path, max_arena_bytes=MAX_TOTAL_BYTES)
     if isinstance(subject, Plan):
         trace = None if trace_path is None else Trace.load(trace_path)
         return [Placement.of_plan(subject, trace=trace, title=title)]

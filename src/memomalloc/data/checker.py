@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from numpy.typing import ArrayLike
 
 from memomalloc import _planner
 from memomalloc.data.columns import INT64_MAX, first_index, int64_column
+from memomalloc.data.plan import Plan
+from memomalloc.data.problem import Problem
 from memomalloc.errors import InvalidPlanError, InvalidProblemError
-
-if TYPE_CHECKING:
-    from memomalloc.data.plan import Plan
-    from memomalloc.data.problem import Problem
 
 
 def check(plan_or_problem: Plan | Problem, offsets: ArrayLike | None = None) -> None:

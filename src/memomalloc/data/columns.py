@@ -19,7 +19,7 @@ INT64_MAX = 2**63 - 1
 
 
 def int64_column(name: str, values: ArrayLike) -> Int64Array:
-    """A read-only one-dimensional int64 copy of ``values``.
+    """A read-only one-dimensional int64 copy of ``values``; the same array where it is one already.
 
     Raises:
         InvalidProblemError: a value is not a whole number of 64 bits; the message has the first such index.
@@ -33,10 +33,16 @@ def int64_column(name: str, values: ArrayLike) -> Int64Array:
     if raw.size == 0:
         column = np.zeros(0, dtype=np.int64)
     elif raw.dtype.kind == "i":
-        column = raw.astype(np.int64)
+        # What nobody can write to need not be copied.
+        column = raw if raw.dtype == np.int64 and not _is_writeable(raw) else raw.astype(np.int64)
     else:
         column = _convert_each(name, raw)
     return read_only(column)
+
+
+def _is_writeable(array: NDArray[Any]) -> bool:
+    # The owner of a view may write to it.
+    return array.flags.writeable or array.base is not None
 
 
 def read_only(array: _Array) -> _Array:

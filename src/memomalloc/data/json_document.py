@@ -1,4 +1,4 @@
-"""JSON from outside, read strictly: one object, no duplicate keys, no NaN, bounded size and depth."""
+"""JSON from outside, read strictly: no duplicate keys, no NaN, numbers of at most 64 bits, bounded size and depth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from memomalloc.errors import FileFormatError
+
+MAX_PARSED_BYTES = 2**27
+"""What the values of a text may take in memory, as estimated before they are made."""
+
+MAX_LINE_BYTES = 2**18
+"""Of a text whose values are few enough, whatever they are."""
+
+#: What a character stands for at most when the text is parsed. After each comma there is a value.
+_COSTS = ((b"{", 256), (b"[", 96), (b",", 64), (b'"', 32))
+#: Of 64 bits, with the sign.
+_MAX_DIGITS = 20
 
 
 class _RefusedError(ValueError):
@@ -28,8 +39,10 @@ def parse_json(text: str | bytes, path: str | Path, *, what: str, line: int | No
     """
     try:
         if isinstance(text, bytes):
+            if len(text) > MAX_LINE_BYTES and estimated_bytes(text) > MAX_PARSED_BYTES:
+                raise _RefusedError(f"values that take more than {MAX_PARSED_BYTES} bytes")
             text = text.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
+        return (_decoder if line is None else _line_decoder).decode(text)
     except UnicodeDecodeError as error:
         raise FileFormatError(path, f"not UTF-8 text, so not a {what}: {error}", line=line) from error
     except RecursionError:
@@ -39,6 +52,12 @@ def parse_json(text: str | bytes, path: str | Path, *, what: str, line: int | No
         raise FileFormatError(path, message, line=error.lineno if line is None else line) from None
     except ValueError as error:  # _RefusedError, or a number of thousands of digits
         raise FileFormatError(path, f"{error}; a {what} has none", line=line) from None
+
+
+def estimated_bytes(text: bytes) -> int:
+    """What the values of a JSON text take in memory, rather too much than too little; found without parsing."""
+    # A single character beyond the BMP makes four bytes of each in its string, and of the text while it is parsed.
+    return len(text) * (1 if text.isascii() else 8) + sum(text.count(character) * cost for character, cost in _COSTS)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -61,21 +80,14 @@ def _finite(text: str) -> float:
     return value
 
 
-def read_bounded(path: str | Path, max_bytes: int, *, what: str) -> bytes:
-    """All bytes of a file.
+def _of_64_bits(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise _RefusedError(f"{text[:40]} is no whole number of 64 bits but has {len(text)} digits")
+    return int(text)
 
-    Raises:
-        FileFormatError: missing, a folder, unreadable, or larger than ``max_bytes``.
-    """
-    try:
-        with open(path, "rb") as file:
-            content = file.read(max_bytes + 1)
-    except FileNotFoundError:
-        raise FileFormatError(path, f"there is no such file; a {what} was expected") from None
-    except IsADirectoryError:
-        raise FileFormatError(path, f"this is a folder; a {what} was expected") from None
-    except OSError as error:
-        raise FileFormatError(path, f"cannot be read: {error.strerror}") from error
-    if len(content) > max_bytes:
-        raise FileFormatError(path, f"larger than the {max_bytes} bytes that a {what} may have")
-    return content
+
+_hooks = {"object_pairs_hook": _unique_keys, "parse_constant": _refuse_constant, "parse_float": _finite}
+#: Made once: a decoder for each line of a trace would take longer than the line.
+_decoder = json.JSONDecoder(**_hooks, parse_int=_of_64_bits)  # type: ignore[arg-type]
+#: Whoever reads lines looks at each number: numbers of the interpreter's own making are enough there.
+_line_decoder = json.JSONDecoder(**_hooks)  # type: ignore[arg-type]

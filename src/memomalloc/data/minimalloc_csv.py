@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from memomalloc.data.atomic_file import atomic_file
-from memomalloc.data.columns import INT64_MAX, Int64Array, int64_column
+from memomalloc.data.columns import INT64_MAX, Int64Array, int64_column, read_only
+from memomalloc.data.input_file import open_input, seekable
 from memomalloc.data.problem import MAX_ALIGNMENT, MAX_BUFFERS, Problem
 from memomalloc.errors import FileFormatError, InvalidProblemError
 
@@ -31,9 +33,12 @@ REQUIRED = ("id", "lower", "upper", "size")
 OPTIONAL = ("alignment", "offset", "hint", "gaps")
 #: Other names of the same columns. An ``end`` is one tick before ``upper``.
 ALIASES = {"buffer": "id", "buffer_id": "id", "begin": "lower", "start": "lower", "end": "upper"}
-MAX_FILE_BYTES = 2**33
+MAX_PIPE_BYTES = 2**30
+"""Of a pipe, which is copied to the disk first."""
 MAX_HEADER_BYTES = 2**16
+MAX_LINE_CHARACTERS = 2**16
 
+_WHAT = "CSV file of buffers"
 _ROWS_PER_WRITE = 100_000
 _TEXTS = ("id", "hint", "gaps")
 """Columns that need be no numbers."""
@@ -49,38 +54,27 @@ def read_minimalloc_csv(path: str | Path, *, alignment_bytes: int = 1) -> Proble
     Raises:
         FileFormatError: not such a file; with the line and the column of the fault.
     """
-    try:
-        if Path(path).stat().st_size > MAX_FILE_BYTES:
-            raise FileFormatError(path, f"larger than the {MAX_FILE_BYTES} bytes that are read of a CSV file")
-        with open(path, "rb") as file:
-            return _read(file, path, alignment_bytes)
-    except FileNotFoundError:
-        raise FileFormatError(path, "there is no such file; a CSV file of buffers was expected") from None
-    except IsADirectoryError:
-        raise FileFormatError(path, "this is a folder; a CSV file of buffers was expected") from None
-    except OSError as error:
-        raise FileFormatError(path, f"cannot be read: {error.strerror}") from error
+    with open_input(path, what=_WHAT, max_pipe_bytes=MAX_PIPE_BYTES) as file:
+        return load_minimalloc_csv(file, path, alignment_bytes=alignment_bytes)
 
 
-def parse_minimalloc_csv(content: bytes, name: str, *, alignment_bytes: int = 1) -> Problem:
-    """The problem that the content of such a file states; ``name`` stands for its path in messages.
+def load_minimalloc_csv(file: io.BufferedReader, path: str | Path, *, alignment_bytes: int = 1) -> Problem:
+    """The problem that an open file states; ``path`` is for messages.
 
     Raises:
         FileFormatError: not such a file; with the line and the column of the fault.
     """
-    return _read(io.BytesIO(content), name, alignment_bytes)
+    with seekable(file) as again:
+        return _read(again, path, alignment_bytes)
 
 
-def looks_like_minimalloc_csv(path: str | Path) -> bool:
-    """Whether a file is called ``.csv``, in any case, or has a first line that names columns of such files."""
-    if Path(path).suffix.lower() == ".csv":
+def is_minimalloc_csv(path: str | Path, beginning: bytes) -> bool:
+    """Whether a file is called ``.csv``, in any case, or begins with a line that names columns of such files."""
+    if Path(str(path).lower().removesuffix(".gz")).suffix == ".csv":
         return True
-    try:
-        with open(path, "rb") as file:
-            names = file.readline(MAX_HEADER_BYTES).decode("utf-8-sig").lower().split(",")
-    except (OSError, UnicodeDecodeError):
-        return False
-    return len({ALIASES.get(name.strip(), name.strip()) for name in names} & set(REQUIRED)) > 1
+    first_line = beginning[:MAX_HEADER_BYTES].decode("utf-8-sig", errors="replace").partition("\n")[0]
+    names = [name.strip(' \t\r"') for name in first_line.lower().split(",")]
+    return len({ALIASES.get(name, name) for name in names} & set(REQUIRED)) > 1
 
 
 def write_minimalloc_csv(problem: Problem, path: str | Path, offsets: ArrayLike | None = None) -> None:
@@ -110,7 +104,8 @@ def write_minimalloc_csv(problem: Problem, path: str | Path, offsets: ArrayLike 
         for first in range(0, len(problem), _ROWS_PER_WRITE):
             part = [column[first : first + _ROWS_PER_WRITE] for column in columns.values()]
             text = [map(str, values.tolist() if isinstance(values, np.ndarray) else values) for values in part]
-            file.write(("\n".join(map(",".join, zip(*text, strict=True))) + "\n").encode())
+            lines = "\n".join(map(",".join, zip(*text, strict=True))) + "\n"
+            file.write(lines.encode(errors="backslashreplace"))
 
 
 def _quoted(name: str) -> str:
@@ -124,7 +119,7 @@ def _read(file: IO[bytes], path: str | Path, alignment_bytes: int) -> Problem:
     start = file.tell()
     try:
         return _read_quickly(file, header, alignment_bytes)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, DeprecationWarning):
         # Something is unusual or wrong. The slow reader allows any text as an id, and finds the fault.
         file.seek(start)
         return _SlowReader(path, header).read(file, alignment_bytes)
@@ -146,7 +141,13 @@ def _read_header(path: str | Path, line: bytes) -> _Header:
         raise FileFormatError(path, f"not UTF-8 text, so not a CSV file: {error}", line=1) from error
     if "\0" in header or (len(line) == MAX_HEADER_BYTES and not header.endswith("\n")):
         raise FileFormatError(path, "not a CSV file: its first line is no header", line=1)
-    names = [name.strip().lower() for name in next(csv.reader([header.strip()]), [])]
+    if "\r" in header.rstrip("\r\n"):
+        message = "its lines end in carriage returns alone: end them in line feeds (tr '\\r' '\\n')"
+        raise FileFormatError(path, message, line=1)
+    try:
+        names = [name.strip().lower() for name in next(csv.reader([header.strip()], strict=True), [])]
+    except csv.Error as error:
+        raise FileFormatError(path, f"not a CSV file: {error}", line=1) from error
     columns = [ALIASES.get(name, name) for name in names]
     expected = f"the first line must name the columns {', '.join(REQUIRED)}, and may name {', '.join(OPTIONAL)}"
     for name in columns:
@@ -166,7 +167,9 @@ def _read_quickly(file: IO[bytes], header: _Header, alignment_bytes: int) -> Pro
     columns = header.columns
     if "gaps" in columns:
         raise ValueError("gaps are no numbers")
+    _require_lines(file)
     with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # "1e3" would be taken for a whole number
         warnings.filterwarnings("ignore", message=".*input contained no data.*")
         table = np.loadtxt(file, dtype=np.int64, delimiter=",", comments=None, ndmin=2, encoding="utf-8")
     if table.size == 0:
@@ -178,7 +181,17 @@ def _read_quickly(file: IO[bytes], header: _Header, alignment_bytes: int) -> Pro
         if (by_name["upper"] == INT64_MAX).any():
             raise ValueError("the tick after the last is no number")
         by_name["upper"] = by_name["upper"] + 1
+    by_name = {name: read_only(column) for name, column in by_name.items()}
     return _problem(by_name, by_name["id"], alignment_bytes)
+
+
+def _require_lines(file: IO[bytes]) -> None:
+    """Raise ValueError where a line is far too long: it would take ten times its length in memory."""
+    start = file.tell()
+    while len(piece := file.read(2 * MAX_LINE_CHARACTERS)) == 2 * MAX_LINE_CHARACTERS:
+        if b"\n" not in piece:
+            raise ValueError("a line is too long")
+    file.seek(start)
 
 
 def _problem(columns: dict[str, Int64Array], ids: Int64Array | list[str], alignment_bytes: int) -> Problem:
@@ -206,14 +219,13 @@ class _SlowReader:
         self._line = 1
 
     def read(self, file: IO[bytes], alignment_bytes: int) -> Problem:
-        numbers: dict[str, list[int]] = {name: [] for name in self._columns if name not in _TEXTS}
-        line_of_id: dict[str, int] = {}
+        numbers = {name: array("q") for name in self._columns if name not in _TEXTS}
+        ids: list[str] = []
+        lines = array("q")
         for row in self._rows(file):
             fields = dict(zip(self._columns, row, strict=True))
-            name_of_buffer = fields["id"].strip()
-            first_line = line_of_id.setdefault(name_of_buffer, self._line)
-            if first_line != self._line:
-                self._fail(f"{name_of_buffer!r:.60} is the id of line {first_line} as well: give each its own", "id")
+            ids.append(fields["id"].strip())
+            lines.append(self._line)
             if fields.get("gaps", "").strip():
                 self._fail(
                     "gaps in lifetimes are not planned: leave the column empty, the buffer is alive then", "gaps"
@@ -226,20 +238,30 @@ class _SlowReader:
                 self._fail(
                     f"the lifetime [{fields['lower']}, {fields['upper']}) is empty: lower must be below upper", "upper"
                 )
-        arrays = {name: np.array(values, dtype=np.int64) for name, values in numbers.items()}
+        if len(set(ids)) < len(ids):
+            self._fail_of_equal_ids(ids, lines)
+        arrays = {name: read_only(np.array(numbers.pop(name), dtype=np.int64)) for name in list(numbers)}
         try:
-            return _problem(arrays, list(line_of_id), alignment_bytes)
+            return _problem(arrays, ids, alignment_bytes)
         except InvalidProblemError:
             # Once more, for a message that has the lines of the buffers that it names.
-            located = [f"{name_of_buffer}, line {line}" for name_of_buffer, line in line_of_id.items()]
+            located = [f"{name_of_buffer}, line {line}" for name_of_buffer, line in zip(ids, lines, strict=True)]
             try:
                 return _problem(arrays, located, alignment_bytes)
             except InvalidProblemError as error:
                 raise FileFormatError(self._path, str(error)) from error
 
+    def _fail_of_equal_ids(self, ids: list[str], lines: Sequence[int]) -> NoReturn:
+        first_lines: dict[str, int] = {}
+        for name_of_buffer, self._line in zip(ids, lines, strict=True):
+            first_line = first_lines.setdefault(name_of_buffer, self._line)
+            if first_line != self._line:
+                self._fail(f"{name_of_buffer!r:.60} is the id of line {first_line} as well: give each its own", "id")
+        raise AssertionError("no two ids are equal")
+
     def _rows(self, file: IO[bytes]) -> Iterator[list[str]]:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(self._lines(text), strict=True)
         num_rows = 0
         try:
             for row in reader:
@@ -260,6 +282,15 @@ class _SlowReader:
             self._fail(f"not CSV: {error}", None)
         finally:
             text.detach()
+
+    def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
+        number = 1
+        while line := text.readline(MAX_LINE_CHARACTERS + 1):
+            number += 1
+            if len(line) > MAX_LINE_CHARACTERS:
+                self._line = number
+                self._fail(f"not CSV: the line is longer than {MAX_LINE_CHARACTERS} characters", None)
+            yield line
 
     def _number(self, name: str, field: str) -> int:
         if name == "offset" and field in ("", "-1"):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from memomalloc.data.byte_text import byte_text
 from memomalloc.data.columns import Int64Array
-
-if TYPE_CHECKING:
-    from memomalloc.data.plan import Plan
-    from memomalloc.data.trace import Trace
+from memomalloc.data.plan import Plan
+from memomalloc.data.trace import Trace
+from memomalloc.harmless_text import harmless
 
 _WIDTH, _HEIGHT = 640, 180
 #: A notebook keeps what it shows: the buffers with the largest rectangles stand for all.
@@ -24,18 +22,21 @@ _PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 def plan_html(plan: Plan) -> str:
     """Offset against time: a rectangle for each buffer, the largest for plans of many."""
     proven = ", proven optimal" if plan.proven_optimal else ""
+    planner = html.escape(harmless(plan.planner))
     caption = (
-        f"<b>Plan</b> of {len(plan):,} buffers in {byte_text(plan.arena_bytes)} by {html.escape(plan.planner)}; "
+        f"<b>Plan</b> of {len(plan):,} buffers in {byte_text(plan.arena_bytes)} by {planner}; "
         f"lower bound {byte_text(plan.lower_bound_bytes)}, gap {plan.gap:.2%}{proven}"
     )
-    largest = np.argsort(-(plan.sizes * (plan.ends - plan.starts)), kind="stable")[:_MAX_RECTANGLES]
+    # As floats: the extremes of 64 bits are ticks as well, and their differences do not fit.
+    starts, ends = plan.starts.astype(np.float64), plan.ends.astype(np.float64)
+    largest = np.argsort(-(plan.sizes * (ends - starts)), kind="stable")[:_MAX_RECTANGLES]
     if len(largest) < len(plan):
         caption += f"; the {len(largest):,} largest rectangles are shown"
     x, y = _scale(plan.starts, plan.ends), _HEIGHT / max(plan.arena_bytes, 1)
-    first_tick = int(plan.starts.min(initial=0)) if len(plan) else 0
+    first_tick = float(starts.min()) if len(plan) else 0.0
     rectangles = []
     for i in sorted(largest.tolist()):
-        left, width = (plan.starts[i] - first_tick) * x, (plan.ends[i] - plan.starts[i]) * x
+        left, width = (starts[i] - first_tick) * x, (ends[i] - starts[i]) * x
         bottom, height = plan.offsets[i] * y, plan.sizes[i] * y
         colour = _PALETTE[i % len(_PALETTE)]
         rectangles.append(
@@ -71,7 +72,7 @@ def _highest_per_pixel(sizes: Int64Array, starts: Int64Array, ends: Int64Array) 
     order = np.lexsort((np.repeat([1, 0], len(starts)), events))
     live = np.cumsum(np.concatenate([sizes, -sizes])[order])
     ticks = events[order]
-    columns = np.minimum((ticks - ticks[0]) * _scale(starts, ends), _WIDTH - 1).astype(np.int64)
+    columns = np.minimum((ticks - float(ticks[0])) * _scale(starts, ends), _WIDTH - 1).astype(np.int64)
     highest = np.zeros(_WIDTH, dtype=np.int64)
     np.maximum.at(highest, columns, live)
     # A column also shows what was alive when it began.

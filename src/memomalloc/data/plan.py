@@ -7,8 +7,12 @@ from functools import cached_property
 from pathlib import Path
 
 from memomalloc.data.columns import BoolArray, Int64Array
+from memomalloc.data.forms import form_of
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import stretch_escapes
+
+MAX_ARENA_BYTES = 2**38
+"""Of a plan that is read, unless its reader says otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +90,14 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from memomalloc.data.notebook import plan_html
-
-        return plan_html(self)
+        return form_of(Plan).show(self)
 
     def save(self, path: str | Path) -> None:
-        """Write a plan file, atomically. See `plan_file`."""
-        from memomalloc.data.plan_file import write_plan
-
-        write_plan(self, path)
+        """Write a plan file, atomically; compressed when the name ends in ``.gz``."""
+        form_of(Plan).write(self, path)
 
     @classmethod
-    def load(cls, path: str | Path, *, max_arena_bytes: int = 2**38) -> Plan:
+    def load(cls, path: str | Path, *, max_arena_bytes: int = MAX_ARENA_BYTES) -> Plan:
         """Read a plan file, trusting nothing in it: the plan is checked like a new one.
 
         Args:
@@ -107,6 +107,5 @@ class Plan:
         Raises:
             FileFormatError: it is not a whole, undamaged file of a valid plan.
         """
-        from memomalloc.data.plan_file import read_plan
-
-        return read_plan(path, max_arena_bytes=max_arena_bytes)
+        plan: Plan = form_of(Plan).read(path, max_arena_bytes=max_arena_bytes)
+        return plan

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from memomalloc import _planner
 from memomalloc.data.columns import BoolArray, Int64Array, first_index, int64_column, read_only
+from memomalloc.data.forms import form_of
 from memomalloc.data.origin import Origin
 from memomalloc.data.problem import Problem
 from memomalloc.errors import InvalidProblemError
@@ -171,15 +172,11 @@ class Trace:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from memomalloc.data.notebook import trace_html
-
-        return trace_html(self)
+        return form_of(Trace).show(self)
 
     def save(self, path: str | Path) -> None:
-        """Write a trace file, atomically; compressed when the name ends in ``.gz``. See `trace_file`."""
-        from memomalloc.data.trace_file import write_trace
-
-        write_trace(self, path)
+        """Write a trace file, atomically; compressed when the name ends in ``.gz``."""
+        form_of(Trace).write(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -188,9 +185,8 @@ class Trace:
         Raises:
             FileFormatError: it is not a whole, undamaged trace file.
         """
-        from memomalloc.data.trace_file import read_trace
-
-        return read_trace(path)
+        trace: Trace = form_of(Trace).read(path)
+        return trace
 
 
 def stretch_escapes(starts: Int64Array, ends: Int64Array, escapes: BoolArray) -> tuple[Int64Array, Int64Array]:

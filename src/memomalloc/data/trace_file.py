@@ -8,15 +8,17 @@ file without its last line is truncated. Between them, in any order in which wha
   "occurrence": n}``: the next entry of the table of origins, its texts by index;
 - ``[size, smallest size, start, end, escape, origin]``: the next buffer; escape is 0 or 1, origin an index or -1.
 
-A name that ends in ``.gz`` is compressed.
+A name that ends in ``.gz`` is compressed when it is written; what is read tells by itself whether it is.
+
+Whatever a file says, it is refused as soon as it has more than programs have: see the limits below.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import zlib
+import re
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -24,18 +26,28 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from memomalloc.data.atomic_file import atomic_file
-from memomalloc.data.columns import INT64_MAX
-from memomalloc.data.json_document import parse_json
+from memomalloc.data.columns import INT64_MAX, read_only
+from memomalloc.data.input_file import open_input
+from memomalloc.data.json_document import MAX_LINE_BYTES, parse_json
 from memomalloc.data.origin import Origin, SourceLine
 from memomalloc.data.trace import Trace
 from memomalloc.errors import FileFormatError, InvalidProblemError
 
 FORMAT = "memomalloc-trace"
 VERSION = 1
-MAX_LINE_BYTES = 2**20
-_HEADER_NUMBERS = ("end_tick", "elsewhere_requests", "elsewhere_bytes")
 MAX_BUFFERS = 2**25
-"""More buffers than any inference has: a compressed file can claim billions."""
+"""More buffers than any inference has."""
+MAX_TEXTS = 2**18
+MAX_TEXTS_BYTES = 2**23
+"""Of all texts, which are there once each: names of operators, modules, files and functions."""
+MAX_OPERATORS = 256
+"""Of one origin: operators that are inside each other."""
+MEAN_OPERATORS = 16
+"""Of all origins; there may be `MAX_TEXTS` more."""
+_HEADER_NUMBERS = ("end_tick", "elsewhere_requests", "elsewhere_bytes")
+#: A buffer as it is written. Written in another way it takes longer to read.
+_NUMBER = rb"(0|[1-9]\d{0,17})"
+_BUFFER = re.compile(rb"\[%b,%b,%b,%b,([01]),(-1|0|[1-9]\d{0,8})\]\n" % ((_NUMBER,) * 4))
 
 
 def write_trace(trace: Trace, path: str | Path) -> None:
@@ -45,7 +57,7 @@ def write_trace(trace: Trace, path: str | Path) -> None:
         OSError: the folder cannot be written to.
     """
     with atomic_file(path) as file:
-        _Writer(file).write(trace)
+        dump_trace(trace, file)
 
 
 def read_trace(path: str | Path) -> Trace:
@@ -54,23 +66,28 @@ def read_trace(path: str | Path) -> Trace:
     Raises:
         FileFormatError: it is not a whole, undamaged trace file.
     """
+    with open_input(path, what="trace file") as file:
+        return load_trace(file, path)
+
+
+def dump_trace(trace: Trace, file: IO[bytes]) -> None:
+    """Write what a trace file has."""
+    _Writer(file).write(trace)
+
+
+def load_trace(file: IO[bytes], path: str | Path) -> Trace:
+    """Read and validate what a trace file has.
+
+    Args:
+        file: read to its end.
+        path: for messages.
+
+    Raises:
+        FileFormatError: it is not a whole, undamaged trace file.
+    """
     reader = _Reader(path)
-    try:
-        with _open(path) as file:
-            reader.read(file)
-        return reader.trace()
-    except FileNotFoundError:
-        raise FileFormatError(path, "there is no such file; a trace file was expected") from None
-    except IsADirectoryError:
-        raise FileFormatError(path, "this is a folder; a trace file was expected") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FileFormatError(path, f"not whole gzip data ({error}): record again") from error
-    except OSError as error:
-        raise FileFormatError(path, f"cannot be read: {error.strerror}") from error
-
-
-def _open(path: str | Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+    reader.read(file)
+    return reader.trace()
 
 
 class _Writer:
@@ -123,8 +140,12 @@ class _Reader:
         self._line_number = 0
         self._header_numbers: dict[str, int] = {}
         self._texts: list[str] = []
+        self._texts_bytes = 0
         self._origins: list[Origin] = []
-        self._columns: tuple[list[int], ...] = ([], [], [], [], [], [])
+        self._num_operators = 0
+        #: Sizes, smallest sizes, starts, ends, escapes, origins: numbers, not Python's objects.
+        self._columns: tuple[array[int], ...] = (array("q"), array("q"), array("q"), array("q"), array("b"), array("i"))
+        self._last_start = -1
 
     def read(self, file: IO[bytes]) -> None:
         digest = hashlib.sha256()
@@ -133,11 +154,12 @@ class _Reader:
         self._header(parse_json(header_line, self._path, what="trace file", line=1))
         digest.update(header_line)
         for line in lines:
-            row = self._parse(line)
+            match = _BUFFER.fullmatch(line)
+            row = [int(number) for number in match.groups()] if match else self._parse(line)
             if isinstance(row, list):
-                self._buffer(row)
+                self._buffer(row, is_checked=match is not None)
             elif isinstance(row, str):
-                self._texts.append(row)
+                self._text(row)
             elif isinstance(row, dict) and "sha256" in row:
                 self._footer(row, digest.hexdigest())
                 if next(lines, None) is not None:
@@ -151,14 +173,18 @@ class _Reader:
         self._fail("the file is truncated, its last line is missing: record again")
 
     def trace(self) -> Trace:
-        sizes, smallest_sizes, starts, ends, escapes, origins = self._columns
+        *columns, origins = self._columns
+        self._columns = ()  # each is gone once it is copied
+        sizes, smallest_sizes, starts, ends, escapes = (
+            read_only(np.array(columns.pop(0), dtype=dtype)) for dtype in (np.int64,) * 4 + (np.bool_,)
+        )
         try:
             return Trace.from_arrays(
                 sizes,
                 starts,
                 ends,
                 escapes,
-                origins=[None if index < 0 else self._origins[index] for index in origins],
+                origins=tuple(None if index < 0 else self._origins[index] for index in origins),
                 smallest_sizes=smallest_sizes,
                 **self._header_numbers,
             )
@@ -178,7 +204,7 @@ class _Reader:
     def _header(self, header: Any) -> None:
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             self._fail(f'not a trace file: the first line has no "format": "{FORMAT}"')
-        if header.get("version") != VERSION or isinstance(header["version"], bool):
+        if type(header.get("version")) is not int or header["version"] != VERSION:
             self._fail(
                 f"trace file of version {header.get('version')!r:.20}, this memomalloc reads {VERSION}: record again"
             )
@@ -190,11 +216,23 @@ class _Reader:
         if footer != {"buffers": len(self._columns[0]), "sha256": digest}:
             self._fail("the checksum or the number of buffers does not match: the file is damaged; record again")
 
-    def _buffer(self, row: list[Any]) -> None:
-        if len(row) != len(self._columns):
-            self._fail(f"a buffer has {len(self._columns)} numbers, not {len(row)}")
+    def _buffer(self, row: list[Any], *, is_checked: bool) -> None:
+        """Take a buffer; ``is_checked``: it is of six whole numbers of the right size."""
+        if not is_checked:
+            self._check_numbers(row)
+        if row[5] >= len(self._origins):
+            self._whole(row[5], "origin", -1, len(self._origins) - 1)
+        if row[2] <= self._last_start:
+            self._fail(f"the buffer is not allocated after the one before it, but at tick {row[2]}: record again")
+        self._last_start = row[2]
         if len(self._columns[0]) == MAX_BUFFERS:
             self._fail(f"more than {MAX_BUFFERS} buffers")
+        for value, column in zip(row, self._columns, strict=True):
+            column.append(value)
+
+    def _check_numbers(self, row: list[Any]) -> None:
+        if len(row) != len(self._columns):
+            self._fail(f"a buffer has {len(self._columns)} numbers, not {len(row)}")
         bounds = (
             ("size", 0, INT64_MAX),
             ("smallest size", 0, INT64_MAX),
@@ -203,34 +241,43 @@ class _Reader:
             ("escape", 0, 1),
             ("origin", -1, len(self._origins) - 1),
         )
-        for value, column, (name, lowest, highest) in zip(row, self._columns, bounds, strict=True):
-            column.append(self._whole(value, name, lowest, highest))
+        for value, (name, lowest, highest) in zip(row, bounds, strict=True):
+            self._whole(value, name, lowest, highest)
+
+    def _text(self, text: str) -> None:
+        self._texts_bytes += len(text)
+        if len(self._texts) == MAX_TEXTS or self._texts_bytes > MAX_TEXTS_BYTES:
+            self._fail(f"more than {MAX_TEXTS} texts, or {MAX_TEXTS_BYTES} characters in them: no program has so many")
+        self._texts.append(text)
 
     def _origin(self, row: dict[str, Any]) -> None:
         if row.keys() != {"operators", "module_path", "source", "role", "occurrence"}:
             self._fail("an origin has the keys operators, module_path, source, role and occurrence")
-        source = row["source"]
+        source, operators = row["source"], row["operators"]
         if source is not None and (not isinstance(source, list) or len(source) != 3):
             self._fail("the source of an origin is null, or a file, a line and a function")
-        if not isinstance(row["operators"], list):
-            self._fail("the operators of an origin are a list")
+        if not isinstance(operators, list) or len(operators) > MAX_OPERATORS:
+            self._fail(f"the operators of an origin are a list, of at most {MAX_OPERATORS}")
+        self._num_operators += len(operators)
+        if self._num_operators > MEAN_OPERATORS * len(self._origins) + MAX_TEXTS:
+            self._fail(f"more than {MEAN_OPERATORS} operators in an origin, in the mean: no program has so many")
         self._origins.append(
             Origin(
-                operators=tuple(self._text(operator, "operators") for operator in row["operators"]),
-                module_path=self._text(row["module_path"], "module_path"),
+                operators=tuple([self._text_at(operator, "operators") for operator in operators]),
+                module_path=self._text_at(row["module_path"], "module_path"),
                 source=None
                 if source is None
                 else SourceLine(
-                    self._text(source[0], "source"),
+                    self._text_at(source[0], "source"),
                     self._whole(source[1], "source", 0, INT64_MAX),
-                    self._text(source[2], "source"),
+                    self._text_at(source[2], "source"),
                 ),
-                role=self._text(row["role"], "role"),
+                role=self._text_at(row["role"], "role"),
                 occurrence=self._whole(row["occurrence"], "occurrence", 0, INT64_MAX),
             )
         )
 
-    def _text(self, index: Any, name: str) -> str:
+    def _text_at(self, index: Any, name: str) -> str:
         return self._texts[self._whole(index, name, 0, len(self._texts) - 1)]
 
     def _whole(self, value: Any, name: str, lowest: int, highest: int) -> int:

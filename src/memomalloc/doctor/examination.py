@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from memomalloc.child_group import child_group
 from memomalloc.doctor.observation import Observation
 from memomalloc.doctor.observer import RECORD_OPTION
 from memomalloc.errors import MemomallocError
@@ -65,7 +66,7 @@ class Examination:
         self._on_run(why)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "observation.json"
-            finished = subprocess.run(
+            with child_group(
                 [
                     sys.executable,
                     "-m",
@@ -77,14 +78,15 @@ class Examination:
                 ],
                 env={**os.environ, **variables},
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                check=False,
-            )
+            ) as process:
+                _, stderr = process.communicate()
             if not out.exists():
-                said = (finished.stderr.strip().splitlines() or [""])[-1][-MAX_LOG_LENGTH:]
-                said = f"{_ending(finished.returncode)}{': ' if said else ''}{said}"
+                said = (stderr.strip().splitlines() or [""])[-1][-MAX_LOG_LENGTH:]
+                said = f"{_ending(process.returncode)}{': ' if said else ''}{said}"
                 raise ExaminationError(f"{self._program} run {why} was not watched to its end: {said}")
             return Observation.load(out)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from memomalloc.data.json_document import read_bounded
+from memomalloc.data.input_file import read_bounded
 from memomalloc.data.problem import Problem
 from memomalloc.errors import FileFormatError, InvalidProblemError
 from memomalloc.integrations.dumped_problem import DumpedProblem

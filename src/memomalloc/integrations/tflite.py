@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from memomalloc.data.atomic_file import atomic_file
-from memomalloc.data.json_document import read_bounded
+from memomalloc.data.input_file import read_bounded
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
 from memomalloc.errors import FileFormatError, InvalidPlanError, InvalidProblemError

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memomalloc.data.json_document import read_bounded
+from memomalloc.data.input_file import read_bounded
 from memomalloc.data.problem import Problem
 from memomalloc.errors import FileFormatError, InvalidProblemError
 from memomalloc.integrations.dumped_problem import DumpedProblem

@@ -21,8 +21,8 @@ class SolverModel:
     Attributes:
         buffers: indices of those that have bytes.
         sizes: in units, of these buffers; so are all columns below.
-        starts: ticks.
-        ends: ticks.
+        starts: ranks of ticks among all of the problem's.
+        ends: ranks of ticks.
         alignments: in units.
         pins: in units, -1 for free.
         unit_bytes: of one unit.
@@ -55,13 +55,15 @@ class SolverModel:
         unit = int(np.gcd.reduce(np.concatenate([sizes, pins[pins >= 0]])))
         if (unit % alignments != 0).any():
             unit = int(np.gcd.reduce(np.append(alignments, unit)))
+        # Solvers take no difference of two ticks that needs 64 bits; only the order of ticks matters.
+        ticks = np.unique(np.concatenate([problem.starts[buffers], problem.ends[buffers]]))
         known = native.solve(problem, "skyline", Request(None, 1.0, 0, None))
         assert known.offsets is not None
         return cls(
             buffers=buffers,
             sizes=sizes // unit,
-            starts=problem.starts[buffers],
-            ends=problem.ends[buffers],
+            starts=np.searchsorted(ticks, problem.starts[buffers]),
+            ends=np.searchsorted(ticks, problem.ends[buffers]),
             alignments=np.maximum(alignments // unit, 1),
             pins=np.where(pins >= 0, pins // unit, -1),
             unit_bytes=unit,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memomalloc.data.atomic_file import atomic_file
+from memomalloc.harmless_text import harmless
 from memomalloc.report.placement import Placement
 from memomalloc.report.summary import origin_fields
 
@@ -30,15 +31,20 @@ def write_chrome_trace(placement: Placement, path: str | Path) -> None:
 def chrome_trace(placement: Placement) -> dict[str, Any]:
     """The events of a placement in the Trace Event Format."""
     events: list[dict[str, Any]] = [
-        {"ph": "M", "name": "process_name", "pid": _PROCESS, "args": {"name": f"memomalloc: {placement.title}"}}
+        {
+            "ph": "M",
+            "name": "process_name",
+            "pid": _PROCESS,
+            "args": {"name": harmless(f"memomalloc: {placement.title}")},
+        }
     ]
     live = placement.live_bytes
     for tick, num_bytes in zip(live.ticks.tolist(), live.live_bytes.tolist(), strict=True):
         events.append({"ph": "C", "name": "live bytes", "pid": _PROCESS, "ts": tick, "args": {"bytes": num_bytes}})
     for i, origin in enumerate(placement.origins):
         common = {
-            "cat": "buffer" if origin is None else origin.role,
-            "name": f"buffer {i}" if origin is None else origin.operator,
+            "cat": "buffer" if origin is None else harmless(origin.role),
+            "name": f"buffer {i}" if origin is None else harmless(origin.operator),
             "pid": _PROCESS,
             "tid": 0,
             "id": i,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from memomalloc.data.byte_text import byte_text
 from memomalloc.report.difference import Change, Difference
+from memomalloc.report.terminal import name_text
 
 
 def difference_table(found: Difference, *, top: int = 20) -> RenderableType:
@@ -43,7 +44,7 @@ def difference_table(found: Difference, *, top: int = 20) -> RenderableType:
 def _row(change: Change) -> tuple[RenderableType, ...]:
     same = change.buffers_before == change.buffers_after
     return (
-        change.name,
+        name_text(change.name),
         str(change.buffers_after) if same else f"{change.buffers_before} > {change.buffers_after}",
         byte_text(change.bytes_before),
         byte_text(change.bytes_after),

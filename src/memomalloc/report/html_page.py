@@ -14,6 +14,7 @@ import numpy as np
 
 from memomalloc.data.atomic_file import atomic_file
 from memomalloc.data.origin import Origin
+from memomalloc.harmless_text import harmless
 from memomalloc.report.groups import default_by, default_depth
 from memomalloc.report.placement import Placement
 
@@ -52,7 +53,7 @@ def page_text(placements: Sequence[Placement], *, title: str, by: str | None = N
         by: what colours the buffers at first: one of `groups.BY`. None: the module where it is known, else the size.
     """
     return Template(_file("page.html")).substitute(
-        title=html.escape(title),
+        title=html.escape(harmless(title)),
         style="\n".join(_file(name) for name in _STYLES),
         script="\n".join(_file(name) for name in _SCRIPTS),
         licence=_file("vendor/uPlot.LICENSE").strip(),
@@ -79,7 +80,7 @@ def _payload(placements: Sequence[Placement], title: str, by: str) -> dict[str, 
             tables.append(_table(placement, texts))
         layouts.append(
             {
-                "title": placement.title,
+                "title": harmless(placement.title),
                 "table": same,
                 "offsets": placement.offsets.tolist(),
                 "extentBytes": placement.extent_bytes,
@@ -88,7 +89,7 @@ def _payload(placements: Sequence[Placement], title: str, by: str) -> dict[str, 
                 "provenOptimal": placement.proven_optimal,
             }
         )
-    return {"title": title, "by": by, "texts": list(texts), "tables": tables, "layouts": layouts}
+    return {"title": harmless(title), "by": by, "texts": list(texts), "tables": tables, "layouts": layouts}
 
 
 def _same_buffers(one: Placement, other: Placement) -> bool:
@@ -101,7 +102,7 @@ def _table(placement: Placement, texts: dict[str, int]) -> dict[str, Any]:
     """The buffers as columns; who asked for them as rows of a table of their own, each once."""
 
     def text(value: str) -> int:
-        return texts.setdefault(value, len(texts))
+        return texts.setdefault(harmless(value), len(texts))
 
     askers: dict[tuple[Any, ...], int] = {}
 

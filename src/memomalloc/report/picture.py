@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memomalloc.data.atomic_file import atomic_file
+from memomalloc.data.atomic_file import STANDARD_OUTPUT, atomic_file
 from memomalloc.data.byte_text import byte_mark, byte_text
 from memomalloc.data.columns import Int64Array
 from memomalloc.extras import require
+from memomalloc.harmless_text import harmless
 from memomalloc.report.groups import SIZE_CLASSES, default_by, default_depth, group_names, groups
 from memomalloc.report.placement import Placement
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 # Paul Tol's "muted": people with any colour vision can tell them apart. What is beyond is grey.
 PALETTE = ("#332288", "#ddcc77", "#44aa99", "#cc6677", "#88ccee", "#882255", "#117733", "#aa4499", "#999933")
 _REST = "#bbbbbb"
+_MAX_LABEL = 60
 SUFFIXES = (".png", ".svg", ".pdf")
 """What the name of a picture may end in."""
 # Sizes have an order, and so have the colours of viridis.
@@ -82,11 +85,12 @@ def save_picture(placements: Sequence[Placement], path: str | Path, **options: A
         OSError: the folder cannot be written to.
         ValueError: the name ends in none of `SUFFIXES`.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = ".png" if Path(path) == STANDARD_OUTPUT else Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: a picture is written as one of {', '.join(SUFFIXES)}: end the name in one of them")
     figure = draw(placements, **options)
-    with atomic_file(path) as file:
+    with warnings.catch_warnings(), atomic_file(path) as file:
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for it
         figure.savefig(file, format=suffix[1:], dpi=160)
 
 
@@ -119,10 +123,11 @@ def _draw_curve(axes: Axes, placement: Placement) -> None:
     axes.axhline(placement.extent_bytes, color="0.4", linewidth=0.8, linestyle="--")
     bound = placement.lower_bound_bytes
     axes.set_title(
-        f"{placement.title}: {byte_text(placement.extent_bytes)}"
+        f"{_label(placement.title)}: {byte_text(placement.extent_bytes)}"
         + ("" if bound is None else f" (lower bound {byte_text(bound)})"),
         fontsize=9,
         loc="left",
+        parse_math=False,
     )
 
 
@@ -163,7 +168,17 @@ def _style(axes: Axes, highest_bytes: int, *, num_marks: int) -> None:
 def _draw_legend(figure: Figure, colours: dict[str, str]) -> None:
     patches = require("matplotlib.patches", extra="plot", feature="a picture of memory")
     shown = list(colours.items())[: len(PALETTE)]
-    handles = [patches.Patch(color=colour, label=name) for name, colour in shown]
+    handles = [patches.Patch(color=colour, label=_label(name)) for name, colour in shown]
     if len(colours) > len(shown):
         handles.append(patches.Patch(color=_REST, label=f"{len(colours) - len(shown)} more"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _label(name: str) -> str:
+    """A name in a picture: not too long for one, and none that matplotlib takes for its own."""
+    name = harmless(name)
+    shown = name if len(name) <= _MAX_LABEL else f"{name[: _MAX_LABEL - 1]}…"
+    # What begins with an underline is left out of a legend.
+    return f" {shown}" if shown.startswith("_") else shown

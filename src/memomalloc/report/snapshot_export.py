@@ -13,6 +13,7 @@ from typing import Any
 
 from memomalloc.data.atomic_file import atomic_file
 from memomalloc.data.origin import Origin
+from memomalloc.harmless_text import harmless
 from memomalloc.report.placement import Placement
 
 BASE_ADDRESS = 2**40
@@ -107,8 +108,9 @@ def _frames(origin: Origin | None) -> list[dict[str, Any]]:
     """Innermost first, as in a stack trace: operators with their module in place of a file, then the source line."""
     if origin is None:
         return []
-    where = origin.module_path or "(no module)"
-    frames = [{"filename": where, "line": 0, "name": operator} for operator in reversed(origin.operators)]
+    where = harmless(origin.module_path) or "(no module)"
+    frames = [{"filename": where, "line": 0, "name": harmless(operator)} for operator in reversed(origin.operators)]
     if origin.source is not None:
-        frames.append({"filename": origin.source.file, "line": origin.source.line, "name": origin.source.function})
+        file, function = harmless(origin.source.file), harmless(origin.source.function)
+        frames.append({"filename": file, "line": origin.source.line, "name": function})
     return frames

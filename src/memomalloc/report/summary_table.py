@@ -8,8 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from memomalloc.data.byte_text import byte_text
+from memomalloc.harmless_text import harmless
 from memomalloc.report.groups import Group, default_depth, groups
 from memomalloc.report.placement import Placement
+from memomalloc.report.terminal import bar, name_text
 
 _BAR_CELLS = 12
 
@@ -35,7 +37,7 @@ def summary_table(placement: Placement, *, depth: int | None = None, top: int = 
 
 def _headline(placement: Placement) -> Text:
     peak = placement.live_bytes
-    text = Text.assemble((placement.title, "bold"), f": {len(placement):,} buffers, ")
+    text = Text.assemble((harmless(placement.title), "bold"), f": {len(placement):,} buffers, ")
     if placement.lower_bound_bytes is None:
         text.append(f"extent {byte_text(placement.extent_bytes)}")
     else:
@@ -59,12 +61,12 @@ def _group_table(placement: Placement, title: str, rows: list[Group], top: int) 
     peak = max(placement.live_bytes.peak_live_bytes, 1)
     for row in rows[:top]:
         table.add_row(
-            row.name,
+            name_text(row.name),
             f"{row.num_buffers:,}",
             byte_text(row.total_bytes),
             byte_text(row.largest_bytes),
             byte_text(row.peak_bytes),
-            Text("█" * round(_BAR_CELLS * row.peak_bytes / peak), style="cyan"),
+            bar(round(_BAR_CELLS * row.peak_bytes / peak)),
         )
     _count_rest(table, len(rows) - top)
     return table
@@ -78,9 +80,9 @@ def _peak_table(placement: Placement, top: int) -> Table:
         origin = placement.origins[index]
         table.add_row(
             byte_text(int(placement.sizes[index])),
-            f"[{placement.starts[index]}, {placement.ends[index]})",
-            "" if origin is None else origin.operator,
-            f"buffer {index}" if origin is None else origin.module_path,
+            Text(f"[{placement.starts[index]}, {placement.ends[index]})"),
+            name_text("" if origin is None else origin.operator),
+            name_text(f"buffer {index}" if origin is None else origin.module_path),
         )
     _count_rest(table, len(placement.alive_at_peak) - top)
     return table

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 
-#: Set to 1 before the program starts, nothing is ever recorded, planned or installed.
+#: Set to 1 (true, yes, on) before the program starts, nothing is ever recorded, planned or installed.
 DISABLE_VARIABLE = "MEMOMALLOC_DISABLE"
+#: What people set a variable to that shall not hold; all else that is not empty disables.
+_NO = ("", "0", "false", "no", "off", "n", "f")
 
 
 class Switch:
     """Whether calls are planned. One object a process, read at each call."""
 
     def __init__(self) -> None:
-        self.on = os.environ.get(DISABLE_VARIABLE, "") in ("", "0")
+        self.on = os.environ.get(DISABLE_VARIABLE, "").strip().lower() in _NO
 
 
 switch = Switch()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 from memomalloc.data.atomic_file import atomic_file
-from memomalloc.data.json_document import read_bounded
+from memomalloc.data.input_file import read_all, read_bounded
 from memomalloc.errors import FileFormatError, MemomallocError, StalePlansError
+from memomalloc.runtime import extension
 from memomalloc.runtime.calls.call_digest import UnnamedCallError, digest_of
 from memomalloc.runtime.calls.planned_function import PlannedFunction
 from memomalloc.runtime.events import report
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.shipping.fingerprint import fingerprint
 from memomalloc.runtime.shipping.plan_archive import PlanArchive
+from memomalloc.runtime.switch import switch
 
 MAX_ARCHIVE_BYTES = 2**28
 
@@ -60,9 +63,8 @@ def _read(planned: PlannedFunction, file: PlansFile) -> dict[str, LearnedCalls]:
     if isinstance(file, (str, Path)):
         name, content = str(file), read_bounded(file, MAX_ARCHIVE_BYTES, what="file of saved plans")
     else:
-        name, content = str(getattr(file, "name", "saved plans")), file.read(MAX_ARCHIVE_BYTES + 1)
-        if len(content) > MAX_ARCHIVE_BYTES:
-            raise FileFormatError(name, f"larger than the {MAX_ARCHIVE_BYTES} bytes that saved plans may have")
+        name = str(getattr(file, "name", "saved plans"))
+        content = read_all(file, name, MAX_ARCHIVE_BYTES, what="file of saved plans")
     archive = PlanArchive.from_bytes(content, name)
     here = fingerprint(planned.function)
     for part in sorted({*here, *archive.fingerprint}):
@@ -72,4 +74,16 @@ def _read(planned: PlannedFunction, file: PlansFile) -> dict[str, LearnedCalls]:
                 f"{name}: the plans were learned with another {part} ({theirs!s:.20}, this is {ours!s:.20}); "
                 "call the model here and save its plans again"
             )
+    _require_room(archive.learned.values(), name)
     return dict(archive.learned)
+
+
+def _require_room(learned: Iterable[LearnedCalls], name: str) -> None:
+    """See that each plan can have its arena here: else its calls would stay unplanned, and nobody would know why."""
+    largest = max((calls.plan.arena_bytes for calls in learned), default=0)
+    if largest and switch.on and largest > (reserved_bytes := extension.install().reserved_bytes()):
+        raise FileFormatError(
+            name,
+            f"a plan needs an arena of {largest} bytes, and {reserved_bytes} bytes of address space are reserved for "
+            "arenas here: save the plans again, or lift the limit on address space (ulimit -v)",
+        )

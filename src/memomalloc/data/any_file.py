@@ -1,0 +1,46 @@
+"""Files of which it is not known what they hold: one rule says what a file is, for every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from memomalloc.data.input_file import MAX_UNKNOWN_BYTES, limit_pipe, open_input
+from memomalloc.data.minimalloc_csv import MAX_PIPE_BYTES, is_minimalloc_csv, load_minimalloc_csv
+from memomalloc.data.plan import MAX_ARENA_BYTES, Plan
+from memomalloc.data.plan_file import FORMAT as PLAN_FORMAT
+from memomalloc.data.plan_file import load_plan
+from memomalloc.data.problem import Problem
+from memomalloc.data.trace import Trace
+from memomalloc.data.trace_file import load_trace
+from memomalloc.errors import FileFormatError
+
+_SNIFFED_BYTES = 4096
+_ARCHIVE = b"PK\x03\x04"
+
+
+def read_any(
+    path: str | Path, *, alignment_bytes: int | None = None, max_arena_bytes: int = MAX_ARENA_BYTES
+) -> Trace | Plan | Problem:
+    """What a file holds: a CSV file of MiniMalloc a problem, a plan file a plan, any other a trace.
+
+    The file is opened once and read from its beginning to its end: a pipe does as well.
+
+    Args:
+        path: the file. What it is called matters only where it ends in ``.csv`` or ``.csv.gz``.
+        alignment_bytes: of a CSV file; None: 1, as the format has it.
+        max_arena_bytes: of a plan; a larger one is refused.
+
+    Raises:
+        FileFormatError: none of them.
+    """
+    what = "trace, plan or CSV file"
+    with open_input(path, what=what, max_pipe_bytes=MAX_PIPE_BYTES) as file:
+        beginning = file.peek(_SNIFFED_BYTES)
+        if is_minimalloc_csv(path, beginning):
+            return load_minimalloc_csv(file, path, alignment_bytes=alignment_bytes or 1)
+        limit_pipe(file, MAX_UNKNOWN_BYTES)
+        if beginning.startswith(_ARCHIVE):
+            raise FileFormatError(path, "these are saved plans of a model: load them with `load_plans`")
+        if f'"{PLAN_FORMAT}"'.encode() in beginning:
+            return load_plan(file, path, max_arena_bytes=max_arena_bytes)
+        return load_trace(file, path)
