@@ -4,10 +4,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <chrono>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -20,7 +18,9 @@
 #include "core/upstream_memory.hpp"
 #include "torch/allocator.hpp"
 #include "torch/asker.hpp"
+#include "torch/dispatcher.hpp"
 #include "torch/origin_capture.hpp"
+#include "torch/run.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -64,86 +64,6 @@ Handle<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> siz
   }
   const nb::gil_scoped_release release;
   return {std::make_shared<const Layout>(buffers, arena_bytes, spare_places, match_askers)};
-}
-
-// A run as Python holds it: it ends with this object, if nobody ended it before. A signal handler of Python
-// may raise an exception between any two calls; what a call has returned is freed then, and nothing else is
-// done.
-class Run {
- public:
-  explicit Run(BeginResult result) noexcept : result_(result) {}
-  ~Run() { end(); }
-  Run(Run&& other) noexcept
-      : result_(std::exchange(other.result_, {Begin::kNoArena, 0})),
-        follower_(std::exchange(other.follower_, nullptr)),
-        ended_(other.ended_) {}
-  Run(const Run&) = delete;
-  Run& operator=(const Run&) = delete;
-  Run& operator=(Run&&) = delete;
-
-  bool started() const noexcept { return result_.outcome == Begin::kStarted; }
-  const char* outcome() const noexcept {
-    switch (result_.outcome) {
-      case Begin::kStarted:
-        return "started";
-      case Begin::kNested:
-        return "nested";
-      case Begin::kNoArena:
-        break;
-    }
-    return "no_arena";
-  }
-
-  // Lets the askers be followed until the run ends. May throw: the run ends with this object then.
-  void follow() {
-    if (!started()) return;
-    follow_askers();
-    follower_ = &t_state;
-  }
-
-  RunCounts end() noexcept {
-    // What was begun on another thread stays there: that thread may be in a run of its own by now.
-    if (std::exchange(follower_, nullptr) == &t_state) {
-      try {
-        stop_following_askers();
-      } catch (...) {
-        // Followed without need: it costs time, and nothing else.
-      }
-    }
-    return started() && !std::exchange(ended_, true) ? Pool::end(result_.token) : RunCounts{};
-  }
-
- private:
-  BeginResult result_;
-  const ThreadState* follower_ = nullptr;
-  bool ended_ = false;
-};
-
-// Waits in slices, between which Python's signal handlers run: Ctrl-C does not wait for an arena.
-Run begin_run(Pool& pool, double wait_s) {
-  using Clock = std::chrono::steady_clock;
-  constexpr std::chrono::nanoseconds kSlice = std::chrono::milliseconds(50);
-  constexpr double kForEver_s = 1e9;
-  BeginResult result;
-  {
-    std::optional<nb::gil_scoped_release> release;
-    if (pool.prefaults()) release.emplace();  // which may take seconds
-    result = pool.begin();
-  }
-  if (result.outcome == Begin::kNoArena && wait_s > 0) {
-    const std::chrono::duration<double> longest(std::min(wait_s, kForEver_s));
-    const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(longest);
-    while (result.outcome == Begin::kNoArena && Clock::now() < deadline) {
-      {
-        const nb::gil_scoped_release release;
-        result = pool.begin(std::min<std::chrono::nanoseconds>(kSlice, deadline - Clock::now()));
-      }
-      if (result.outcome == Begin::kNoArena && PyErr_CheckSignals() != 0) throw nb::python_error();
-    }
-  }
-  Run run(result);
-  if (pool.matches_askers()) run.follow();
-  return run;
 }
 
 // A lock that nobody waits for. Python's own is taken by a call and given back by another, and a signal
@@ -374,6 +294,8 @@ NB_MODULE(_runtime, module) {
           [](const RecordingWithOrigins& recording) { return recording.events->resident_growth_bytes(); })
       .def("buffers", &RecordingWithOrigins::buffers)
       .def("contexts", &RecordingWithOrigins::contexts);
+
+  bind_dispatcher(module);
 }
 
 }  // namespace memomalloc

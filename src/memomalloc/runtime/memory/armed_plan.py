@@ -88,6 +88,9 @@ class ArmedPlan:
         upstream_peak_bytes: by how much the process grew when the run was recorded; 0: not known.
         num_slots: requests that one run of the plan foresees.
         armed_at_s: when it was armed, in seconds since the epoch.
+        pool: the native pool of its arenas.
+        wait_s: how long :attr:`begin` waits for an arena.
+        is_watched: :attr:`begin` does more than to begin a run of the pool.
     """
 
     def __init__(
@@ -148,7 +151,9 @@ class ArmedPlan:
         self.armed_at_s = time.time()
         self._sizes = plan.sizes[order]
         self._origins = [origins[index] for index in order] if origins else []
-        self._pool = native.Pool(
+        self.wait_s = settings.wait_s
+        self.is_watched = settings.release_after_s is not None
+        self.pool = native.Pool(
             layout,
             settings.max_arenas,
             budget,
@@ -157,7 +162,7 @@ class ArmedPlan:
             huge_pages=settings.huge_pages,
         )
         #: Begins a run on this thread, which ends with the object that comes back, or at its ``end()``.
-        self.begin: Callable[[], Run] = functools.partial(self._pool.begin, settings.wait_s)
+        self.begin: Callable[[], Run] = functools.partial(self.pool.begin, settings.wait_s)
         self._renew = functools.partial(
             ArmedPlan,
             plan,
@@ -172,7 +177,7 @@ class ArmedPlan:
         if settings.release_after_s is not None:
             self.begin = functools.partial(_begin_watched, self.begin)
             idle_release.watch(self, settings.release_after_s)
-        weakref.finalize(self, _retire, self._pool, self.num_slots).atexit = False
+        weakref.finalize(self, _retire, self.pool, self.num_slots).atexit = False
 
     def renewed(self) -> ArmedPlan:
         """The same plan with arenas of its own."""
@@ -180,7 +185,7 @@ class ArmedPlan:
 
     def deviations(self) -> tuple[Deviation, ...]:
         """The first requests that deviated, of the last run in which some did."""
-        requests = [request[:3] for request in self._pool.last_deviating_requests()]
+        requests = [request[:3] for request in self.pool.last_deviating_requests()]
         return deviations_of(requests, self._sizes, self._origins)
 
     def misfits(self) -> tuple[list[tuple[int, int]], bool]:
@@ -189,7 +194,7 @@ class ArmedPlan:
         Known only where requests are matched by origin. The second value says whether these are all that was new in
         the run: whether nobody else asked for anything.
         """
-        requests = self._pool.last_deviating_requests()
+        requests = self.pool.last_deviating_requests()
         misfits = [(int(self._order[slot]), asked) for slot, _, asked, by_its_asker in requests if by_its_asker]
         return misfits, all(by_its_asker or reason not in ("size", "extra") for _, reason, _, by_its_asker in requests)
 
@@ -199,7 +204,7 @@ class ArmedPlan:
         Returns:
             How many bytes that were, at most: pages that were never used count, too.
         """
-        released: int = self._pool.release_pages(idle_for_s)
+        released: int = self.pool.release_pages(idle_for_s)
         return released
 
     def served_share(self) -> float:
@@ -210,7 +215,7 @@ class ArmedPlan:
 
     def replayed(self) -> Replayed:
         """What was replayed so far, and the memory it uses."""
-        return Replayed.of_pool(self._pool.stats(), self.num_slots)
+        return Replayed.of_pool(self.pool.stats(), self.num_slots)
 
 
 def _begin_watched(begin: Callable[[], Run]) -> Run:
