@@ -104,9 +104,9 @@ int64_t bucket_of(int64_t size) noexcept {
 }
 
 // --- Describing
-// ------------------------------------------------------------------------------------------------
 
-Describing CallDescription::describe(PyObject* args, PyObject* kwargs, PyObject* variant, PyObject* unusual) {
+Describing CallDescription::describe(PyObject* args, PyObject* kwargs, PyObject* variant,
+                                     const Unusual& unusual) {
   unusual_ = unusual;
   put_modes();
   const Py_ssize_t num_positional = PyTuple_GET_SIZE(args);
@@ -295,8 +295,9 @@ bool CallDescription::put_dictionary(PyObject* value, int depth, bool by_value) 
 
 bool CallDescription::put_unusual(PyObject* value, bool by_value) {
   const Reference held = Reference::borrow(value);
-  const Reference described =
-      Reference::steal(PyObject_CallFunctionObjArgs(unusual_, value, by_value ? Py_True : Py_False, nullptr));
+  const Unwatched unwatched(unusual_.set_eval_frame);
+  const Reference described = Reference::steal(
+      PyObject_CallFunctionObjArgs(unusual_.describe, value, by_value ? Py_True : Py_False, nullptr));
   if (!described) return false;
   PyObject *exact = nullptr, *family = nullptr, *sizes = nullptr;
   if (!PyArg_ParseTuple(described.get(), "OOO!", &exact, &family, &PyList_Type, &sizes)) return false;
@@ -318,7 +319,6 @@ bool CallDescription::put_unusual(PyObject* value, bool by_value) {
 }
 
 // --- Comparing
-// -------------------------------------------------------------------------------------------------
 
 template <typename Visit>
 void CallDescription::each_word(Sameness sameness, Visit visit) const {

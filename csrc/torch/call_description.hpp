@@ -8,44 +8,12 @@
 #include <memory>
 #include <vector>
 
+#include "torch/python_object.hpp"
+
 // What a call is, in numbers: its arguments, and the modes of torch on this thread. Two calls have equal
 // descriptions exactly if Python's specification of them, runtime/calls/signatures.py, has equal signatures;
 // a property test holds the two together. Everything here is called with the GIL held.
 namespace memomalloc {
-
-// A strong reference.
-class Reference {
- public:
-  Reference() = default;
-  static Reference steal(PyObject* object) noexcept { return Reference(object); }
-  static Reference borrow(PyObject* object) noexcept {
-    Py_XINCREF(object);
-    return Reference(object);
-  }
-  ~Reference() { Py_XDECREF(object_); }
-  Reference(Reference&& other) noexcept : object_(other.release()) {}
-  Reference& operator=(Reference&& other) noexcept {
-    // Last of all: giving back a reference may run any code.
-    PyObject* old = object_;
-    object_ = other.release();
-    Py_XDECREF(old);
-    return *this;
-  }
-  Reference(const Reference&) = delete;
-  Reference& operator=(const Reference&) = delete;
-
-  PyObject* get() const noexcept { return object_; }
-  PyObject* release() noexcept {
-    PyObject* object = object_;
-    object_ = nullptr;
-    return object;
-  }
-  explicit operator bool() const noexcept { return object_ != nullptr; }
-
- private:
-  explicit Reference(PyObject* object) noexcept : object_(object) {}
-  PyObject* object_ = nullptr;
-};
 
 // What calls of one plan have in common: `exact` is all that counts about them, `family` leaves out the
 // sizes.
@@ -79,11 +47,16 @@ enum class Describing : uint8_t {
   kFailed,      // Python's error is set
 };
 
+// How Python describes a value that is unusual: `describe(value, by_value)` is a tuple of an exact description,
+// one without sizes, and the list of these sizes.
+struct Unusual {
+  PyObject* describe;
+  PyObject* set_eval_frame;  // see Unwatched
+};
+
 class CallDescription {
  public:
-  // Describes a call. `unusual(value, by_value)` is Python's description of a value that is unusual: a tuple
-  // of an exact one, one without sizes, and the list of these sizes.
-  Describing describe(PyObject* args, PyObject* kwargs, PyObject* variant, PyObject* unusual);
+  Describing describe(PyObject* args, PyObject* kwargs, PyObject* variant, const Unusual& unusual);
 
   uint64_t hash(Sameness sameness) const noexcept;
   Match matches(const CallKey& key) const;
@@ -110,7 +83,7 @@ class CallDescription {
   template <typename Visit>
   void each_word(Sameness sameness, Visit visit) const;
 
-  PyObject* unusual_ = nullptr;  // borrowed, while describe() runs
+  Unusual unusual_{};  // while describe() runs
   // What all kinds of sameness share; how many numbers and details there are follows from it.
   c10::SmallVector<uint64_t, 96> structure_;
   c10::SmallVector<int64_t, 96> numbers_;

@@ -16,6 +16,7 @@
 
 #include "core/pool.hpp"
 #include "torch/call_description.hpp"
+#include "torch/python_object.hpp"
 #include "torch/run.hpp"
 
 namespace nb = nanobind;
@@ -27,48 +28,7 @@ using namespace nb::literals;
 namespace memomalloc {
 namespace {
 
-// --- Errors of Python
-// --------------------------------------------------------------------------------------------
-
-// The error that is set, with its traceback; none is set afterwards.
-Reference take_error() noexcept {
-#if PY_VERSION_HEX >= 0x030C0000
-  return Reference::steal(PyErr_GetRaisedException());
-#else
-  PyObject *type, *value, *traceback;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
-  Py_XDECREF(type);
-  Py_XDECREF(traceback);
-  return Reference::steal(value);
-#endif
-}
-
-void give_error(Reference error) noexcept {
-#if PY_VERSION_HEX >= 0x030C0000
-  PyErr_SetRaisedException(error.release());
-#else
-  PyObject* value = error.release();
-  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(value));
-  Py_INCREF(type);
-  PyErr_Restore(type, value, PyException_GetTraceback(value));
-#endif
-}
-
-Reference referent(PyObject* weak) noexcept {
-#if PY_VERSION_HEX >= 0x030D0000
-  PyObject* object = nullptr;
-  if (PyWeakref_GetRef(weak, &object) < 0) PyErr_Clear();
-  return Reference::steal(object);
-#else
-  PyObject* object = PyWeakref_GetObject(weak);
-  return object == Py_None ? Reference() : Reference::borrow(object);
-#endif
-}
-
 // --- Counters
-// ----------------------------------------------------------------------------------------------------
 
 // Calls that ran unplanned, by reason; the reasons are few, and known when they are first counted.
 class Counts {
@@ -96,7 +56,6 @@ uint64_t next_use() noexcept {
 }
 
 // --- What is looked up
-// -------------------------------------------------------------------------------------------
 
 // The sizes that calls of a family may have; see learning/envelope.py.
 struct Bounds {
@@ -152,6 +111,7 @@ struct Call {
 
   Reference function, args, kwargs, variant;
   std::unique_ptr<CallDescription> description;  // null: too unusual
+  const Unwatched* unwatched = nullptr;          // while Python thinks
   State state = State::kNotRun;
   Reference outcome;  // what the function returned or raised
 
@@ -161,7 +121,11 @@ struct Call {
       return nullptr;
     }
     state = State::kRunning;
+    const bool is_watched =
+        unwatched != nullptr && unwatched->watcher() != nullptr && unwatched->watcher() != Py_None;
+    if (is_watched) unwatched->swap(unwatched->watcher());
     PyObject* result = PyObject_Call(function.get(), args.get(), kwargs.get());
+    if (is_watched && unwatched != nullptr) unwatched->swap(Py_None);
     if (result != nullptr) {
       outcome = Reference::borrow(result);
       state = State::kReturned;
@@ -183,7 +147,7 @@ class Dispatcher {
  public:
   Dispatcher(nb::object function, nb::object owner, const std::string& shapes, nb::object model,
              nb::object unusual, nb::object is_of_a_signal_handler, nb::object report_fault,
-             nb::object switch_object, nb::object compiler_globals)
+             nb::object switch_object, nb::object compiler_globals, nb::object set_eval_frame)
       : function_(Reference::steal(function.release().ptr())),
         owner_(Reference::steal(PyWeakref_NewRef(owner.ptr(), nullptr))),
         model_(Reference::steal(model.release().ptr())),
@@ -192,6 +156,7 @@ class Dispatcher {
         report_fault_(Reference::steal(report_fault.release().ptr())),
         switch_(Reference::steal(switch_object.release().ptr())),
         compiler_globals_(Reference::steal(compiler_globals.release().ptr())),
+        set_eval_frame_(Reference::steal(set_eval_frame.release().ptr())),
         family_(shapes == "bucketed" ? Sameness::kBucketedFamily : Sameness::kFamily) {
     if (!owner_) throw nb::python_error();
     if (!PyDict_Check(compiler_globals_.get())) throw nb::type_error("compiler_globals must be a dictionary");
@@ -199,7 +164,7 @@ class Dispatcher {
 
   int traverse(visitproc visit, void* arg) const {
     for (const Reference* held : {&function_, &owner_, &model_, &unusual_, &is_of_a_signal_handler_,
-                                  &report_fault_, &switch_, &compiler_globals_}) {
+                                  &report_fault_, &switch_, &compiler_globals_, &set_eval_frame_}) {
       Py_VISIT(held->get());
     }
     for (const auto& [group, armed] : by_group_) {
@@ -292,6 +257,11 @@ class Dispatcher {
     return found != by_group_.end() ? std::exchange(found->second->num_as_planned, 0) : 0;
   }
 
+  // None where it is gone.
+  nb::object owner() const {
+    Reference owner = referent(owner_.get());
+    return owner ? nb::steal(owner.release()) : nb::none();
+  }
   nb::dict unplanned() const { return counts_.as_dict(); }
   std::size_t num_armed() const noexcept { return by_group_.size(); }
   std::size_t remembered_bytes() const noexcept {
@@ -381,6 +351,7 @@ class Dispatcher {
   bool is_the_programs(Reference& error) noexcept {
     if (!error) return false;
     if (!PyErr_GivenExceptionMatches(error.get(), PyExc_Exception)) return true;
+    const Unwatched unwatched(set_eval_frame_.get());
     const Reference answer =
         Reference::steal(PyObject_CallFunctionObjArgs(is_of_a_signal_handler_.get(), error.get(), nullptr));
     if (answer) return answer.get() == Py_True;
@@ -392,6 +363,7 @@ class Dispatcher {
 
   // Logs a fault of ours; false: Python's error is set, and is the program's.
   bool report(const Reference& fault) noexcept {
+    const Unwatched unwatched(set_eval_frame_.get());
     const Reference owner = referent(owner_.get());
     const Reference done = Reference::steal(PyObject_CallFunctionObjArgs(
         report_fault_.get(), owner ? owner.get() : Py_None, fault.get(), nullptr));
@@ -422,7 +394,7 @@ class Dispatcher {
 
   Describing describe(CallDescription& description, PyObject* args, PyObject* kwargs, PyObject* variant) {
     try {
-      return description.describe(args, kwargs, variant, unusual_.get());
+      return description.describe(args, kwargs, variant, {unusual_.get(), set_eval_frame_.get()});
     } catch (const nb::python_error&) {
       throw;
     } catch (const std::exception&) {  // a tensor of a kind that has no sizes or strides
@@ -470,6 +442,7 @@ class Dispatcher {
   bool ask_whether_due(Armed& armed, const CallDescription& description, bool& is_due) {
     const Reference owner = referent(owner_.get());
     if (!owner) return true;
+    const Unwatched unwatched(set_eval_frame_.get());
     const Reference kind =
         Reference::steal(PyLong_FromUnsignedLongLong(description.hash(Sameness::kExact) >> 4));
     const Reference group = Reference::borrow(armed.group.get());
@@ -552,6 +525,7 @@ class Dispatcher {
     const Reference owner = referent(owner_.get());
     if (!owner) return result;
     Reference raised = result == nullptr ? take_error() : Reference();
+    const Unwatched unwatched(set_eval_frame_.get());
     Reference error;
     {
       const uint64_t num_as_planned = std::exchange(armed.num_as_planned, 0);
@@ -600,6 +574,8 @@ class Dispatcher {
     call.variant = Reference::borrow(variant);
     call.description = std::move(description);
     was_called = true;  // from here on settle() sees to it
+    const Unwatched unwatched(set_eval_frame_.get());
+    call.unwatched = &unwatched;
     static PyObject* const name = PyUnicode_InternFromString("_think");
     Reference returned =
         Reference::steal(PyObject_CallMethodObjArgs(owner.get(), name, call_object.ptr(), nullptr));
@@ -609,6 +585,7 @@ class Dispatcher {
   // What a call that Python thought about gives the program: what its function returned or raised, whatever
   // else was raised.
   PyObject* settle(Call& call, Reference error) noexcept {
+    call.unwatched = nullptr;
     Reference outcome = std::move(call.outcome);
     if (error && error.get() != outcome.get()) {
       if (is_the_programs(error)) {
@@ -668,6 +645,7 @@ class Dispatcher {
   const Reference report_fault_;
   const Reference switch_;
   const Reference compiler_globals_;
+  const Reference set_eval_frame_;
   const Sameness family_;
   // Armed groups are as many as there are plans at most, so these tables are bounded whatever calls come.
   std::unordered_map<PyObject*, ArmedRef> by_group_;  // each holds its group
@@ -678,6 +656,35 @@ class Dispatcher {
 };
 
 // --- Slots
+// A method of a model which does not keep the model alive: a call of the model does. What a PlannedFunction
+// calls where the model itself holds the dispatcher.
+struct MethodOf {
+  Reference model;  // weak
+  Reference function;
+
+  MethodOf(nb::object model_object, nb::object function_object)
+      : model(Reference::steal(PyWeakref_NewRef(model_object.ptr(), nullptr))),
+        function(Reference::steal(function_object.release().ptr())) {
+    if (!model) throw nb::python_error();
+  }
+
+  PyObject* call(PyObject* args, PyObject* kwargs) const {
+    const Reference self = referent(model.get());
+    if (!self) {
+      PyErr_SetString(PyExc_ReferenceError, "the model of this call is gone");
+      return nullptr;
+    }
+    const Py_ssize_t n = PyTuple_GET_SIZE(args);
+    const Reference with_self = Reference::steal(PyTuple_New(n + 1));
+    if (!with_self) return nullptr;
+    PyTuple_SET_ITEM(with_self.get(), 0, Reference::borrow(self.get()).release());
+    for (Py_ssize_t i = 0; i < n; ++i) {
+      PyTuple_SET_ITEM(with_self.get(), i + 1, Reference::borrow(PyTuple_GET_ITEM(args, i)).release());
+    }
+    return PyObject_Call(function.get(), with_self.get(), kwargs);
+  }
+};
+
 // -------------------------------------------------------------------------------------------------------
 
 PyObject* call_dispatcher(PyObject* self, PyObject* args, PyObject* kwargs) {
@@ -712,6 +719,17 @@ PyObject* make_call(PyObject* self, PyObject*, PyObject*) {
   const Reference held = Reference::borrow(self);
   return nb::inst_ptr<Call>(self)->run();
 }
+
+PyObject* call_method(PyObject* self, PyObject* args, PyObject* kwargs) {
+  if (!nb::inst_ready(self)) {
+    PyErr_SetString(PyExc_TypeError, "a MethodOf that was not made");
+    return nullptr;
+  }
+  const Reference held = Reference::borrow(self);
+  return nb::inst_ptr<MethodOf>(self)->call(args, kwargs);
+}
+
+PyType_Slot method_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&call_method)}, {0, nullptr}};
 
 PyType_Slot call_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&make_call)}, {0, nullptr}};
 
@@ -749,11 +767,18 @@ void bind_dispatcher(nb::module_& module) {
                    })
       .def_prop_ro("is_done", [](const Call& call) { return call.state != Call::State::kNotRun; });
 
+  nb::class_<MethodOf>(module, "MethodOf", nb::type_slots(method_slots))
+      .def(nb::init<nb::object, nb::object>(), "model"_a, "function"_a)
+      .def_prop_ro("__self__", [](const MethodOf& method) -> nb::object {
+        Reference self = referent(method.model.get());
+        return self ? nb::steal(self.release()) : nb::none();
+      });
+
   nb::class_<Dispatcher>(module, "Dispatcher", nb::type_slots(dispatcher_slots), nb::is_weak_referenceable())
       .def(nb::init<nb::object, nb::object, const std::string&, nb::object, nb::object, nb::object,
-                    nb::object, nb::object, nb::object>(),
+                    nb::object, nb::object, nb::object, nb::object>(),
            "function"_a, "owner"_a, "shapes"_a, "model"_a.none(), "unusual"_a, "is_of_a_signal_handler"_a,
-           "report_fault"_a, "switch"_a, "compiler_globals"_a)
+           "report_fault"_a, "switch"_a, "compiler_globals"_a, "set_eval_frame"_a.none())
       .def(
           "call",
           [](Dispatcher& dispatcher, nb::tuple args, nb::dict kwargs, nb::object variant) {
@@ -774,6 +799,13 @@ void bind_dispatcher(nb::module_& module) {
       .def("last_use", &Dispatcher::last_use, "group"_a)
       .def("take_num_as_planned", &Dispatcher::take_num_as_planned, "group"_a)
       .def("unplanned", &Dispatcher::unplanned)
+      // Copies and pickles of what holds a dispatcher are without it.
+      .def("__reduce_ex__",
+           [](const Dispatcher&, nb::object) {
+             return nb::make_tuple(nb::borrow(reinterpret_cast<PyObject*>(Py_TYPE(Py_None))),
+                                   nb::make_tuple());
+           })
+      .def_prop_ro("owner", &Dispatcher::owner)
       .def_prop_ro("num_armed", &Dispatcher::num_armed)
       .def_prop_ro("remembered_bytes", &Dispatcher::remembered_bytes);
 }

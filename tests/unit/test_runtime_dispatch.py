@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 import memomalloc
 from memomalloc.runtime import extension
 from memomalloc.runtime.calls.dispatch import is_of_a_signal_handler
+from memomalloc.runtime.calls.planned_function import PlannedFunction
 from models import Chain, chain_result, chain_values
 from serving import assert_equal_bits, fully_served, learn
 
@@ -297,6 +300,37 @@ def test_many_threads_call_at_once_while_one_forgets() -> None:
     other.join()
     assert not failures
     assert wrapper.stats().num_arenas_in_use == 0
+
+
+def test_a_module_may_hold_what_calls_it() -> None:
+    """As ``torch.nn.Module.compile`` does it: no cycle; a copy is without it; a compiler sees the module."""
+    module = Chain().eval()
+    method = extension.load().MethodOf(module, torch.nn.Module._call_impl)
+    assert method.__self__ is module
+    planned = PlannedFunction(method, model=weakref.ref(module))
+    dispatcher = planned.caller()
+    assert dispatcher.owner is planned
+    module._compiled_call_impl = dispatcher
+    for _ in range(8):
+        assert_equal_bits(module(chain_values(0)), chain_result(chain_values(0)))
+    assert planned.stats().runs_replayed > 0
+    module.train()
+    before = planned.stats().runs_replayed
+    module(chain_values(0))
+    assert planned.stats().runs_replayed == before, "another training mode is another kind of call"
+    assert copy.deepcopy(module)._compiled_call_impl is None
+    assert pickle.loads(pickle.dumps(dispatcher)) is None
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    assert_equal_bits(compiled(chain_values(1)), chain_result(chain_values(1)))
+    died = weakref.ref(module)
+    del module, compiled
+    torch._dynamo.reset()
+    gc.collect()
+    assert died() is None
+    with pytest.raises(ReferenceError):
+        method(chain_values(0))
+    del planned
+    assert dispatcher.owner is None
 
 
 def test_uses_are_numbered() -> None:

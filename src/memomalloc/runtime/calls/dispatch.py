@@ -67,7 +67,16 @@ def dispatcher_of(owner: Any, function: Callable[..., Any], shapes: str, model: 
         RuntimeNotAvailableError: the runtime cannot run here.
     """
     return extension.load().Dispatcher(  # type: ignore[no-any-return]
-        function, owner, shapes, model, _unusual, is_of_a_signal_handler, _report_fault, switch, vars(torch.compiler)
+        function,
+        owner,
+        shapes,
+        model,
+        _unusual,
+        is_of_a_signal_handler,
+        _report_fault,
+        switch,
+        vars(torch.compiler),
+        torch._C._dynamo.eval_frame.set_eval_frame,
     )
 
 
