@@ -107,7 +107,7 @@ class Dispatcher;
 // A call that Python has to think about. Calling it calls the program's function, with the call's own
 // arguments whatever it is given, so that what became of that is known here, and cannot be lost.
 struct Call {
-  enum class State : uint8_t { kNotRun, kRunning, kReturned, kRaised };
+  enum class State : uint8_t { kNotRun, kRunning, kReturned, kRaised, kSettled };
 
   Reference function, args, kwargs, variant;
   std::unique_ptr<CallDescription> description;  // null: too unusual
@@ -125,7 +125,7 @@ struct Call {
         unwatched != nullptr && unwatched->watcher() != nullptr && unwatched->watcher() != Py_None;
     if (is_watched) unwatched->swap(unwatched->watcher());
     PyObject* result = PyObject_Call(function.get(), args.get(), kwargs.get());
-    if (is_watched && unwatched != nullptr) unwatched->swap(Py_None);
+    if (is_watched) unwatched->swap(Py_None);
     if (result != nullptr) {
       outcome = Reference::borrow(result);
       state = State::kReturned;
@@ -180,7 +180,6 @@ class Dispatcher {
   }
 
   // --- From the program
-  // ------------------------------------------------------------------------------------------
 
   // `variant` null: the training mode of the model.
   PyObject* call(PyObject* args, PyObject* kwargs, PyObject* variant) {
@@ -199,7 +198,6 @@ class Dispatcher {
   }
 
   // --- From Python's side of us
-  // ----------------------------------------------------------------------------------
 
   void arm(const Call& call, nb::object group, nb::object pool, double wait_s, nb::object begin,
            bool is_family, std::vector<int64_t> lowest, std::vector<int64_t> highest, double room,
@@ -574,19 +572,27 @@ class Dispatcher {
     call.variant = Reference::borrow(variant);
     call.description = std::move(description);
     was_called = true;  // from here on settle() sees to it
-    const Unwatched unwatched(set_eval_frame_.get());
-    call.unwatched = &unwatched;
-    static PyObject* const name = PyUnicode_InternFromString("_think");
-    Reference returned =
-        Reference::steal(PyObject_CallMethodObjArgs(owner.get(), name, call_object.ptr(), nullptr));
-    return settle(call, returned ? Reference() : take_error());
+    Reference error;
+    {
+      const Unwatched unwatched(set_eval_frame_.get());
+      call.unwatched = &unwatched;
+      static PyObject* const name = PyUnicode_InternFromString("_think");
+      const Reference returned =
+          Reference::steal(PyObject_CallMethodObjArgs(owner.get(), name, call_object.ptr(), nullptr));
+      if (!returned) error = take_error();
+      call.unwatched = nullptr;
+    }
+    return settle(call, std::move(error));
   }
 
   // What a call that Python thought about gives the program: what its function returned or raised, whatever
   // else was raised.
   PyObject* settle(Call& call, Reference error) noexcept {
-    call.unwatched = nullptr;
+    // A traceback may keep the call, which no collector looks into: it keeps nothing itself from here on.
     Reference outcome = std::move(call.outcome);
+    const Reference function = std::move(call.function), args = std::move(call.args),
+                    kwargs = std::move(call.kwargs), variant = std::move(call.variant);
+    const Call::State state = std::exchange(call.state, Call::State::kSettled);
     if (error && error.get() != outcome.get()) {
       if (is_the_programs(error)) {
         give_error(std::move(error));
@@ -594,12 +600,12 @@ class Dispatcher {
       }
       if (!report(error)) return nullptr;
     }
-    if (call.state == Call::State::kReturned) return outcome.release();
-    if (call.state == Call::State::kRaised) {
+    if (state == Call::State::kReturned) return outcome.release();
+    if (state == Call::State::kRaised) {
       give_error(std::move(outcome));
       return nullptr;
     }
-    return run_unplanned("unplannable", call.function.get(), call.args.get(), call.kwargs.get());
+    return run_unplanned("unplannable", function.get(), args.get(), kwargs.get());
   }
 
   void put(const Call& call, nb::object group, bool is_family, ArmedRef armed) {
@@ -655,7 +661,6 @@ class Dispatcher {
   Counts counts_;
 };
 
-// --- Slots
 // A method of a model which does not keep the model alive: a call of the model does. What a PlannedFunction
 // calls where the model itself holds the dispatcher.
 struct MethodOf {
@@ -685,7 +690,7 @@ struct MethodOf {
   }
 };
 
-// -------------------------------------------------------------------------------------------------------
+// --- Slots
 
 PyObject* call_dispatcher(PyObject* self, PyObject* args, PyObject* kwargs) {
   if (!nb::inst_ready(self)) {
@@ -733,6 +738,11 @@ PyType_Slot method_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&call_method)
 
 PyType_Slot call_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&make_call)}, {0, nullptr}};
 
+// What a call has no more, once it is settled, is None.
+nb::object object_or_none(const Reference& reference) {
+  return nb::borrow(reference ? reference.get() : Py_None);
+}
+
 // An object that a method of Python's returns; throws the error that is set.
 nb::object checked(PyObject* result) {
   if (result == nullptr) throw nb::python_error();
@@ -753,9 +763,9 @@ void bind_dispatcher(nb::module_& module) {
   module.def("unplanned_calls", [] { return process_counts().as_dict(); });
 
   nb::class_<Call>(module, "Call", nb::type_slots(call_slots))
-      .def_prop_ro("args", [](const Call& call) { return nb::borrow(call.args.get()); })
-      .def_prop_ro("kwargs", [](const Call& call) { return nb::borrow(call.kwargs.get()); })
-      .def_prop_ro("variant", [](const Call& call) { return nb::borrow(call.variant.get()); })
+      .def_prop_ro("args", [](const Call& call) { return object_or_none(call.args); })
+      .def_prop_ro("kwargs", [](const Call& call) { return object_or_none(call.kwargs); })
+      .def_prop_ro("variant", [](const Call& call) { return object_or_none(call.variant); })
       .def_prop_ro("kind", &Call::kind)
       // None where the call is too unusual to be looked up.
       .def_prop_ro("numbers",
