@@ -157,6 +157,24 @@ def test_a_function_that_holds_its_own_wrapper_is_collected() -> None:
     assert died() is None
 
 
+def test_an_error_that_its_own_model_keeps_is_collected_with_it() -> None:
+    class Failing:
+        def run(self, values: torch.Tensor) -> None:
+            self.values = values
+            raise RuntimeError("kept")
+
+    failing = Failing()
+    call = memomalloc.optimize(failing.run)
+    for _ in range(6):  # warmed up, recorded, given up
+        with pytest.raises(RuntimeError, match="kept") as caught:
+            call(chain_values(0))
+        failing.error = caught.value  # type: ignore[attr-defined]
+    died = weakref.ref(failing)
+    del failing, call, caught
+    gc.collect()
+    assert died() is None
+
+
 def test_a_wrapper_may_be_dropped_while_it_is_called() -> None:
     holder: list[Any] = []
 
