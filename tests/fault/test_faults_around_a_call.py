@@ -79,38 +79,41 @@ def _visit_all_that_learning_does(number: int, error: BaseException, shapes: str
         assert num_made >= at + 1 - num_out
         assert num_made <= at + 1, "the program's function was called twice"
     assert wrapper.stats().num_arenas_in_use == 0
-    if number % 10 == 0:
-        gc.collect()  # what was raised holds frames, and these the recordings of this thread
+    gc.collect()  # what was raised holds frames, and these the recordings of this thread
     return thrower.has_thrown, num_out
+
+
+def _prepare() -> None:
+    logging.getLogger("memomalloc").addHandler(logging.NullHandler())
+    sys.unraisablehook = lambda _: None  # thrown in finalizers
+    gc.freeze()  # a collection looks at what is new only
 
 
 def _numbers() -> Iterator[int]:
     """One by one what belongs to the calls themselves, and some of the thousands of calls that planning makes."""
-    yield from range(1, 300)
-    yield from range(300, 100_000, 11)
+    yield from range(1, 250)
+    yield from range(250, 100_000, 29)
 
 
 @pytest.mark.parametrize("shapes", ["exact", "merged"])
 @in_child_process(timeout_s=600)
 def test_an_exception_from_any_python_call_around_the_function_costs_no_result(shapes: str) -> None:
-    logging.getLogger("memomalloc").addHandler(logging.NullHandler())
-    sys.unraisablehook = lambda _: None  # thrown in finalizers
+    _prepare()
     for number in _numbers():
         has_thrown, num_out = _visit_all_that_learning_does(number, _ThrownError(), shapes)
         assert num_out == 0, f"what was thrown from call {number} reached the program"
         if not has_thrown:
             break
-    assert number > 300
+    assert number > 250
 
 
 @in_child_process(timeout_s=600)
 def test_an_interrupt_from_any_python_call_around_the_function_reaches_the_program_and_breaks_nothing() -> None:
-    logging.getLogger("memomalloc").addHandler(logging.NullHandler())
-    sys.unraisablehook = lambda _: None
+    _prepare()
     num_out = 0
-    for number in range(1, 1500, 7):
+    for number in range(1, 1000, 9):
         num_out += _visit_all_that_learning_does(number, KeyboardInterrupt(), "exact")[1]
-    assert num_out > 100  # not where Python itself loses it, as in a finalizer
+    assert num_out > 50  # not where Python itself loses it, as in a finalizer
 
 
 # --- What is known only once it has happened -----------------------------------------------------------------------
