@@ -86,6 +86,7 @@ smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest siz
 	$(BIN)/memomalloc bench report build/smoke-models.json -o build/smoke-report
 	$(BIN)/python benchmarks/fast_path.py --smoke
 	$(BIN)/python benchmarks/time_shares.py --smoke --batch 1
+	$(BIN)/python benchmarks/call_overhead.py --smoke
 
 .PHONY: package
 package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
@@ -123,6 +124,10 @@ bench-fast-path: native-release  ## nanoseconds of an allocate-and-free pair, be
 .PHONY: bench-time
 bench-time: $(VENV)/installed  ## where the time of a replayed call goes: the kernel, each operator (a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/time_shares.py --json build/time_shares.json
+
+.PHONY: bench-calls
+bench-calls: $(VENV)/installed  ## what a planned call costs besides its model, for small models and many arguments (a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/call_overhead.py --json build/call_overhead.json
 
 .PHONY: bench-models
 bench-models: $(VENV)/installed  ## latency and memory of transformers over four allocators, as on their page (40 minutes)

@@ -5,10 +5,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <chrono>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -23,7 +21,9 @@
 #include "core/upstream_memory.hpp"
 #include "torch/allocator.hpp"
 #include "torch/asker.hpp"
+#include "torch/dispatcher.hpp"
 #include "torch/origin_capture.hpp"
+#include "torch/run.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -67,101 +67,6 @@ Handle<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> siz
   }
   const nb::gil_scoped_release release;
   return {std::make_shared<const Layout>(buffers, arena_bytes, match_askers)};
-}
-
-// An armed plan as Python holds it: retired as this goes.
-struct PlanOwner {
-  explicit PlanOwner(std::shared_ptr<ArmedPlan> armed) : plan(std::move(armed)) {}
-  ~PlanOwner() {
-    if (plan != nullptr) plan->retire();
-  }
-  PlanOwner(PlanOwner&&) noexcept = default;
-  PlanOwner(const PlanOwner&) = delete;
-  PlanOwner& operator=(const PlanOwner&) = delete;
-  PlanOwner& operator=(PlanOwner&&) = delete;
-
-  std::shared_ptr<ArmedPlan> plan;
-};
-
-// A run as Python holds it: it ends with this object, if nobody ended it before. A signal handler of Python
-// may raise an exception between any two calls; what a call has returned is freed then, and nothing else is
-// done.
-class Run {
- public:
-  explicit Run(BeginResult result) noexcept : result_(result) {}
-  ~Run() { end(); }
-  Run(Run&& other) noexcept
-      : result_(std::exchange(other.result_, {Begin::kNoRegion, 0})),
-        follower_(std::exchange(other.follower_, 0)),
-        ended_(other.ended_) {}
-  Run(const Run&) = delete;
-  Run& operator=(const Run&) = delete;
-  Run& operator=(Run&&) = delete;
-
-  bool started() const noexcept { return result_.outcome == Begin::kStarted; }
-  const char* outcome() const noexcept {
-    switch (result_.outcome) {
-      case Begin::kStarted:
-        return "started";
-      case Begin::kNested:
-        return "nested";
-      case Begin::kNoRegion:
-        break;
-    }
-    return "no_arena";
-  }
-
-  // Lets the askers be followed until the run ends. May throw: the run ends with this object then.
-  void follow() {
-    if (!started()) return;
-    follow_askers();
-    follower_ = this_thread_number();
-  }
-
-  RunCounts end() noexcept {
-    // What was begun on another thread stays there: that thread may be in a run of its own by now.
-    if (std::exchange(follower_, 0) == this_thread_number()) {
-      try {
-        stop_following_askers();
-      } catch (...) {
-        // Followed without need: it costs time, and nothing else.
-      }
-    }
-    return started() && !std::exchange(ended_, true) ? ArmedPlan::end(result_.token) : RunCounts{};
-  }
-
- private:
-  BeginResult result_;
-  uint64_t follower_ = 0;  // the thread whose askers are followed
-  bool ended_ = false;
-};
-
-// Waits in slices, between which Python's signal handlers run: Ctrl-C does not wait for memory.
-Run begin_run(const PlanOwner& owner, double wait_s) {
-  ArmedPlan& plan = *owner.plan;
-  using Clock = std::chrono::steady_clock;
-  constexpr std::chrono::nanoseconds kSlice = std::chrono::milliseconds(50);
-  constexpr double kForEver_s = 1e9;
-  BeginResult result;
-  {
-    std::optional<nb::gil_scoped_release> release;
-    if (plan.prefaults()) release.emplace();  // which may take seconds
-    result = plan.begin();
-  }
-  if (result.outcome == Begin::kNoRegion && wait_s > 0) {
-    const std::chrono::duration<double> longest(std::min(wait_s, kForEver_s));
-    const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(longest);
-    while (result.outcome == Begin::kNoRegion && Clock::now() < deadline) {
-      {
-        const nb::gil_scoped_release release;
-        result = plan.begin(std::min<std::chrono::nanoseconds>(kSlice, deadline - Clock::now()));
-      }
-      if (result.outcome == Begin::kNoRegion && PyErr_CheckSignals() != 0) throw nb::python_error();
-    }
-  }
-  Run run(result);
-  if (plan.matches_askers()) run.follow();
-  return run;
 }
 
 // A lock that nobody waits for. Python's own is taken by a call and given back by another, and a signal
@@ -391,7 +296,9 @@ NB_MODULE(_runtime, module) {
           },
           "layout"_a, "max_runs"_a.none() = nb::none(), "budget"_a.none() = nb::none(), "poison"_a = false,
           "prefault"_a = false, "huge_pages"_a = false)
-      .def("begin", &begin_run, "wait_s"_a = 0.0)
+      .def(
+          "begin", [](const PlanOwner& owner, double wait_s) { return begin_run(*owner.plan, wait_s); },
+          "wait_s"_a = 0.0)
       .def_prop_ro("number", [](const PlanOwner& owner) { return owner.plan->number(); })
       // A tuple for each of the first deviating requests: slot, reason, bytes, whether the slot's own asker
       // asked.
@@ -425,6 +332,8 @@ NB_MODULE(_runtime, module) {
           [](const RecordingWithOrigins& recording) { return recording.events->resident_growth_bytes(); })
       .def("buffers", &RecordingWithOrigins::buffers)
       .def("contexts", &RecordingWithOrigins::contexts);
+
+  bind_dispatcher(module);
 }
 
 }  // namespace memomalloc

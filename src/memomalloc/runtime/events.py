@@ -13,6 +13,8 @@ event               level   more fields
 ``restarted``       INFO    ``num_runs`` (that deviated in a row)
 ``evicted``         INFO    ``num_plans`` (that remain)
 ``unplannable``     WARNING ``reason``
+``fault``           WARNING ``reason``, ``num_faults`` (so far; the 1st, 2nd, 4th, 8th ... is logged): something of
+                            memomalloc's failed around a call, which was made all the same
 ``plans_loaded``    INFO    ``num_plans``
 ``plans_refused``   WARNING
 ``plan_not_saved``  WARNING
@@ -25,7 +27,7 @@ import logging
 
 log = logging.getLogger("memomalloc")
 
-_WARNINGS = frozenset(("unplannable", "plans_refused", "plan_not_saved"))
+_WARNINGS = frozenset(("unplannable", "fault", "plans_refused", "plan_not_saved"))
 
 
 def report(event: str, model: str, text: str, **fields: object) -> None:

@@ -8,23 +8,23 @@ from typing import Any
 
 import torch
 
-from memomalloc.runtime.calls.signatures import Signature
+from memomalloc.runtime.calls.signatures import Kind
 
 _BY_REPR = (bool, int, float, complex, str, bytes, type(None))
-_BY_STR = (torch.dtype, torch.device, torch.layout)
+_BY_STR = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.qscheme)
 
 
 class UnnamedCallError(ValueError):
     """A call has an argument whose value means nothing outside its process."""
 
 
-def digest_of(key: Signature) -> str:
-    """A digest of a signature, equal in two processes exactly if a plan of one serves the other.
+def digest_of(kind: Kind) -> str:
+    """A digest of a kind of call, equal in two processes exactly if a plan of one serves the other.
 
     Raises:
         UnnamedCallError: the signature holds an object of a user's class by value.
     """
-    return hashlib.sha256(text_of(key).encode()).hexdigest()
+    return hashlib.sha256(text_of(kind.signature).encode()).hexdigest()
 
 
 def text_of(value: Any) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,11 +13,13 @@ from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
 from memomalloc.runtime import extension
 from memomalloc.runtime.calls.call_digest import UnnamedCallError, digest_of
+from memomalloc.runtime.calls.dispatch import dispatcher_of
 from memomalloc.runtime.calls.shape_policy import family_of
-from memomalloc.runtime.calls.signatures import Signature, only_on_cpu, signature
+from memomalloc.runtime.calls.signatures import Kind, only_on_cpu, signature
 from memomalloc.runtime.events import report
 from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.learning.call_group import MAX_RECORDINGS, CallGroup, PlanSettings
+from memomalloc.runtime.learning.envelope import ROOM_TO_GROW
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.learning.origins import call_of_the_program
 from memomalloc.runtime.learning.recorder import Recording
@@ -26,12 +28,13 @@ from memomalloc.runtime.memory.deviations import Deviation
 from memomalloc.runtime.memory.statistics import CallCounts, Stats
 from memomalloc.runtime.switch import switch
 
+if TYPE_CHECKING:
+    from memomalloc._runtime import Call, Dispatcher
+
 #: Under ``auto``, calls that differ in sizes only share a plan once there are more of them than this.
 MAX_EXACT_OF_FAMILY = 4
 #: So many of the groups that are remembered may be learning before they make room for each other only.
 MAX_LEARNING_SHARE = 0.25
-#: Signatures remembered with the group they belong to; more than that, and they are looked up anew.
-MAX_ROUTES = 65536
 
 #: What may come of an argument whose class has an ``__eq__``, ``__hash__`` or iterator of its own, or of a module that
 #: overrides what is asked of it, or of a fault of ours: none of these may end a call that is right in itself. Others,
@@ -48,8 +51,6 @@ _FAULTS = (
     ValueError,
 )
 
-_uses = itertools.count()
-
 
 class PlannedFunction(LockHolder):
     """Calls a function; calls of one group are warmed up, recorded, planned, and then replayed.
@@ -64,25 +65,37 @@ class PlannedFunction(LockHolder):
         self,
         function: Callable[..., Any],
         *,
+        model: object = None,
         shapes: str = "exact",
         settings: PlanSettings | None = None,
         max_plans: int = 64,
         max_bytes: int | None = None,
     ) -> None:
+        """Plan calls of a function.
+
+        Args:
+            function: what is called.
+            model: the module, or a weak reference to it, whose training mode counts in calls through :meth:`caller`.
+            shapes: a policy, see ``shape_policy``.
+            settings: how plans are made and armed.
+            max_plans: groups of calls that are remembered.
+            max_bytes: what calls that run at one time may use together; None: what the process may use.
+        """
         super().__init__()
         self.function = function
         self.shapes = shapes
         self.settings = settings or PlanSettings()
         self.max_plans = max_plans
         self.max_bytes = max_bytes
+        self._model = model
+        self._dispatcher: Dispatcher | None = None
         self._budget: Any = None
-        self._routes: dict[Signature, CallGroup] = {}
-        self._groups: dict[Signature, CallGroup] = {}
-        self._exact_of_family: dict[Signature, dict[Signature, list[int]]] = {}
+        self._groups: dict[Kind, CallGroup] = {}
+        self._exact_of_family: dict[Kind, dict[Kind, list[int]]] = {}
         self._calls = CallCounts(process_calls)
         self._shipped: Mapping[str, LearnedCalls] = {}  # by digest of the call
 
-    def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> Any:
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, variant: Any = None) -> Any:
         """Call the function with ``args`` and ``kwargs``.
 
         Args:
@@ -93,54 +106,61 @@ class PlannedFunction(LockHolder):
         if torch.compiler.is_compiling():
             # The compiler sees the function; what it makes of it is called later, and can be optimized itself.
             return self.function(*args, **kwargs)
-        if not switch.on:
-            return self._run_unplanned("disabled", args, kwargs)
-        try:
-            key = (variant, *signature(args, kwargs))
-            group = self._routes.get(key)
-        except _FAULTS:
-            return self._run_unplanned("unplannable", args, kwargs)
-        # Read once: another thread may retire the plan at any time.
-        armed = group.armed if group is not None else None
-        if group is None or armed is None or (group.wants_attention and group.is_due(key)):
-            return self._learn(key, args, kwargs, variant)
-        return self._replay(group, armed, key, args, kwargs)
-
-    def _replay(
-        self, group: CallGroup, armed: ArmedPlan, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        group.last_use = next(_uses)
-        run = armed.begin()
-        if not run.started:
-            return self._run_unplanned(run.outcome, args, kwargs)
-        try:
+        if self._dispatcher is None and not switch.on:  # the runtime need not be able to run
+            self._calls.count_unplanned("disabled")
             return self.function(*args, **kwargs)
-        finally:
-            num_upstream, _, num_blocked, num_kept = run.end()
-            if num_upstream > num_kept:
-                group.deviated(key, num_upstream - num_blocked - num_kept)
-            else:
-                group.ran_as_planned()
+        return (self._dispatcher or self._dispatch()).call(args, kwargs, variant)
+
+    def caller(self) -> Callable[..., Any]:
+        """What calls the function at the least cost: ``caller(*args, **kwargs)``; the variant is the model's mode.
+
+        It is native where memomalloc is not switched off: a compiler cannot look into it, and it does not keep this
+        object alive, without which nothing is planned.
+        """
+        return self._dispatch() if switch.on else self._call
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        model = self._model() if isinstance(self._model, weakref.ref) else self._model
+        return self(args, kwargs, variant=None if self._model is None else getattr(model, "training", False))
+
+    def _dispatch(self) -> Dispatcher:
+        with self.lock:
+            if self._dispatcher is None:
+                dispatcher = dispatcher_of(self, self.function, self.shapes, self._model)
+                self._calls.counted_natively = dispatcher.unplanned
+                process_calls.counted_natively = extension.load().unplanned_calls
+                self._dispatcher = dispatcher
+            return self._dispatcher
 
     def learn(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> None:
         """Call the function until calls like this are replayed, or cannot be."""
         for _ in range(self.settings.warm_up_calls + MAX_RECORDINGS):
             # Held until the next one is there: that nobody else holds it says nothing about the program to come.
-            _held = self(args, kwargs, variant=variant)
-            group = self._routes.get((variant, *signature(args, kwargs)))
+            _held = self(args, dict(kwargs), variant=variant)
+            group = self._known_group(args, kwargs, variant)
             if group is not None and (group.armed is not None or group.unplannable):
                 return
+
+    def _known_group(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], variant: Any) -> CallGroup | None:
+        try:
+            exact = self._groups.get(Kind((variant, *signature(args, kwargs))))
+            if exact is not None or self.shapes == "exact":
+                return exact
+            family, _ = family_of(self.shapes, args, kwargs)
+            return self._groups.get(Kind((variant, self.shapes, *family)))
+        except _FAULTS:
+            return None
 
     def forget(self) -> None:
         """Drop all plans: the function has changed. Runs in progress and tensors that live are not touched."""
         with self.lock:
-            groups, self._groups, self._routes = self._groups, {}, {}
+            groups, self._groups = self._groups, {}
             self._exact_of_family = {}
             self._shipped = {}
         for group in groups.values():
             self._retire(group)
 
-    def learned(self) -> dict[Signature, LearnedCalls]:
+    def learned(self) -> dict[Kind, LearnedCalls]:
         """What was learned of each kind of call whose plan is armed."""
         return {key: learned for key, group in list(self._groups.items()) if (learned := group.learned) is not None}
 
@@ -156,53 +176,94 @@ class PlannedFunction(LockHolder):
 
     # --- Calls that are not only replayed --------------------------------------------------------------------------
 
-    def _run_unplanned(self, reason: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _run_unplanned(self, reason: str, call: Call) -> Any:
         self._calls.count_unplanned(reason)
-        return self.function(*args, **kwargs)
+        return call()
 
-    def _learn(self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], variant: Any) -> Any:
+    def _think(self, call: Call) -> Any:
+        """Make a call that no armed group serves as it is; see ``dispatch`` for this and the next two."""
         if extension.install().is_running():
-            return self._run_unplanned("nested", args, kwargs)
+            return self._run_unplanned("nested", call)
         try:
-            group, sizes = self._group_of(key, args, kwargs, variant)
+            group, sizes, is_family = self._group_of(call)
         except _FAULTS:
-            return self._run_unplanned("unplannable", args, kwargs)
-        group.last_use = next(_uses)
+            return self._run_unplanned("unplannable", call)
+        try:
+            return self._learn(group, call, sizes, is_family=is_family)
+        finally:
+            self._tell_dispatcher(group, call, is_family=is_family)
+
+    def _deviated(self, group: CallGroup, kind: int, num_unforeseen: int, num_as_planned: int) -> bool:
+        if num_as_planned:
+            group.ran_as_planned()
+        group.deviated(kind, num_unforeseen)
+        return group.wants_attention
+
+    def _is_due(self, group: CallGroup, kind: int) -> bool:
+        return group.is_due(kind)
+
+    def _tell_dispatcher(self, group: CallGroup, call: Call, *, is_family: bool) -> None:
+        """Say what calls of a group do from now on."""
+        dispatcher = self._dispatch()
+        with self.lock:
+            armed = group.armed
+            if group not in self._groups.values():  # dropped meanwhile
+                return
+            if group.unplannable:
+                dispatcher.pass_on(call, group, group.unplannable, is_family)
+            elif armed is None:
+                dispatcher.disarm(group)
+            else:
+                lowest, highest = group.envelope.bounds
+                dispatcher.arm(
+                    call,
+                    group,
+                    armed.native,
+                    armed.wait_s,
+                    is_family,
+                    list(lowest),
+                    list(highest),
+                    ROOM_TO_GROW,
+                    group.wants_attention,
+                )
+
+    def _replay(self, group: CallGroup, call: Call, *, is_family: bool) -> Any:
+        self._tell_dispatcher(group, call, is_family=is_family)
+        return self._dispatch().replay(call, group)
+
+    def _learn(self, group: CallGroup, call: Call, sizes: Sequence[int], *, is_family: bool) -> Any:
+        group.last_use = extension.load().next_use()
+        if self._dispatch().take_num_as_planned(group):
+            group.ran_as_planned()
         if group.unplannable:
-            return self._run_unplanned(group.unplannable, args, kwargs)
+            return self._run_unplanned(group.unplannable, call)
         armed = group.armed
-        needs_nothing = not group.wants_attention or not group.is_due(key)
+        needs_nothing = not group.wants_attention or not group.is_due(call.kind)
         if armed is not None and needs_nothing and group.envelope.covers(sizes):
-            self._remember_route(key, group)
-            return self._replay(group, armed, key, args, kwargs)
+            return self._replay(group, call, is_family=is_family)
         with group.turn.attempt() as is_mine:
             if is_mine:
-                return self._learn_in_turn(group, key, args, kwargs, sizes)
+                return self._learn_in_turn(group, call, sizes, is_family=is_family)
         if armed is not None:
-            return self._replay(group, armed, key, args, kwargs)
-        return self._run_unplanned("learning", args, kwargs)
+            return self._replay(group, call, is_family=is_family)
+        return self._run_unplanned("learning", call)
 
-    def _learn_in_turn(
-        self, group: CallGroup, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sequence[int]
-    ) -> Any:
+    def _learn_in_turn(self, group: CallGroup, call: Call, sizes: Sequence[int], *, is_family: bool) -> Any:
         armed = group.armed
         if group.grow_seeds() and group.armed is not None and group.envelope.covers(sizes):
-            self._remember_route(key, group)
-            return self._replay(group, group.armed, key, args, kwargs)
+            return self._replay(group, call, is_family=is_family)
         if group.warm_up():
-            return self._run_unplanned("warm_up", args, kwargs)
+            return self._run_unplanned("warm_up", call)
         if group.needs_restart():
             self._retire(group)
             group.restart()
         elif armed is not None and (group.renew_arenas() or group.widen()):
             self._calls.add_retired(armed.replayed())
             if group.armed is not None:
-                return self._replay(group, group.armed, key, args, kwargs)
-        result = self._record(group, args, kwargs, sizes)
-        self._remember_route(key, group)
-        return result
+                return self._replay(group, call, is_family=is_family)
+        return self._record(group, call, sizes)
 
-    def _record(self, group: CallGroup, args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sequence[int]) -> Any:
+    def _record(self, group: CallGroup, call: Call, sizes: Sequence[int]) -> Any:
         """Record a call; one whose group is armed is replayed as well, as far as its plan goes."""
         armed = group.armed
         recording = Recording()
@@ -216,7 +277,7 @@ class PlannedFunction(LockHolder):
             run = armed.begin()
         try:
             with recording:
-                result = call_of_the_program(self.function, args, kwargs)
+                result = call_of_the_program(call, call.args, call.kwargs)
         finally:
             if run is not None and run.started:
                 num_upstream, _, num_blocked, num_kept = run.end()
@@ -235,27 +296,29 @@ class PlannedFunction(LockHolder):
 
     # --- Which group a call belongs to -----------------------------------------------------------------------------
 
-    def _group_of(
-        self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], variant: Any
-    ) -> tuple[CallGroup, list[int]]:
-        """The group of a call, a new one if need be, and the sizes of the call as far as they matter to it."""
+    def _group_of(self, call: Call) -> tuple[CallGroup, list[int], bool]:
+        """The group of a call, a new one if need be, the sizes of the call as far as they matter to it, and whether the
+        group is a family, of calls of various sizes.
+        """
+        args, kwargs, variant = call.args, call.kwargs, call.variant
+        key = Kind((variant, *signature(args, kwargs)))
         with self.lock:
             if self.shapes == "exact":
-                return self._exact_group(key, args, kwargs), []
+                return self._exact_group(key, args, kwargs), [], False
             family, sizes = family_of(self.shapes, args, kwargs)
-            family_key = (variant, self.shapes, *family)
+            family_key = Kind((variant, self.shapes, *family))
             group = self._groups.get(family_key)
             if group is None and self.shapes == "auto" and self._shipped_for(family_key) is None:
                 alike = self._exact_of_family.setdefault(family_key, {})
                 alike[key] = sizes
                 if len(alike) <= MAX_EXACT_OF_FAMILY:
-                    return self._exact_group(key, args, kwargs), []
+                    return self._exact_group(key, args, kwargs), [], False
             if group is None:
                 group = self._add_group(family_key, args, kwargs, num_sizes=len(sizes), shapes_vary=True)
                 self._take_over(group, self._exact_of_family.pop(family_key, {}))
-            return group, sizes
+            return group, sizes, True
 
-    def _take_over(self, group: CallGroup, alike: Mapping[Signature, list[int]]) -> None:
+    def _take_over(self, group: CallGroup, alike: Mapping[Kind, list[int]]) -> None:
         """Let a group of various shapes begin with what groups of single shapes have learned, and replace them."""
         learned = [(trace, sizes) for key, sizes in alike.items() if (trace := self._trace_of(key)) is not None]
         for key in alike:
@@ -264,17 +327,17 @@ class PlannedFunction(LockHolder):
         if learned:
             group.seed([trace for trace, _ in learned], [sizes for _, sizes in learned])
 
-    def _trace_of(self, key: Signature) -> Trace | None:
+    def _trace_of(self, key: Kind) -> Trace | None:
         group = self._groups.get(key)
         return group.trace if group is not None else None
 
-    def _exact_group(self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallGroup:
+    def _exact_group(self, key: Kind, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallGroup:
         group = self._groups.get(key)
         return group if group is not None else self._add_group(key, args, kwargs, shapes_vary=False)
 
     def _add_group(
         self,
-        key: Signature,
+        key: Kind,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         *,
@@ -298,15 +361,16 @@ class PlannedFunction(LockHolder):
         self._groups[key] = group
         return group
 
-    def _least_wanted(self) -> Signature:
+    def _least_wanted(self) -> Kind:
         """The group that makes room: not an armed one where many kinds of calls come once and never again."""
         entries = list(self._groups.items())
         learning = [entry for entry in entries if entry[1].armed is None]
         if len(learning) > self.max_plans * MAX_LEARNING_SHARE:
             entries = learning
-        return min(entries, key=lambda entry: entry[1].last_use)[0]
+        last_use = self._dispatch().last_use
+        return min(entries, key=lambda entry: max(entry[1].last_use, last_use(entry[1])))[0]
 
-    def _shipped_for(self, key: Signature) -> LearnedCalls | None:
+    def _shipped_for(self, key: Kind) -> LearnedCalls | None:
         if not self._shipped:
             return None
         try:
@@ -314,23 +378,17 @@ class PlannedFunction(LockHolder):
         except UnnamedCallError:
             return None
 
-    def _drop(self, key: Signature) -> None:
+    def _drop(self, key: Kind) -> None:
         group = self._groups.pop(key)
         for family_key, alike in list(self._exact_of_family.items()):
             if alike.pop(key, None) is not None and not alike:
                 del self._exact_of_family[family_key]
-        self._routes = {known: other for known, other in self._routes.items() if other is not group}
         self._retire(group)
-
-    def _remember_route(self, key: Signature, group: CallGroup) -> None:
-        with self.lock:
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes = {}
-            if group in self._groups.values():
-                self._routes[key] = group
 
     def _retire(self, group: CallGroup) -> None:
         armed, group.armed = group.armed, None
+        if self._dispatcher is not None:
+            self._dispatcher.disarm(group)
         if armed is not None:
             self._calls.add_retired(armed.replayed())
 

@@ -12,7 +12,30 @@ import torch
 Signature = tuple[Hashable, ...]
 
 _STRIDED = torch.strided
-_PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None), torch.dtype, torch.device, torch.Size))
+_PLAIN_OF_TORCH = (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format, torch.qscheme)
+_PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None), *_PLAIN_OF_TORCH))
+
+
+class Kind:
+    """A signature as a key of dictionaries.
+
+    Its hash is taken once: the program may change an object in it afterwards, so that it has another hash, or none.
+
+    Attributes:
+        signature: what it is a key of.
+    """
+
+    __slots__ = ("_hash", "signature")
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self._hash = hash(signature)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Kind) and self.signature == other.signature)
 
 
 def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Signature:
@@ -24,8 +47,8 @@ def signature(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Signature:
     """
     return (
         *_modes(),
-        *[_describe(value) for value in args],
-        *[(name, _describe(value)) for name, value in kwargs.items()],
+        *[describe(value) for value in args],
+        *[(name, describe(value)) for name, value in kwargs.items()],
     )
 
 
@@ -54,8 +77,8 @@ def family(args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sizes) -> Si
     """
     return (
         *_modes(),
-        *[_describe(value, sizes) for value in args],
-        *[(name, _describe(value, sizes)) for name, value in kwargs.items()],
+        *[describe(value, sizes) for value in args],
+        *[(name, describe(value, sizes)) for name, value in kwargs.items()],
     )
 
 
@@ -69,7 +92,8 @@ def _modes() -> Signature:
     )
 
 
-def _describe(value: Any, sizes: Sizes | None = None) -> Hashable:
+def describe(value: Any, sizes: Sizes | None = None) -> Hashable:
+    """What counts about one value; with ``sizes``, its numbers go there."""
     if isinstance(value, torch.Tensor):
         return _describe_tensor(value, sizes)
     kind = type(value)
@@ -81,11 +105,11 @@ def _describe(value: Any, sizes: Sizes | None = None) -> Hashable:
         # With the class: 1, 1.0 and True are equal. NaN is not even equal to itself.
         return (kind, value if value == value else None)
     if isinstance(value, (list, tuple)):
-        return (kind, *[_describe(item, sizes) for item in value])
+        return (kind, *[describe(item, sizes) for item in value])
     if isinstance(value, Mapping):
-        return (kind, *[(_describe(key), _describe(item, sizes)) for key, item in value.items()])
+        return (kind, *[(describe(key), describe(item, sizes)) for key, item in value.items()])
     if hasattr(kind, "__dataclass_fields__"):
-        return (kind, *[_describe(getattr(value, name, None), sizes) for name in kind.__dataclass_fields__])
+        return (kind, *[describe(getattr(value, name, None), sizes) for name in kind.__dataclass_fields__])
     if kind is MethodType:  # equal only for one object, which would live as long as the plan
         return (kind, value.__func__)
     if getattr(kind, "__hash__", None) not in (None, object.__hash__):

@@ -94,6 +94,8 @@ class ArmedPlan:
         num_slots: requests that one run of the plan foresees.
         number: of this plan, in :class:`memomalloc.runtime.memory.process_memory.RegionStats`.
         armed_at_s: when it was armed, in seconds since the epoch.
+        native: the same in the native runtime.
+        wait_s: how long :attr:`begin` waits for memory.
     """
 
     def __init__(
@@ -153,7 +155,8 @@ class ArmedPlan:
         self.armed_at_s = time.time()
         self._sizes = plan.sizes[order]
         self._origins = [origins[index] for index in order] if origins else []
-        self._native = native.ArmedPlan(
+        self.wait_s = settings.wait_s
+        self.native = native.ArmedPlan(
             layout,
             settings.max_arenas,
             budget,
@@ -161,9 +164,9 @@ class ArmedPlan:
             prefault=settings.prefault,
             huge_pages=settings.huge_pages,
         )
-        self.number: int = self._native.number
+        self.number: int = self.native.number
         #: Begins a run on this thread, which ends with the object that comes back, or at its ``end()``.
-        self.begin: Callable[[], Run] = functools.partial(self._native.begin, settings.wait_s)
+        self.begin: Callable[[], Run] = functools.partial(self.native.begin, settings.wait_s)
         self._renew = functools.partial(
             ArmedPlan,
             plan,
@@ -175,7 +178,7 @@ class ArmedPlan:
         )
         with _registry.lock:
             _alive.add(self)
-        weakref.finalize(self, _retire, self._native, self.num_slots).atexit = False
+        weakref.finalize(self, _retire, self.native, self.num_slots).atexit = False
 
     def renewed(self) -> ArmedPlan:
         """The same plan armed once more: on no region where tensors of this one live on."""
@@ -183,7 +186,7 @@ class ArmedPlan:
 
     def deviations(self) -> tuple[Deviation, ...]:
         """The first requests that deviated, of the last run in which some did."""
-        requests = [request[:3] for request in self._native.last_deviating_requests()]
+        requests = [request[:3] for request in self.native.last_deviating_requests()]
         return deviations_of(requests, self._sizes, self._origins)
 
     def misfits(self) -> tuple[list[tuple[int, int]], bool]:
@@ -192,7 +195,7 @@ class ArmedPlan:
         Known only where requests are matched by origin. The second value says whether these are all that was new in
         the run: whether nobody else asked for anything.
         """
-        requests = self._native.last_deviating_requests()
+        requests = self.native.last_deviating_requests()
         misfits = [(int(self._order[slot]), asked) for slot, _, asked, by_its_asker in requests if by_its_asker]
         return misfits, all(by_its_asker or reason not in ("size", "extra") for _, reason, _, by_its_asker in requests)
 
@@ -204,7 +207,7 @@ class ArmedPlan:
 
     def replayed(self) -> Replayed:
         """What was replayed so far."""
-        return Replayed.of_plan(self._native.counts(), self.num_slots)
+        return Replayed.of_plan(self.native.counts(), self.num_slots)
 
 
 def _too_large(arena_bytes: int, reserved_bytes: int) -> ArenaError:

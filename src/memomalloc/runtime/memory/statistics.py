@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,8 @@ class CallCounts(LockHolder):
         self._recorded = 0
         self._unplanned: Counter[str] = Counter()
         self._retired = Replayed()
+        #: Unplanned calls by reason that native code has counted besides.
+        self.counted_natively: Callable[[], Mapping[str, int]] = dict
 
     def count_recorded(self) -> None:
         """One call was recorded."""
@@ -86,7 +88,7 @@ class CallCounts(LockHolder):
     def read(self) -> tuple[int, dict[str, int], Replayed]:
         """Recorded calls, unplanned calls by reason, and what plans that are gone replayed."""
         with self.lock:
-            return self._recorded, dict(self._unplanned), self._retired
+            return self._recorded, dict(self._unplanned + Counter(self.counted_natively())), self._retired
 
 
 @dataclass(frozen=True)

@@ -135,11 +135,14 @@ class OptimizedModule(_Planned, torch.nn.Module):
         # Not Module.__init__: the wrapper has no parameters of its own.
         object.__setattr__(self, "_orig_mod", module)
         object.__setattr__(self, "_planned", planned)
+        object.__setattr__(self, "_caller", planned.caller())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module. Its training mode is part of what a plan is made for."""
         own = object.__getattribute__(self, "__dict__")
-        return own["_planned"](args, kwargs, variant=_variant(own["_orig_mod"]))
+        if torch.compiler.is_dynamo_compiling():
+            return own["_orig_mod"](*args, **kwargs)
+        return own["_caller"](*args, **kwargs)
 
     def __getattribute__(self, name: str) -> Any:
         if name in _OWN:
@@ -196,6 +199,7 @@ class OptimizedFunction(_Planned):
 
     def __init__(self, planned: PlannedFunction) -> None:
         object.__setattr__(self, "_planned", planned)
+        object.__setattr__(self, "_caller", planned.caller())
         object.__setattr__(self, "__wrapped__", planned.function)
         # What the class has itself, and so does not ask the callable for.
         for name in ("__doc__", "__module__"):
@@ -203,14 +207,16 @@ class OptimizedFunction(_Planned):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
-        return self._planned(args, kwargs)
+        if torch.compiler.is_dynamo_compiling():
+            return self._planned.function(*args, **kwargs)
+        return self._caller(*args, **kwargs)
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         # As a function: in the body of a class it is a method.
         return self if owner is None else types.MethodType(self, owner)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_planned":  # a copy under construction has none yet
+        if name in ("_planned", "_caller"):  # a copy under construction has none yet
             raise AttributeError(name)
         return getattr(self._planned.function, name)
 
@@ -252,12 +258,16 @@ class InPlaceCall:
 
     def __init__(self, module: torch.nn.Module, options: Mapping[str, Any]) -> None:
         # Where torch.nn.Module.compile() puts its compiled call, too; if it was there first, that is what is planned.
-        self.planned = PlannedFunction(module._compiled_call_impl or _CallOf(module), **options)
+        function = module._compiled_call_impl or _CallOf(module)
+        self.planned = PlannedFunction(function, model=weakref.ref(module), **options)
+        self._caller = self.planned.caller()
         self._module = weakref.ref(module)  # the module has this call; a cycle would let it wait for the collector
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
-        return self.planned(args, kwargs, variant=_variant(self._module()))
+        if torch.compiler.is_dynamo_compiling():
+            return self.planned.function(*args, **kwargs)
+        return self._caller(*args, **kwargs)
 
     def is_of(self, module: torch.nn.Module) -> bool:
         """Whether it is this module's: the attributes of a module may have been copied over to another one."""
@@ -311,8 +321,9 @@ def _variant(model: Any) -> Any:
 
 
 def _wrap(model: Any, options: Mapping[str, Any]) -> Any:
-    planned = PlannedFunction(model, **options)
-    return OptimizedModule(model, planned) if isinstance(model, torch.nn.Module) else OptimizedFunction(planned)
+    is_module = isinstance(model, torch.nn.Module)
+    planned = PlannedFunction(model, model=model if is_module else None, **options)
+    return OptimizedModule(model, planned) if is_module else OptimizedFunction(planned)
 
 
 class Options(TypedDict, total=False):

@@ -1,0 +1,812 @@
+#include "torch/dispatcher.hpp"
+
+#include <Python.h>
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "core/armed_plan.hpp"
+#include "torch/call_description.hpp"
+#include "torch/python_object.hpp"
+#include "torch/run.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+// All of this is used with the GIL held, which is what guards it. The module does not say that it can do
+// without the GIL, so a free-threaded Python takes it as well; there, what remains are the borrowed items of
+// lists and dictionaries in CallDescription, and the tables of a Dispatcher.
+namespace memomalloc {
+namespace {
+
+// --- Counters
+
+// Calls that ran unplanned, by reason; the reasons are few, and known when they are first counted.
+class Counts {
+ public:
+  void add(const std::string& reason) { ++by_reason_[reason]; }
+  nb::dict as_dict() const {
+    nb::dict result;
+    for (const auto& [reason, count] : by_reason_) result[reason.c_str()] = count;
+    return result;
+  }
+
+ private:
+  std::unordered_map<std::string, uint64_t> by_reason_;
+};
+
+Counts& process_counts() {
+  static auto& counts = *new Counts;
+  return counts;
+}
+
+// Rises with every use of a plan; tells which one was not used for longest.
+uint64_t next_use() noexcept {
+  static uint64_t uses = 0;
+  return ++uses;
+}
+
+// --- What is looked up
+
+// The sizes that calls of a family may have; see learning/envelope.py.
+struct Bounds {
+  std::vector<int64_t> lowest;
+  std::vector<int64_t> highest;
+  double room = 1.0;
+
+  bool cover(const c10::SmallVectorImpl<int64_t>& numbers) const noexcept {
+    if (lowest.empty() && highest.empty()) return numbers.empty();
+    if (numbers.size() != lowest.size() || numbers.size() != highest.size()) return false;
+    double excess = 1.0;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      if (numbers[i] > highest[i]) {
+        excess *= static_cast<double>(numbers[i]) / static_cast<double>(std::max<int64_t>(highest[i], 1));
+      }
+      if (lowest[i] == highest[i] && highest[i] != numbers[i]) return false;
+    }
+    return excess * excess <= room;
+  }
+};
+
+// What calls of one group do.
+struct Armed {
+  std::unique_ptr<CallKey> key;  // null: its calls are too unusual to be looked up
+  Reference group;
+  Reference plan_object;      // keeps `plan`
+  ArmedPlan* plan = nullptr;  // null: its calls run unplanned, for `unplanned`
+  double wait_s = 0;
+  std::string unplanned;
+  Bounds bounds;
+  bool wants_attention = false;
+  uint64_t last_use = 0;
+  uint64_t num_as_planned = 0;  // runs, since Python was last told
+
+  int traverse(visitproc visit, void* arg) const {
+    for (PyObject* object : {group.get(), plan_object.get()}) Py_VISIT(object);
+    if (key != nullptr) {
+      for (const Reference& token : key->tokens) Py_VISIT(token.get());
+    }
+    return 0;
+  }
+};
+
+using ArmedRef = std::shared_ptr<Armed>;
+
+class Dispatcher;
+
+// A call that Python has to think about. Calling it calls the program's function, with the call's own
+// arguments whatever it is given, so that what became of that is known here, and cannot be lost.
+struct Call {
+  enum class State : uint8_t { kNotRun, kRunning, kReturned, kRaised, kSettled };
+
+  Reference function, args, kwargs, variant;
+  std::unique_ptr<CallDescription> description;  // null: too unusual
+  const Unwatched* unwatched = nullptr;          // while Python thinks
+  State state = State::kNotRun;
+  Reference outcome;  // what the function returned or raised
+
+  PyObject* run() {
+    if (state != State::kNotRun) {
+      PyErr_SetString(PyExc_RuntimeError, "a call is made once");
+      return nullptr;
+    }
+    state = State::kRunning;
+    const bool is_watched =
+        unwatched != nullptr && unwatched->watcher() != nullptr && unwatched->watcher() != Py_None;
+    if (is_watched) unwatched->swap(unwatched->watcher());
+    PyObject* result = PyObject_Call(function.get(), args.get(), kwargs.get());
+    if (is_watched) unwatched->swap(Py_None);
+    if (result != nullptr) {
+      outcome = Reference::borrow(result);
+      state = State::kReturned;
+    } else {
+      outcome = take_error();
+      state = State::kRaised;
+      give_error(Reference::borrow(outcome.get()));
+    }
+    return result;
+  }
+
+  uint64_t kind() const noexcept {
+    // As a hash of Python's is: it fits into what an int has without growing.
+    return description != nullptr ? description->hash(Sameness::kExact) >> 4 : 0;
+  }
+};
+
+class Dispatcher {
+ public:
+  Dispatcher(nb::object function, nb::object owner, const std::string& shapes, nb::object model,
+             nb::object unusual, nb::object is_of_a_signal_handler, nb::object report_fault,
+             nb::object switch_object, nb::object compiler_globals, nb::object set_eval_frame)
+      : function_(Reference::steal(function.release().ptr())),
+        owner_(Reference::steal(PyWeakref_NewRef(owner.ptr(), nullptr))),
+        model_(Reference::steal(model.release().ptr())),
+        unusual_(Reference::steal(unusual.release().ptr())),
+        is_of_a_signal_handler_(Reference::steal(is_of_a_signal_handler.release().ptr())),
+        report_fault_(Reference::steal(report_fault.release().ptr())),
+        switch_(Reference::steal(switch_object.release().ptr())),
+        compiler_globals_(Reference::steal(compiler_globals.release().ptr())),
+        set_eval_frame_(Reference::steal(set_eval_frame.release().ptr())),
+        family_(shapes == "bucketed" ? Sameness::kBucketedFamily : Sameness::kFamily) {
+    if (!owner_) throw nb::python_error();
+    if (!PyDict_Check(compiler_globals_.get())) throw nb::type_error("compiler_globals must be a dictionary");
+  }
+
+  int traverse(visitproc visit, void* arg) const {
+    for (const Reference* held : {&function_, &owner_, &model_, &unusual_, &is_of_a_signal_handler_,
+                                  &report_fault_, &switch_, &compiler_globals_, &set_eval_frame_}) {
+      Py_VISIT(held->get());
+    }
+    for (const auto& [group, armed] : by_group_) {
+      if (const int stop = armed->traverse(visit, arg)) return stop;
+    }
+    return 0;
+  }
+
+  void clear_references() {
+    clear();
+    // What is called stays as it is: somebody may call this yet.
+    model_ = Reference();
+  }
+
+  // --- From the program
+
+  // `variant` null: the training mode of the model.
+  PyObject* call(PyObject* args, PyObject* kwargs, PyObject* variant) {
+    const Reference function = Reference::borrow(function_.get());
+    if (is_being_looked_at()) return PyObject_Call(function.get(), args, kwargs);
+    PyObject* result = nullptr;
+    switch (before(args, kwargs, variant, result)) {
+      case Before::kDone:
+        return result;
+      case Before::kProgramsError:
+        return nullptr;
+      case Before::kFault:
+        break;
+    }
+    return run_unplanned("unplannable", function.get(), args, kwargs);
+  }
+
+  // --- From Python's side of us
+
+  void arm(const Call& call, nb::object group, nb::object plan, double wait_s, bool is_family,
+           std::vector<int64_t> lowest, std::vector<int64_t> highest, double room, bool wants_attention) {
+    auto armed = std::make_shared<Armed>();
+    armed->plan = nb::cast<PlanOwner&>(plan).plan.get();
+    armed->plan_object = Reference::borrow(plan.ptr());
+    armed->wait_s = wait_s;
+    armed->bounds = {std::move(lowest), std::move(highest), room};
+    armed->wants_attention = wants_attention;
+    put(call, std::move(group), is_family, std::move(armed));
+  }
+
+  void pass(const Call& call, nb::object group, std::string reason, bool is_family) {
+    auto armed = std::make_shared<Armed>();
+    armed->unplanned = std::move(reason);
+    put(call, std::move(group), is_family, std::move(armed));
+  }
+
+  void disarm(nb::handle group) {
+    const auto found = by_group_.find(group.ptr());
+    if (found == by_group_.end()) return;
+    const ArmedRef armed = found->second;  // freed at the end: that may run any code
+    by_group_.erase(found);
+    forget_key(armed);
+  }
+
+  void clear() {
+    const auto by_group = std::exchange(by_group_, {});
+    const auto by_key = std::exchange(by_key_, {});
+    num_exact_ = 0;
+    ++version_;
+  }
+
+  // Calls on what the group has armed; unplanned, if that is nothing any more.
+  PyObject* replay(Call& call, nb::handle group) {
+    const auto found = by_group_.find(group.ptr());
+    if (found == by_group_.end() || found->second->plan == nullptr) {
+      count("learning");
+      return call.run();
+    }
+    const ArmedRef armed = found->second;
+    return run_on(armed, [&call] { return call.kind(); }, [&call] { return call.run(); });
+  }
+
+  // When the group was last used, in the numbers of next_use(), and its runs as planned that nobody was told
+  // of.
+  uint64_t last_use(nb::handle group) const {
+    const auto found = by_group_.find(group.ptr());
+    return found != by_group_.end() ? found->second->last_use : 0;
+  }
+  uint64_t take_num_as_planned(nb::handle group) {
+    const auto found = by_group_.find(group.ptr());
+    return found != by_group_.end() ? std::exchange(found->second->num_as_planned, 0) : 0;
+  }
+
+  // None where it is gone.
+  nb::object owner() const {
+    Reference owner = referent(owner_.get());
+    return owner ? nb::steal(owner.release()) : nb::none();
+  }
+  nb::dict unplanned() const { return counts_.as_dict(); }
+  std::size_t num_armed() const noexcept { return by_group_.size(); }
+  std::size_t remembered_bytes() const noexcept {
+    std::size_t bytes = 0;
+    for (const auto& [hash, armed] : by_key_) {
+      bytes += armed->key->num_bytes() +
+               (armed->bounds.lowest.size() + armed->bounds.highest.size()) * sizeof(int64_t);
+    }
+    return bytes;
+  }
+
+ private:
+  enum class Before : uint8_t {
+    kDone,           // the function was called; its result or error is there
+    kProgramsError,  // a signal handler of the program raised
+    kFault,          // ours: no error is set, and the function was not called
+  };
+
+  // A compiler, an exporter or a tracer looks at the program: it is to see the function.
+  bool is_being_looked_at() const noexcept {
+    static PyObject* const flag = PyUnicode_InternFromString("_is_compiling_flag");
+    return is_traced() || PyDict_GetItem(compiler_globals_.get(), flag) == Py_True;
+  }
+
+  Before before(PyObject* args, PyObject* kwargs, PyObject* variant, PyObject*& result) noexcept {
+    bool was_called = false;
+    try {
+      static PyObject* const on = PyUnicode_InternFromString("on");
+      const Reference is_on = Reference::steal(PyObject_GetAttr(switch_.get(), on));
+      if (!is_on) return fault();
+      if (is_on.get() == Py_False) {
+        was_called = true;
+        result = run_unplanned("disabled", function_.get(), args, kwargs);
+        return Before::kDone;
+      }
+      Reference training;
+      if (variant == nullptr) {
+        training = training_mode();
+        if (!training) return fault();
+        variant = training.get();
+      }
+      CallDescription description;
+      const Describing described = describe(description, args, kwargs, variant);
+      if (described == Describing::kFailed) return fault();
+      ArmedRef armed;
+      if (described == Describing::kDone) {
+        const Match found = find(description, armed);
+        if (found == Match::kFailed) return fault();
+      }
+      if (armed != nullptr && armed->wants_attention) {
+        bool is_due = false;
+        if (!ask_whether_due(*armed, description, is_due)) return Before::kProgramsError;
+        if (is_due) armed = nullptr;
+      }
+      if (armed != nullptr) {
+        armed->last_use = next_use();
+        was_called = true;
+        result = armed->plan == nullptr ? run_unplanned(armed->unplanned, function_.get(), args, kwargs)
+                                        : run_on(armed, description, args, kwargs);
+        return Before::kDone;
+      }
+      result =
+          learn(args, kwargs, variant,
+                described == Describing::kDone ? std::make_unique<CallDescription>(std::move(description))
+                                               : nullptr,
+                was_called);
+      return Before::kDone;
+    } catch (nb::python_error& error) {
+      error.restore();
+      return was_called ? Before::kDone : fault();
+    } catch (...) {
+      if (was_called && PyErr_Occurred() == nullptr && result == nullptr) PyErr_NoMemory();
+      return was_called ? Before::kDone : Before::kFault;
+    }
+  }
+
+  // What to do about the error that is set, before the function was called.
+  Before fault() noexcept {
+    Reference error = take_error();
+    if (!is_the_programs(error)) return Before::kFault;
+    give_error(std::move(error));
+    return Before::kProgramsError;
+  }
+
+  // Whether the program is to have this error: Ctrl-C, or what one of its signal handlers raised. `error` may
+  // be another one afterwards: asking may be interrupted as well.
+  bool is_the_programs(Reference& error) noexcept {
+    if (!error) return false;
+    if (!PyErr_GivenExceptionMatches(error.get(), PyExc_Exception)) return true;
+    const Unwatched unwatched(set_eval_frame_.get());
+    const Reference answer =
+        Reference::steal(PyObject_CallFunctionObjArgs(is_of_a_signal_handler_.get(), error.get(), nullptr));
+    if (answer) return answer.get() == Py_True;
+    Reference other = take_error();
+    if (PyErr_GivenExceptionMatches(other.get(), PyExc_Exception)) return false;
+    error = std::move(other);
+    return true;
+  }
+
+  // Logs a fault of ours; false: Python's error is set, and is the program's.
+  bool report(const Reference& fault) noexcept {
+    const Unwatched unwatched(set_eval_frame_.get());
+    const Reference owner = referent(owner_.get());
+    const Reference done = Reference::steal(PyObject_CallFunctionObjArgs(
+        report_fault_.get(), owner ? owner.get() : Py_None, fault.get(), nullptr));
+    if (done) return true;
+    Reference error = take_error();
+    if (!is_the_programs(error)) return true;
+    give_error(std::move(error));
+    return false;
+  }
+
+  Reference training_mode() noexcept {
+    static PyObject* const training = PyUnicode_InternFromString("training");
+    PyObject* model = model_.get();
+    Reference held;
+    if (model == nullptr || model == Py_None) return Reference::borrow(Py_None);
+    if (PyWeakref_CheckRef(model)) {
+      held = referent(model);
+      if (!held) return Reference::borrow(Py_False);
+      model = held.get();
+    }
+    PyObject* mode = PyObject_GetAttr(model, training);
+    if (mode == nullptr && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+      PyErr_Clear();
+      return Reference::borrow(Py_False);
+    }
+    return Reference::steal(mode);
+  }
+
+  Describing describe(CallDescription& description, PyObject* args, PyObject* kwargs, PyObject* variant) {
+    try {
+      return description.describe(args, kwargs, variant, {unusual_.get(), set_eval_frame_.get()});
+    } catch (const nb::python_error&) {
+      throw;
+    } catch (const std::exception&) {  // a tensor of a kind that has no sizes or strides
+      PyErr_Clear();
+      return Describing::kTooUnusual;
+    }
+  }
+
+  Match find(const CallDescription& description, ArmedRef& armed) const {
+    if (num_exact_ != 0) {
+      const Match found = find(description, Sameness::kExact, armed);
+      if (found != Match::kOther) return found;
+    }
+    if (by_key_.size() == num_exact_) return Match::kOther;
+    const Match found = find(description, family_, armed);
+    // One that its group has not seen the like of has to be thought about.
+    if (armed != nullptr && armed->plan != nullptr && !armed->bounds.cover(description.numbers())) {
+      armed = nullptr;
+      return Match::kOther;
+    }
+    return found;
+  }
+
+  Match find(const CallDescription& description, Sameness sameness, ArmedRef& armed) const {
+    // Comparing may run code of the program, which may change the table.
+    constexpr int kMaxTries = 3;
+    const uint64_t hash = description.hash(sameness);
+    for (int i = 0; i < kMaxTries; ++i) {
+      const uint64_t version = version_;
+      const auto [first, last] = by_key_.equal_range(hash);
+      for (auto at = first; at != last; ++at) {
+        if (at->second->key->sameness != sameness) continue;
+        ArmedRef candidate = at->second;
+        const Match match = description.matches(*candidate->key);
+        if (match == Match::kSame) armed = std::move(candidate);
+        if (match != Match::kOther) return match;
+        if (version != version_) break;
+      }
+      if (version == version_) break;
+    }
+    return Match::kOther;
+  }
+
+  // False: Python's error is set, and is the program's.
+  bool ask_whether_due(Armed& armed, const CallDescription& description, bool& is_due) {
+    const Reference owner = referent(owner_.get());
+    if (!owner) return true;
+    const Unwatched unwatched(set_eval_frame_.get());
+    const Reference kind =
+        Reference::steal(PyLong_FromUnsignedLongLong(description.hash(Sameness::kExact) >> 4));
+    const Reference group = Reference::borrow(armed.group.get());
+    static PyObject* const name = PyUnicode_InternFromString("_is_due");
+    const Reference answer =
+        Reference::steal(PyObject_CallMethodObjArgs(owner.get(), name, group.get(), kind.get(), nullptr));
+    if (answer) {
+      is_due = answer.get() == Py_True;
+      return true;
+    }
+    Reference error = take_error();
+    if (!is_the_programs(error)) return report(error);
+    give_error(std::move(error));
+    return false;
+  }
+
+  void count(const std::string& reason) {
+    counts_.add(reason);
+    process_counts().add(reason);
+  }
+
+  PyObject* run_unplanned(const std::string& reason, PyObject* function, PyObject* args,
+                          PyObject* kwargs) noexcept {
+    try {
+      count(reason);
+    } catch (...) {
+      // No memory to count in: the call is made all the same.
+    }
+    return PyObject_Call(function, args, kwargs);
+  }
+
+  PyObject* run_on(const ArmedRef& armed, const CallDescription& description, PyObject* args,
+                   PyObject* kwargs) {
+    return run_on(
+        armed, [&description] { return description.hash(Sameness::kExact) >> 4; },
+        [&] { return PyObject_Call(function_.get(), args, kwargs); });
+  }
+
+  // Calls `function` with the armed plan. Where the call was not begun by a fault of ours, it is
+  // made unplanned.
+  template <typename Kind, typename Function>
+  PyObject* run_on(const ArmedRef& armed, const Kind& kind, const Function& function) {
+    std::optional<Run> run;
+    try {
+      run.emplace(begin_run(*armed->plan, armed->wait_s));
+    } catch (nb::python_error& raised) {
+      raised.restore();
+      if (fault() == Before::kProgramsError) return nullptr;
+    } catch (...) {
+      // No memory: as if there were none for the run.
+    }
+    if (!run.has_value() || !run->started()) {
+      try {
+        count(run.has_value() ? run->outcome() : "no_arena");
+      } catch (...) {
+      }
+      return function();
+    }
+    PyObject* result = function();
+    const RunCounts counts = run->end();
+    if (counts.num_upstream() > counts.kept) {
+      const uint64_t num_blocked = counts.upstream[static_cast<std::size_t>(Deviation::kBlocked)];
+      return deviated(*armed, kind(), counts.num_upstream() - num_blocked - counts.kept, result);
+    }
+    ++armed->num_as_planned;
+    return result;
+  }
+
+  // Tells Python. `result` is the function's, null where it raised; what comes back is that, or an error of
+  // the program's.
+  PyObject* deviated(Armed& armed, uint64_t kind, uint64_t num_unforeseen, PyObject* result) noexcept {
+    const Reference owner = referent(owner_.get());
+    if (!owner) return result;
+    Reference raised = result == nullptr ? take_error() : Reference();
+    const Unwatched unwatched(set_eval_frame_.get());
+    Reference error;
+    {
+      const uint64_t num_as_planned = std::exchange(armed.num_as_planned, 0);
+      const Reference wants_attention = Reference::steal(PyObject_CallMethod(
+          owner.get(), "_deviated", "OKKK", armed.group.get(), static_cast<unsigned long long>(kind),
+          static_cast<unsigned long long>(num_unforeseen), static_cast<unsigned long long>(num_as_planned)));
+      if (wants_attention) {
+        const bool wants = wants_attention.get() == Py_True;
+        armed.wants_attention = wants;
+        const auto found = by_group_.find(armed.group.get());  // may be another by now
+        if (found != by_group_.end()) found->second->wants_attention = wants;
+      } else {
+        error = take_error();
+      }
+    }
+    if (error && !is_the_programs(error)) {
+      if (report(error)) {
+        error = Reference();
+      } else {
+        error = take_error();
+      }
+    }
+    if (error) {
+      Py_CLEAR(result);
+      give_error(std::move(error));
+    } else if (raised) {
+      give_error(std::move(raised));
+    }
+    return result;
+  }
+
+  // Lets Python think about the call, and make it.
+  PyObject* learn(PyObject* args, PyObject* kwargs, PyObject* variant,
+                  std::unique_ptr<CallDescription> description, bool& was_called) {
+    const Reference owner = referent(owner_.get());
+    if (!owner) {
+      was_called = true;
+      return run_unplanned("unplannable", function_.get(), args, kwargs);
+    }
+    nb::object call_object = nb::cast(Call{});
+    Call& call = *nb::inst_ptr<Call>(call_object);
+    call.function = Reference::borrow(function_.get());
+    call.args = Reference::borrow(args);
+    call.kwargs = kwargs != nullptr ? Reference::borrow(kwargs) : Reference::steal(PyDict_New());
+    if (!call.kwargs) throw nb::python_error();
+    call.variant = Reference::borrow(variant);
+    call.description = std::move(description);
+    was_called = true;  // from here on settle() sees to it
+    Reference error;
+    {
+      const Unwatched unwatched(set_eval_frame_.get());
+      call.unwatched = &unwatched;
+      static PyObject* const name = PyUnicode_InternFromString("_think");
+      const Reference returned =
+          Reference::steal(PyObject_CallMethodObjArgs(owner.get(), name, call_object.ptr(), nullptr));
+      if (!returned) error = take_error();
+      call.unwatched = nullptr;
+    }
+    return settle(call, std::move(error));
+  }
+
+  // What a call that Python thought about gives the program: what its function returned or raised, whatever
+  // else was raised.
+  PyObject* settle(Call& call, Reference error) noexcept {
+    // A traceback may keep the call, which no collector looks into: it keeps nothing itself from here on.
+    Reference outcome = std::move(call.outcome);
+    const Reference function = std::move(call.function), args = std::move(call.args),
+                    kwargs = std::move(call.kwargs), variant = std::move(call.variant);
+    const Call::State state = std::exchange(call.state, Call::State::kSettled);
+    if (error && error.get() != outcome.get()) {
+      if (is_the_programs(error)) {
+        give_error(std::move(error));
+        return nullptr;
+      }
+      if (!report(error)) return nullptr;
+    }
+    if (state == Call::State::kReturned) return outcome.release();
+    if (state == Call::State::kRaised) {
+      give_error(std::move(outcome));
+      return nullptr;
+    }
+    return run_unplanned("unplannable", function.get(), args.get(), kwargs.get());
+  }
+
+  void put(const Call& call, nb::object group, bool is_family, ArmedRef armed) {
+    armed->group = Reference::borrow(group.ptr());
+    if (call.description != nullptr) {
+      armed->key = std::make_unique<CallKey>(call.description->key(is_family ? family_ : Sameness::kExact));
+    }
+    ArmedRef old;
+    const auto found = by_group_.find(group.ptr());
+    if (found != by_group_.end()) {
+      old = found->second;
+      forget_key(old);
+      if (armed->key == nullptr) armed->key = std::move(old->key);
+      armed->last_use = old->last_use;
+      armed->num_as_planned = old->num_as_planned;
+    }
+    by_group_[group.ptr()] = armed;
+    if (armed->key != nullptr) {
+      by_key_.emplace(armed->key->hash, armed);
+      if (armed->key->sameness == Sameness::kExact) ++num_exact_;
+    }
+    ++version_;
+  }
+
+  void forget_key(const ArmedRef& armed) {
+    ++version_;
+    if (armed->key == nullptr) return;
+    const auto [first, last] = by_key_.equal_range(armed->key->hash);
+    for (auto at = first; at != last; ++at) {
+      if (at->second == armed) {
+        by_key_.erase(at);
+        if (armed->key->sameness == Sameness::kExact) --num_exact_;
+        return;
+      }
+    }
+  }
+
+  const Reference function_;
+  const Reference owner_;  // weak: it has us
+  Reference model_;        // or a weak reference to it, or None
+  const Reference unusual_;
+  const Reference is_of_a_signal_handler_;
+  const Reference report_fault_;
+  const Reference switch_;
+  const Reference compiler_globals_;
+  const Reference set_eval_frame_;
+  const Sameness family_;
+  // Armed groups are as many as there are plans at most, so these tables are bounded whatever calls come.
+  std::unordered_map<PyObject*, ArmedRef> by_group_;  // each holds its group
+  std::unordered_multimap<uint64_t, ArmedRef> by_key_;
+  std::size_t num_exact_ = 0;  // of by_key_, the others are families
+  uint64_t version_ = 0;       // of by_key_
+  Counts counts_;
+};
+
+// A method of a model which does not keep the model alive: a call of the model does. What a PlannedFunction
+// calls where the model itself holds the dispatcher.
+struct MethodOf {
+  Reference model;  // weak
+  Reference function;
+
+  MethodOf(nb::object model_object, nb::object function_object)
+      : model(Reference::steal(PyWeakref_NewRef(model_object.ptr(), nullptr))),
+        function(Reference::steal(function_object.release().ptr())) {
+    if (!model) throw nb::python_error();
+  }
+
+  PyObject* call(PyObject* args, PyObject* kwargs) const {
+    const Reference self = referent(model.get());
+    if (!self) {
+      PyErr_SetString(PyExc_ReferenceError, "the model of this call is gone");
+      return nullptr;
+    }
+    const Py_ssize_t n = PyTuple_GET_SIZE(args);
+    const Reference with_self = Reference::steal(PyTuple_New(n + 1));
+    if (!with_self) return nullptr;
+    PyTuple_SET_ITEM(with_self.get(), 0, Reference::borrow(self.get()).release());
+    for (Py_ssize_t i = 0; i < n; ++i) {
+      PyTuple_SET_ITEM(with_self.get(), i + 1, Reference::borrow(PyTuple_GET_ITEM(args, i)).release());
+    }
+    return PyObject_Call(function.get(), with_self.get(), kwargs);
+  }
+};
+
+// --- Slots
+
+PyObject* call_dispatcher(PyObject* self, PyObject* args, PyObject* kwargs) {
+  if (!nb::inst_ready(self)) {
+    PyErr_SetString(PyExc_TypeError, "a Dispatcher that was not made");
+    return nullptr;
+  }
+  const Reference held = Reference::borrow(self);
+  return nb::inst_ptr<Dispatcher>(self)->call(args, kwargs, nullptr);
+}
+
+int traverse_dispatcher(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  return nb::inst_ready(self) ? nb::inst_ptr<Dispatcher>(self)->traverse(visit, arg) : 0;
+}
+
+int clear_dispatcher(PyObject* self) {
+  if (nb::inst_ready(self)) nb::inst_ptr<Dispatcher>(self)->clear_references();
+  return 0;
+}
+
+PyType_Slot dispatcher_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&call_dispatcher)},
+                                  {Py_tp_traverse, reinterpret_cast<void*>(&traverse_dispatcher)},
+                                  {Py_tp_clear, reinterpret_cast<void*>(&clear_dispatcher)},
+                                  {0, nullptr}};
+
+PyObject* make_call(PyObject* self, PyObject*, PyObject*) {
+  if (!nb::inst_ready(self)) {
+    PyErr_SetString(PyExc_TypeError, "a Call that was not made");
+    return nullptr;
+  }
+  const Reference held = Reference::borrow(self);
+  return nb::inst_ptr<Call>(self)->run();
+}
+
+PyObject* call_method(PyObject* self, PyObject* args, PyObject* kwargs) {
+  if (!nb::inst_ready(self)) {
+    PyErr_SetString(PyExc_TypeError, "a MethodOf that was not made");
+    return nullptr;
+  }
+  const Reference held = Reference::borrow(self);
+  return nb::inst_ptr<MethodOf>(self)->call(args, kwargs);
+}
+
+PyType_Slot method_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&call_method)}, {0, nullptr}};
+
+PyType_Slot call_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&make_call)}, {0, nullptr}};
+
+// What a call has no more, once it is settled, is None.
+nb::object object_or_none(const Reference& reference) {
+  return nb::borrow(reference ? reference.get() : Py_None);
+}
+
+// An object that a method of Python's returns; throws the error that is set.
+nb::object checked(PyObject* result) {
+  if (result == nullptr) throw nb::python_error();
+  return nb::steal(result);
+}
+
+}  // namespace
+
+void bind_dispatcher(nb::module_& module) {
+  module.def("next_use", &next_use);
+  module.def(
+      "covers",
+      [](std::vector<int64_t> lowest, std::vector<int64_t> highest, double room, std::vector<int64_t> sizes) {
+        const c10::SmallVector<int64_t, 8> numbers(sizes.begin(), sizes.end());
+        return Bounds{std::move(lowest), std::move(highest), room}.cover(numbers);
+      },
+      "lowest"_a, "highest"_a, "room"_a, "sizes"_a);
+  module.def("unplanned_calls", [] { return process_counts().as_dict(); });
+
+  nb::class_<Call>(module, "Call", nb::type_slots(call_slots))
+      .def_prop_ro("args", [](const Call& call) { return object_or_none(call.args); })
+      .def_prop_ro("kwargs", [](const Call& call) { return object_or_none(call.kwargs); })
+      .def_prop_ro("variant", [](const Call& call) { return object_or_none(call.variant); })
+      .def_prop_ro("kind", &Call::kind)
+      // None where the call is too unusual to be looked up.
+      .def_prop_ro("numbers",
+                   [](const Call& call) -> nb::object {
+                     if (call.description == nullptr) return nb::none();
+                     nb::list numbers;
+                     for (const int64_t number : call.description->numbers()) numbers.append(number);
+                     return nb::object(std::move(numbers));
+                   })
+      .def_prop_ro("is_done", [](const Call& call) { return call.state != Call::State::kNotRun; });
+
+  nb::class_<MethodOf>(module, "MethodOf", nb::type_slots(method_slots))
+      .def(nb::init<nb::object, nb::object>(), "model"_a, "function"_a)
+      .def_prop_ro("__self__", [](const MethodOf& method) -> nb::object {
+        Reference self = referent(method.model.get());
+        return self ? nb::steal(self.release()) : nb::none();
+      });
+
+  nb::class_<Dispatcher>(module, "Dispatcher", nb::type_slots(dispatcher_slots), nb::is_weak_referenceable())
+      .def(nb::init<nb::object, nb::object, const std::string&, nb::object, nb::object, nb::object,
+                    nb::object, nb::object, nb::object, nb::object>(),
+           "function"_a, "owner"_a, "shapes"_a, "model"_a.none(), "unusual"_a, "is_of_a_signal_handler"_a,
+           "report_fault"_a, "switch"_a, "compiler_globals"_a, "set_eval_frame"_a.none())
+      .def(
+          "call",
+          [](Dispatcher& dispatcher, nb::tuple args, nb::dict kwargs, nb::object variant) {
+            return checked(dispatcher.call(args.ptr(), kwargs.ptr(), variant.ptr()));
+          },
+          "args"_a, "kwargs"_a, "variant"_a.none())
+      .def("arm", &Dispatcher::arm, "call"_a, "group"_a, "plan"_a, "wait_s"_a, "is_family"_a, "lowest"_a,
+           "highest"_a, "room"_a, "wants_attention"_a)
+      .def("pass_on", &Dispatcher::pass, "call"_a, "group"_a, "reason"_a, "is_family"_a)
+      .def("disarm", &Dispatcher::disarm, "group"_a)
+      .def("clear", &Dispatcher::clear)
+      .def(
+          "replay",
+          [](Dispatcher& dispatcher, Call& call, nb::object group) {
+            return checked(dispatcher.replay(call, group));
+          },
+          "call"_a, "group"_a)
+      .def("last_use", &Dispatcher::last_use, "group"_a)
+      .def("take_num_as_planned", &Dispatcher::take_num_as_planned, "group"_a)
+      .def("unplanned", &Dispatcher::unplanned)
+      // Copies and pickles of what holds a dispatcher are without it.
+      .def("__reduce_ex__",
+           [](const Dispatcher&, nb::object) {
+             return nb::make_tuple(nb::borrow(reinterpret_cast<PyObject*>(Py_TYPE(Py_None))),
+                                   nb::make_tuple());
+           })
+      .def_prop_ro("owner", &Dispatcher::owner)
+      .def_prop_ro("num_armed", &Dispatcher::num_armed)
+      .def_prop_ro("remembered_bytes", &Dispatcher::remembered_bytes);
+}
+
+}  // namespace memomalloc
