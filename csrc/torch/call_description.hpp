@@ -47,8 +47,8 @@ enum class Describing : uint8_t {
   kFailed,      // Python's error is set
 };
 
-// How Python describes a value that is unusual: `describe(value, by_value)` is a tuple of an exact description,
-// one without sizes, and the list of these sizes.
+// How Python describes a value that is unusual: `describe(value, by_value)` is a tuple of an exact
+// description, one without sizes, and the list of these sizes.
 struct Unusual {
   PyObject* describe;
   PyObject* set_eval_frame;  // see Unwatched
