@@ -79,7 +79,9 @@ def _visit_all_that_learning_does(number: int, error: BaseException, shapes: str
         assert num_made >= at + 1 - num_out
         assert num_made <= at + 1, "the program's function was called twice"
     assert wrapper.stats().num_arenas_in_use == 0
-    gc.collect()  # what was raised holds frames, and these the recordings of this thread
+    # What was raised holds frames, and these the recordings of this thread.
+    error.__traceback__ = None
+    gc.collect()
     return thrower.has_thrown, num_out
 
 
