@@ -19,7 +19,8 @@ keep alive, and comes to it with three questions only:
 The owner tells the dispatcher what to do with calls:
 
 ``arm(call, group, ...)``
-    Calls like this one are replayed with the group's plan: all that are alike in everything, or, ``is_family``, in everything but
+    Calls like this one are replayed with the plan of the group: all that are alike in everything, or, ``is_family``, in
+    everything but
     sizes that the bounds cover. Replaces what was said of the group before.
 ``pass_on(call, group, reason, is_family)``
     Calls like this one go straight to the function, and are counted under that reason.
