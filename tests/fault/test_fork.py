@@ -12,7 +12,7 @@ import torch
 
 import memomalloc
 from child_process import in_child_process
-from memomalloc.runtime.learning.call_group import AFTERMATHS_BEFORE_RENEWAL
+from memomalloc.runtime.learning.learner import AFTERMATHS_BEFORE_RENEWAL
 from models import Chain, chain_result, chain_values
 from serving import assert_equal_bits, fully_served, learn, lies_in_an_arena
 

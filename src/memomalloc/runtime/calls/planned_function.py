@@ -18,8 +18,10 @@ from memomalloc.runtime.calls.shape_policy import family_of
 from memomalloc.runtime.calls.signatures import Signature, only_on_cpu, signature
 from memomalloc.runtime.events import report
 from memomalloc.runtime.fork_safety import LockHolder
-from memomalloc.runtime.learning.call_group import MAX_RECORDINGS, CallGroup, PlanSettings
+from memomalloc.runtime.faults import is_of_the_program
+from memomalloc.runtime.learning.call_group import CallGroup, PlanSettings, timed
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
+from memomalloc.runtime.learning.learner import Order
 from memomalloc.runtime.learning.origins import call_of_the_program
 from memomalloc.runtime.learning.recorder import Recording
 from memomalloc.runtime.memory.armed_plan import ArmedPlan, process_calls, stats_of
@@ -29,6 +31,8 @@ from memomalloc.runtime.switch import switch
 
 #: Under ``auto``, calls that differ in sizes only share a plan once there are more of them than this.
 MAX_EXACT_OF_FAMILY = 4
+#: Calls after those that warm up within which :meth:`PlannedFunction.learn` has a plan that is confirmed, or gives up.
+MAX_CALLS_TO_LEARN = 6
 #: So many of the groups that are remembered may be learning before they make room for each other only.
 MAX_LEARNING_SHARE = 0.25
 #: Signatures remembered with the group they belong to; more than that, and they are looked up anew.
@@ -130,11 +134,11 @@ class PlannedFunction(LockHolder):
 
     def learn(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> None:
         """Call the function until calls like this are replayed, or cannot be."""
-        for _ in range(self.settings.warm_up_calls + MAX_RECORDINGS):
+        for _ in range(self.settings.warm_up_calls + MAX_CALLS_TO_LEARN):
             # Held until the next one is there: that nobody else holds it says nothing about the program to come.
             _held = self(args, kwargs, variant=variant)
             group = self._routes.get((variant, *signature(args, kwargs)))
-            if group is not None and (group.armed is not None or group.unplannable):
+            if group is not None and (group.resting or (group.armed is not None and not group.wants_attention)):
                 return
 
     def forget(self) -> None:
@@ -144,7 +148,7 @@ class PlannedFunction(LockHolder):
             self._exact_of_family = {}
             self._shipped = {}
         for group in groups.values():
-            self._retire(group)
+            group.let_go()
 
     def learned(self) -> dict[Signature, LearnedCalls]:
         """What was learned of each kind of call whose plan is armed."""
@@ -167,76 +171,84 @@ class PlannedFunction(LockHolder):
         return self.function(*args, **kwargs)
 
     def _learn(self, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], variant: Any) -> Any:
+        """A call whose group has no plan, wants attention, or is not known yet."""
         if extension.install().is_running():
             return self._run_unplanned("nested", args, kwargs)
         try:
             group, sizes = self._group_of(key, args, kwargs, variant)
+            group.last_use = next(_uses)
+            if group.resting:
+                return self._run_unplanned(group.resting, args, kwargs)
+            armed = group.armed
+            if armed is not None and group.is_served(key, sizes):
+                self._remember_route(key, group)
+                return self._replay(group, armed, key, args, kwargs)
         except _FAULTS:
             return self._run_unplanned("unplannable", args, kwargs)
-        group.last_use = next(_uses)
-        if group.unplannable:
-            return self._run_unplanned(group.unplannable, args, kwargs)
-        armed = group.armed
-        needs_nothing = not group.wants_attention or not group.is_due(key)
-        if armed is not None and needs_nothing and group.envelope.covers(sizes):
-            self._remember_route(key, group)
-            return self._replay(group, armed, key, args, kwargs)
         with group.turn.attempt() as is_mine:
             if is_mine:
-                return self._learn_in_turn(group, key, args, kwargs, sizes)
+                return self._learn_in_turn(group, key, args, kwargs, variant, sizes)
         if armed is not None:
             return self._replay(group, armed, key, args, kwargs)
         return self._run_unplanned("learning", args, kwargs)
 
     def _learn_in_turn(
+        self,
+        group: CallGroup,
+        key: Signature,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        variant: Any,
+        sizes: Sequence[int],
+    ) -> Any:
+        """Carry out what the learner says."""
+        if not group.may_learn():
+            armed = group.armed
+            if armed is not None:
+                return self._replay(group, armed, key, args, kwargs)
+            return self._run_unplanned("postponed", args, kwargs)
+        order = group.prepare(sizes)
+        armed = group.armed
+        if order is Order.RECORD:
+            return self._record(group, key, args, kwargs, sizes)
+        if order is Order.PROBE:
+            self._calls.count_unplanned("probe")
+            with timed(group.probed):
+                return self.function(*args, **kwargs)
+        if armed is None:  # also where another thread has just dropped it
+            with timed(group.ran):
+                return self._run_unplanned(group.resting or "warm_up", args, kwargs)
+        self._remember_route(key, group)
+        if order is Order.TIME:
+            group.wants_attention = False  # as any other call, so that all is timed that such a call takes
+            with timed(group.timed):
+                return self(args, kwargs, variant=variant)
+        return self._replay(group, armed, key, args, kwargs)
+
+    def _record(
         self, group: CallGroup, key: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sequence[int]
     ) -> Any:
-        armed = group.armed
-        if group.grow_seeds() and group.armed is not None and group.envelope.covers(sizes):
-            self._remember_route(key, group)
-            return self._replay(group, group.armed, key, args, kwargs)
-        if group.warm_up():
-            return self._run_unplanned("warm_up", args, kwargs)
-        if group.needs_restart():
-            self._retire(group)
-            group.restart()
-        elif armed is not None and (group.renew_arenas() or group.widen()):
-            self._calls.add_retired(armed.replayed())
-            if group.armed is not None:
-                return self._replay(group, group.armed, key, args, kwargs)
-        result = self._record(group, args, kwargs, sizes)
-        self._remember_route(key, group)
-        return result
-
-    def _record(self, group: CallGroup, args: tuple[Any, ...], kwargs: Mapping[str, Any], sizes: Sequence[int]) -> Any:
         """Record a call; one whose group is armed is replayed as well, as far as its plan goes."""
         armed = group.armed
         recording = Recording()
-        run = None
+        run = armed.begin() if armed is not None else None
         as_planned = False
-        if armed is None:
-            # What upstream retains now would hide how much it needs, and stay resident beside the arena.
-            extension.install().release_upstream_memory()
-            group.look_back()
-        else:
-            run = armed.begin()
-        try:
-            with recording:
-                result = call_of_the_program(self.function, args, kwargs)
-        finally:
-            if run is not None and run.started:
-                num_upstream, _, num_blocked, num_kept = run.end()
-                as_planned = num_upstream == num_blocked + num_kept
-        self._calls.count_recorded()
-        try:
-            if as_planned:
-                group.ran_as_planned_while_recorded(sizes)
-            else:
-                group.add(recording, sizes)
-        except _FAULTS as error:  # the call itself is done, and its result is right
-            group.give_up(error)
-        if armed is not None and group.armed is not armed:
-            self._calls.add_retired(armed.replayed())
+        with group.lesson():
+            try:
+                with recording:
+                    result = call_of_the_program(self.function, args, kwargs)
+            finally:
+                if run is not None and run.started:
+                    num_upstream, _, num_blocked, num_kept = run.end()
+                    as_planned = num_upstream == num_blocked + num_kept
+            try:  # the call itself is done, and its result is right
+                self._calls.count_recorded()
+                group.recorded(recording, sizes, as_planned=as_planned)
+                self._remember_route(key, group)
+            except Exception as error:
+                if is_of_the_program(error):
+                    raise
+                group.give_up(error)
         return result
 
     # --- Which group a call belongs to -----------------------------------------------------------------------------
@@ -258,7 +270,8 @@ class PlannedFunction(LockHolder):
                     return self._exact_group(key, args, kwargs), []
             if group is None:
                 group = self._add_group(family_key, args, kwargs, num_sizes=len(sizes), shapes_vary=True)
-                self._take_over(group, self._exact_of_family.pop(family_key, {}))
+                if (alike := self._exact_of_family.pop(family_key, None)) is not None:
+                    self._take_over(group, alike)
             return group, sizes
 
     def _take_over(self, group: CallGroup, alike: Mapping[Signature, list[int]]) -> None:
@@ -267,8 +280,7 @@ class PlannedFunction(LockHolder):
         for key in alike:
             if key in self._groups:
                 self._drop(key)
-        if learned:
-            group.seed([trace for trace, _ in learned], [sizes for _, sizes in learned])
+        group.seed([trace for trace, _ in learned], [sizes for _, sizes in learned])
 
     def _trace_of(self, key: Signature) -> Trace | None:
         group = self._groups.get(key)
@@ -294,9 +306,9 @@ class PlannedFunction(LockHolder):
         if self._budget is None:
             limit_bytes = default_max_bytes() if self.max_bytes is None else self.max_bytes
             self._budget = extension.install().ArenaBudget(limit_bytes)
-        group = CallGroup(self.name, self.settings, self._budget, shapes_vary=shapes_vary)
+        group = CallGroup(self.name, self.settings, self._budget, self._calls, shapes_vary=shapes_vary)
         if not only_on_cpu(args, kwargs):
-            group.unplannable = "device"
+            group.rest("device")
         elif (shipped := self._shipped_for(key)) is not None and len(shipped.lowest) == num_sizes:
             try:
                 group.adopt(shipped)
@@ -327,7 +339,7 @@ class PlannedFunction(LockHolder):
             if alike.pop(key, None) is not None and not alike:
                 del self._exact_of_family[family_key]
         self._routes = {known: other for known, other in self._routes.items() if other is not group}
-        self._retire(group)
+        group.let_go()
 
     def _remember_route(self, key: Signature, group: CallGroup) -> None:
         with self.lock:
@@ -335,11 +347,6 @@ class PlannedFunction(LockHolder):
                 self._routes = {}
             if group in self._groups.values():
                 self._routes[key] = group
-
-    def _retire(self, group: CallGroup) -> None:
-        armed, group.armed = group.armed, None
-        if armed is not None:
-            self._calls.add_retired(armed.replayed())
 
     # --- About this function ---------------------------------------------------------------------------------------
 

@@ -22,8 +22,10 @@ class _ThreadState(threading.local):
 
 _thread = _ThreadState()
 _original_call = torch.nn.Module.__call__
-# The first call of a module, before it is optimized, warms up as well.
-_OPTIONS = {"shapes": "auto", "settings": PlanSettings(warm_up_calls=1)}
+#: The share of the process's CPU time that learning may take at any moment.
+LEARNING_SHARE = 0.02
+# The first call of a module, before it is optimized, has warmed up.
+_OPTIONS = {"shapes": "auto", "settings": PlanSettings(warm_up_calls=0, learning_share=LEARNING_SHARE)}
 
 
 class _Ended:

@@ -351,7 +351,7 @@ def optimize(
     match: str = "auto",
     planner: str = "auto",
     time_limit_s: float = 1.0,
-    warm_up_calls: int = 2,
+    warm_up_calls: int = 1,
     max_plans: int = 64,
     max_bytes: int | None = None,
     arenas: ArenaSettings | None = None,
