@@ -28,7 +28,7 @@ def test_the_summary_of_a_wrapper_has_the_numbers_of_its_statistics() -> None:
     stats = wrapper.stats()
     assert _row(summary, "Calls replayed") == [str(stats.runs_replayed)]
     assert _row(summary, "Calls that ran unplanned") == [str(sum(stats.runs_unplanned.values()))]
-    assert _row(summary, "      warm_up") == ["2"]
+    assert _row(summary, "      warm_up") == ["1"]
     assert _row(summary, "Requests of replayed calls served") == [str(stats.requests_served)]
     assert _row(summary, "Share served") == ["100.0000%"]
     assert _row(summary, "Arenas in use / mapped") == ["0", "1"]

@@ -269,7 +269,7 @@ class CallGroup(LockHolder):
         """A call of these sizes was recorded; it was replayed as well, and asked for nothing new, or it was not."""
         self.envelope.add(sizes)
         is_new = not as_planned and self._learn_from(recording)
-        self._report(lambda: self._learner.recorded(is_new=is_new))
+        self._report(lambda: self._learner.recorded(is_new=is_new, as_planned=as_planned))
 
     def _learn_from(self, recording: Recording) -> bool:
         trace, known = recording.trace, self._trace

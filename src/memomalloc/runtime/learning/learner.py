@@ -42,6 +42,7 @@ class Event(Enum):
     ADOPTED = "a plan made elsewhere is armed"
     NEW = "a recording showed something new"
     NOTHING_NEW = "a recording showed nothing new"
+    MISSED = "a recording met none of the calls that deviate"
     PLANNED = "a new plan is armed"
     FAILED = "no plan can be made"
     AS_PLANNED = "a run asked for what the plan foresaw"
@@ -91,6 +92,7 @@ _OF_RUNS: Final[dict[Event, _Row]] = {
 _OF_RECORDINGS: Final[dict[Event, _Row]] = {
     _E.NEW: (_S.RECORDED, None),
     _E.NOTHING_NEW: (_S.ARMED, None),
+    _E.MISSED: (_S.GROWING, None),
 }
 _FAILURE: Final[dict[Event, _Row]] = {_E.FAILED: (_S.UNPLANNABLE, _O.RETIRE)}
 
@@ -175,6 +177,8 @@ CHANGED_SHARE = 0.1
 MAX_RESTARTS = 3
 #: Calls of other kinds that pass before the plan grows by one of them instead of one like those that deviated.
 CALLS_TO_WAIT = 8
+#: Recordings in a row that may meet none of those that deviate before they count as made in vain.
+MAX_MISSES = 8
 #: Kinds of calls that deviated are remembered, so many at most.
 MAX_SUSPECTS = 256
 
@@ -206,6 +210,7 @@ class Learner:
         self._growths = Reluctance(0, dearer_by=GROWTH_PRICE, most=MAX_GROWTHS)
         self._renewals = Reluctance(AFTERMATHS_BEFORE_RENEWAL, dearer_by=AFTERMATHS_BEFORE_RENEWAL)
         self._waiting = Reluctance(CALLS_TO_WAIT)
+        self._misses = Reluctance(MAX_MISSES)
         self._suspects: set[Hashable] = set()
         self._earnings = Earnings()
 
@@ -260,9 +265,18 @@ class Learner:
         """A plan that was learned elsewhere is armed."""
         self._take(Event.ADOPTED)
 
-    def recorded(self, *, is_new: bool) -> None:
-        """A call was recorded: whether it showed what no plan has yet."""
+    def recorded(self, *, is_new: bool, as_planned: bool = False) -> None:
+        """A call was recorded.
+
+        Args:
+            is_new: it showed what no plan has yet.
+            as_planned: it was replayed as well, and asked for nothing that the plan had not foreseen.
+        """
         if self.state is State.WATCHING:
+            if as_planned and self._suspects and not self._misses.gather(1):
+                self._take(Event.MISSED)
+                return
+            self._misses.calm()
             self._growths.step(in_vain=not is_new and bool(self._suspects))
         self._suspects.clear()
         self._take(Event.NEW if is_new else Event.NOTHING_NEW)

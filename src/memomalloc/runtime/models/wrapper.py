@@ -329,6 +329,7 @@ class Options(TypedDict, total=False):
     max_plans: int
     max_bytes: int | None
     arenas: ArenaSettings
+    keep_plans: bool
 
 
 _LEFT_OUT = object()
@@ -355,14 +356,15 @@ def optimize(
     max_plans: int = 64,
     max_bytes: int | None = None,
     arenas: ArenaSettings | None = None,
+    keep_plans: bool = False,
 ) -> Any:
     """Make calls of a model take their tensors from planned memory.
 
     The wrapper learns while it is used: for each kind of call (shapes, strides, dtypes, devices, grad mode, inference
     mode, autocast, number of threads, other arguments by value) it runs ``warm_up_calls`` calls as they are, records
-    until two recordings agree, plans, and serves all later calls from the plan. Recordings that do not agree are
-    merged. Results are those of the model, bit for bit. What deviates from a plan is served by the allocator that was
-    there before, and counted; a plan from which runs deviate is recorded again and grows.
+    one, plans, and serves all later calls from the plan. Results are those of the model, bit for bit. What deviates
+    from a plan is served by the allocator that was there before, and counted; a plan from which runs deviate is
+    recorded again, and grows by what is new.
 
     Several threads may call it at once; each running call has an arena of its own.
 
@@ -402,6 +404,9 @@ def optimize(
         max_bytes: what all arenas of the wrapper may take together; the idle one not used for longest makes room, and a
             call that finds none runs unplanned. None: a quarter of the machine's memory.
         arenas: how the arenas of a plan are kept, see :class:`ArenaSettings`.
+        keep_plans: keep every plan, whatever it gains. Otherwise one call in a thousand, at most, runs without its plan
+            until it is clear what the plan is worth; one with which calls are slower, and which saves no memory to speak
+            of, is retired: its calls run as if they were not wrapped.
 
     Returns:
         A drop-in for ``model``: an :class:`OptimizedModule` for a module, else an :class:`OptimizedFunction`; the model
@@ -440,7 +445,9 @@ def optimize(
     find(planner)  # an unknown name is an error now, not at the first call
     options = {
         "shapes": shapes,
-        "settings": PlanSettings(planner, time_limit_s, warm_up_calls, match, arenas or ArenaSettings()),
+        "settings": PlanSettings(
+            planner, time_limit_s, warm_up_calls, match, arenas or ArenaSettings(), keep_plans=keep_plans
+        ),
         "max_plans": max_plans,
         "max_bytes": max_bytes,
     }
