@@ -14,7 +14,7 @@ from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
 from memomalloc.runtime import extension
 from memomalloc.runtime.calls.call_digest import UnnamedCallError, digest_of
-from memomalloc.runtime.calls.shape_policy import family_of
+from memomalloc.runtime.calls.shape_policy import ExactKinds, family_of
 from memomalloc.runtime.calls.signatures import Signature, only_on_cpu, signature
 from memomalloc.runtime.events import report
 from memomalloc.runtime.fork_safety import LockHolder
@@ -29,8 +29,6 @@ from memomalloc.runtime.memory.deviations import Deviation
 from memomalloc.runtime.memory.statistics import CallCounts, Stats
 from memomalloc.runtime.switch import switch
 
-#: Under ``auto``, calls that differ in sizes only share a plan once there are more of them than this.
-MAX_EXACT_OF_FAMILY = 4
 #: Calls after those that warm up within which :meth:`PlannedFunction.learn` has a plan that is confirmed, or gives up.
 MAX_CALLS_TO_LEARN = 6
 #: So many of the groups that are remembered may be learning before they make room for each other only.
@@ -88,7 +86,7 @@ class PlannedFunction(LockHolder):
         self._budget: Any = None
         self._routes: dict[Signature, CallGroup] = {}
         self._groups: dict[Signature, CallGroup] = {}
-        self._exact_of_family: dict[Signature, dict[Signature, list[int]]] = {}
+        self._exact_of_family: dict[Signature, ExactKinds] = {}
         self._calls = CallCounts(process_calls)
         self._shipped: Mapping[str, LearnedCalls] = {}  # by digest of the call
 
@@ -264,14 +262,13 @@ class PlannedFunction(LockHolder):
             family_key = (variant, self.shapes, *family)
             group = self._groups.get(family_key)
             if group is None and self.shapes == "auto" and self._shipped_for(family_key) is None:
-                alike = self._exact_of_family.setdefault(family_key, {})
-                alike[key] = sizes
-                if len(alike) <= MAX_EXACT_OF_FAMILY:
+                kinds = self._exact_of_family.setdefault(family_key, ExactKinds())
+                if kinds.add(key, sizes):
                     return self._exact_group(key, args, kwargs), []
             if group is None:
                 group = self._add_group(family_key, args, kwargs, num_sizes=len(sizes), shapes_vary=True)
-                if (alike := self._exact_of_family.pop(family_key, None)) is not None:
-                    self._take_over(group, alike)
+                if (kinds := self._exact_of_family.pop(family_key, None)) is not None:
+                    self._take_over(group, kinds.sizes)
             return group, sizes
 
     def _take_over(self, group: CallGroup, alike: Mapping[Signature, list[int]]) -> None:
@@ -335,8 +332,8 @@ class PlannedFunction(LockHolder):
 
     def _drop(self, key: Signature) -> None:
         group = self._groups.pop(key)
-        for family_key, alike in list(self._exact_of_family.items()):
-            if alike.pop(key, None) is not None and not alike:
+        for family_key, kinds in list(self._exact_of_family.items()):
+            if kinds.remove(key):
                 del self._exact_of_family[family_key]
         self._routes = {known: other for known, other in self._routes.items() if other is not group}
         group.let_go()

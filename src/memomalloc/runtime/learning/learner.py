@@ -175,10 +175,11 @@ AFTERMATHS_BEFORE_RENEWAL = 4
 DEVIATIONS_BEFORE_RESTART = 32
 CHANGED_SHARE = 0.1
 MAX_RESTARTS = 3
-#: Calls of other kinds that pass before the plan grows by one of them instead of one like those that deviated.
+#: Calls of other kinds that pass before the plan grows by one of them instead of one like those that deviated; once
+#: that was tried, so many more each time.
 CALLS_TO_WAIT = 8
 #: Recordings in a row that may meet none of those that deviate before they count as made in vain.
-MAX_MISSES = 8
+MAX_MISSES = 4
 #: Kinds of calls that deviated are remembered, so many at most.
 MAX_SUSPECTS = 256
 
@@ -209,7 +210,7 @@ class Learner:
     def _start(self) -> None:
         self._growths = Reluctance(0, dearer_by=GROWTH_PRICE, most=MAX_GROWTHS)
         self._renewals = Reluctance(AFTERMATHS_BEFORE_RENEWAL, dearer_by=AFTERMATHS_BEFORE_RENEWAL)
-        self._waiting = Reluctance(CALLS_TO_WAIT)
+        self._waiting = Reluctance(CALLS_TO_WAIT, dearer_by=CALLS_TO_WAIT)
         self._misses = Reluctance(MAX_MISSES)
         self._suspects: set[Hashable] = set()
         self._earnings = Earnings()
@@ -274,6 +275,7 @@ class Learner:
         """
         if self.state is State.WATCHING:
             if as_planned and self._suspects and not self._misses.gather(1):
+                self._waiting.step()
                 self._take(Event.MISSED)
                 return
             self._misses.calm()
