@@ -54,10 +54,10 @@ class History:
     def call(self) -> None:
         self.num_calls += 1
         learner = self.learner
-        if self.has_plan and not (learner.wants_attention and learner.is_due(self.random.randrange(4))):
-            if not self._chance(self.larger):
-                self._run_ends()
-                return
+        needs_nothing = not (learner.wants_attention and learner.is_due(self.random.randrange(4)))
+        if self.has_plan and needs_nothing and not self._chance(self.larger):
+            self._run_ends()
+            return
         is_larger = self._chance(self.larger)
         self.num_larger += is_larger
         orders = 0

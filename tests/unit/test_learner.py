@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from memomalloc.runtime.learning.earnings import (
     MIN_COMPARISONS,
     PROBES_PER_COMPARISON,
     RUNS_PER_COMPARISON,
+    TIMED_PER_COMPARISON,
 )
 from memomalloc.runtime.learning.learner import (
     AFTERMATHS_BEFORE_RENEWAL,
@@ -216,7 +218,7 @@ def test_recordings_in_vain_make_growth_rarer_still() -> None:
         learner.next_order()
         learner.recorded(is_new=False)
         assert learner.state is State.ARMED
-    assert all(later >= 1.8 * earlier for earlier, later in zip(runs_before[2:], runs_before[3:], strict=False))
+    assert all(later >= 1.8 * earlier for earlier, later in pairwise(runs_before[2:]))
 
 
 def test_so_many_recordings_may_meet_none_of_those_that_deviate() -> None:
@@ -299,8 +301,9 @@ def _compare(learner: Learner, planned_s: float, unplanned_s: float, *, saves_me
         runs += 1
         if runs > 10 * RUNS_PER_COMPARISON:
             return runs
-    assert learner.next_order() is Order.TIME
-    learner.timed(planned_s)
+    for _ in range(TIMED_PER_COMPARISON):
+        assert learner.next_order() is Order.TIME
+        learner.timed(planned_s)
     for _ in range(PROBES_PER_COMPARISON):
         assert learner.next_order() is Order.PROBE
         order = learner.probed(unplanned_s, saves_memory=saves_memory)

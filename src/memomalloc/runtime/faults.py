@@ -27,4 +27,6 @@ def is_of_the_program(error: BaseException) -> bool:
 def _code_of(handler: Any) -> Any:
     while isinstance(handler, functools.partial):
         handler = handler.func
-    return getattr(handler, "__code__", None) or getattr(getattr(type(handler), "__call__", None), "__code__", None)
+    if not hasattr(handler, "__code__"):  # an object that can be called
+        handler = vars(type(handler)).get("__call__")
+    return getattr(handler, "__code__", None)

@@ -17,8 +17,8 @@ from memomalloc.runtime.calls.call_digest import UnnamedCallError, digest_of
 from memomalloc.runtime.calls.shape_policy import ExactKinds, family_of
 from memomalloc.runtime.calls.signatures import Signature, only_on_cpu, signature
 from memomalloc.runtime.events import report
-from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.faults import is_of_the_program
+from memomalloc.runtime.fork_safety import LockHolder
 from memomalloc.runtime.learning.call_group import CallGroup, PlanSettings, timed
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.learning.learner import Order
@@ -31,6 +31,8 @@ from memomalloc.runtime.switch import switch
 
 #: Calls after those that warm up within which :meth:`PlannedFunction.learn` has a plan that is confirmed, or gives up.
 MAX_CALLS_TO_LEARN = 6
+#: Where no kind of call is served from a plan, nor may be, so many calls run straight before one is looked at again.
+STRAIGHT_CALLS = 255
 #: So many of the groups that are remembered may be learning before they make room for each other only.
 MAX_LEARNING_SHARE = 0.25
 #: Signatures remembered with the group they belong to; more than that, and they are looked up anew.
@@ -89,6 +91,9 @@ class PlannedFunction(LockHolder):
         self._exact_of_family: dict[Signature, ExactKinds] = {}
         self._calls = CallCounts(process_calls)
         self._shipped: Mapping[str, LearnedCalls] = {}  # by digest of the call
+        self._straight_left = 0  # calls that run without a look at their arguments
+        self._straight_uncounted = 0  # how many of those there were when they were last counted
+        self._straight_reason = ""
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> Any:
         """Call the function with ``args`` and ``kwargs``.
@@ -103,6 +108,9 @@ class PlannedFunction(LockHolder):
             return self.function(*args, **kwargs)
         if not switch.on:
             return self._run_unplanned("disabled", args, kwargs)
+        if self._straight_left > 0:
+            self._straight_left -= 1
+            return self.function(*args, **kwargs)
         try:
             key = (variant, *signature(args, kwargs))
             group = self._routes.get(key)
@@ -145,6 +153,8 @@ class PlannedFunction(LockHolder):
             groups, self._groups, self._routes = self._groups, {}, {}
             self._exact_of_family = {}
             self._shipped = {}
+            self._count_straight()
+            self._straight_left = self._straight_uncounted = 0
         for group in groups.values():
             group.let_go()
 
@@ -176,6 +186,7 @@ class PlannedFunction(LockHolder):
             group, sizes = self._group_of(key, args, kwargs, variant)
             group.last_use = next(_uses)
             if group.resting:
+                self._go_straight(group.resting)
                 return self._run_unplanned(group.resting, args, kwargs)
             armed = group.armed
             if armed is not None and group.is_served(key, sizes):
@@ -189,6 +200,19 @@ class PlannedFunction(LockHolder):
         if armed is not None:
             return self._replay(group, armed, key, args, kwargs)
         return self._run_unplanned("learning", args, kwargs)
+
+    def _go_straight(self, reason: str) -> None:
+        """Let the next calls run without a look at their arguments, if no kind of call is or may be served."""
+        self._count_straight()
+        if all(group.resting for group in list(self._groups.values())):
+            self._straight_reason, self._straight_left = reason, STRAIGHT_CALLS
+            self._straight_uncounted = STRAIGHT_CALLS
+
+    def _count_straight(self) -> None:
+        num_calls = self._straight_uncounted - self._straight_left
+        self._straight_uncounted = self._straight_left
+        if num_calls > 0:
+            self._calls.count_unplanned(self._straight_reason, num_calls)
 
     def _learn_in_turn(
         self,
@@ -267,8 +291,8 @@ class PlannedFunction(LockHolder):
                     return self._exact_group(key, args, kwargs), []
             if group is None:
                 group = self._add_group(family_key, args, kwargs, num_sizes=len(sizes), shapes_vary=True)
-                if (kinds := self._exact_of_family.pop(family_key, None)) is not None:
-                    self._take_over(group, kinds.sizes)
+                if family_key in self._exact_of_family:
+                    self._take_over(group, self._exact_of_family.pop(family_key).sizes)
             return group, sizes
 
     def _take_over(self, group: CallGroup, alike: Mapping[Signature, list[int]]) -> None:
@@ -366,6 +390,7 @@ class PlannedFunction(LockHolder):
 
     def stats(self) -> Stats:
         """The counters of this function since it was made."""
+        self._count_straight()
         return stats_of(self._calls, self.armed_plans())
 
     def deviations(self) -> tuple[Deviation, ...]:

@@ -18,8 +18,8 @@ MAX_EXACT_OF_FAMILY = 4
 class ExactKinds:
     """Under ``auto``: the kinds of calls of one family, as long as each has a plan of its own.
 
-    They have so while there are few, and each came again before there was another: a few fixed shapes. Shapes of which a
-    new one comes before the last came again are shapes that vary.
+    They have so while there are few, and each came again before there was another: a few fixed shapes. Where a new one
+    comes before the last came again, shapes vary.
 
     Attributes:
         sizes: of the calls, by kind.

@@ -6,11 +6,12 @@ import dataclasses
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from memomalloc.data.columns import BoolArray, UInt64Array, read_only
+from memomalloc.data.columns import UInt64Array, read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
@@ -261,7 +262,7 @@ class CallGroup(LockHolder):
         self._by_origin = self._settings.match == "origin"
         self._learner.forgotten()
 
-    _before_the_call = {Order.PLAN: _plan, Order.WIDEN: _widen, Order.RENEW: _renew, Order.FORGET: _forget}
+    _before_the_call: ClassVar = {Order.PLAN: _plan, Order.WIDEN: _widen, Order.RENEW: _renew, Order.FORGET: _forget}
 
     # --- What came of calls ----------------------------------------------------------------------------------------
 
@@ -301,8 +302,8 @@ class CallGroup(LockHolder):
             self.let_go()
             speed = self._learner.speed
             text = (
-                f"calls of {self._name} take {1 / max(speed, 1e-9) - 1:.0%} longer with their plan, which saves no memory "
-                "worth it: they run unplanned from now on (keep_plans=True keeps such plans)"
+                f"calls of {self._name} take {1 / max(speed, 1e-9) - 1:.0%} longer with their plan, which saves no "
+                "memory worth it: they run unplanned from now on (keep_plans=True keeps such plans)"
             )
             report("retired", self._name, text, speed=speed)
         self._attend()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-#: One comparison in so many runs. It takes two calls without the plan, of which the first one warms up what the plan
-#: had let go cold, and the second is timed: one call in a thousand at most.
+#: One comparison in so many runs. It takes two calls with the plan and two without, one after the other. Of each two
+#: the first warms up what had gone cold, and the second counts: at most one call in a thousand runs without the plan.
 RUNS_PER_COMPARISON = 2000
+TIMED_PER_COMPARISON = 2
 PROBES_PER_COMPARISON = 2
 #: Comparisons before the first verdict, and before the last.
 MIN_COMPARISONS = 8
@@ -29,6 +30,7 @@ class Earnings:
         self._ratios: list[float] = []
         self._runs_left = RUNS_PER_COMPARISON
         self._planned_s = 0.0
+        self._timed_left = TIMED_PER_COMPARISON
         self._probes_left = PROBES_PER_COMPARISON
         self._is_settled = False
 
@@ -55,12 +57,15 @@ class Earnings:
         if self._runs_left > 0:
             return False
         self._runs_left = RUNS_PER_COMPARISON
+        self._timed_left = TIMED_PER_COMPARISON
         self._probes_left = PROBES_PER_COMPARISON
         return True
 
-    def timed(self, planned_s: float) -> None:
-        """A call with the plan took so long."""
+    def timed(self, planned_s: float) -> bool:
+        """A call with the plan took so long; whether that was the last of them."""
         self._planned_s = planned_s
+        self._timed_left -= 1
+        return self._timed_left <= 0
 
     def probed(self, unplanned_s: float) -> bool:
         """A call without the plan took so long; whether that ends the comparison."""
@@ -77,5 +82,5 @@ class Earnings:
         num = len(self._ratios)
         if num < MIN_COMPARISONS:
             return False
-        chance = sum(math.comb(num, against) for against in range(num_against + 1)) / 2**num
-        return chance < MAX_CHANCE
+        num_cases = sum(math.comb(num, against) for against in range(num_against + 1))
+        return num_cases < MAX_CHANCE * (1 << num)

@@ -1,4 +1,4 @@
-"""The learner: what is to be done with the next call of a group. A table, and the few numbers that its events are made of.
+"""The learner: what is to be done with the next call of a group. A table, and the few numbers its events are made of.
 
 No torch, no clock, no lock, no native code: orders are carried out elsewhere, and what came of them is told here.
 """
@@ -26,7 +26,7 @@ class State(Enum):
     WATCHING = "The next call is replayed and recorded."
     RENEWING = "Earlier runs left too much behind: the next call finds fresh memory."
     CHANGED = "The program has changed: before the next call all is forgotten."
-    TIMING = "The next call is replayed and timed."
+    TIMING = "The next calls are replayed and timed."
     PROBING = "The next calls run without the plan, and are timed."
     RETIRED = "The plan cost time and saved no memory: calls run as they are."
     UNPLANNABLE = "No plan can be made: calls run as they are."
@@ -55,7 +55,7 @@ class Event(Enum):
     RENEWED = "the plan has fresh memory"
     FORGOTTEN = "all is forgotten"
     DUE = "it is time to see what the plan is worth"
-    TIMED = "a replayed call was timed"
+    TIMED = "enough replayed calls were timed"
     EARNS = "the plan is kept for now"
     COSTS = "the plan costs time and saves no memory"
 
@@ -319,8 +319,8 @@ class Learner:
 
     def timed(self, planned_s: float) -> None:
         """A call that was replayed as ordered took so long."""
-        self._earnings.timed(planned_s)
-        self._take(Event.TIMED)
+        if self._earnings.timed(planned_s):
+            self._take(Event.TIMED)
 
     def probed(self, unplanned_s: float, *, saves_memory: bool) -> Order | None:
         """A call without the plan took so long; it saves memory worth having, or it does not."""

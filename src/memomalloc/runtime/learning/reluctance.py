@@ -6,8 +6,8 @@ from __future__ import annotations
 class Reluctance:
     """How much must speak for a step before it is taken.
 
-    What speaks for it is gathered until it reaches a price. Each step makes the next dearer; each that was in vain makes
-    the last such addition twice as large; after so many there are no more.
+    What speaks for it is gathered until it reaches a price. Each step makes the next dearer; each in vain makes it
+    dearer by twice as much as the one before; after so many there are no more.
     """
 
     #: Doubling ends here: what is so dear is never taken again.

@@ -405,8 +405,8 @@ def optimize(
             call that finds none runs unplanned. None: a quarter of the machine's memory.
         arenas: how the arenas of a plan are kept, see :class:`ArenaSettings`.
         keep_plans: keep every plan, whatever it gains. Otherwise one call in a thousand, at most, runs without its plan
-            until it is clear what the plan is worth; one with which calls are slower, and which saves no memory to speak
-            of, is retired: its calls run as if they were not wrapped.
+            until it is clear what the plan is worth; one with which calls are slower, and which saves no memory worth
+            it, is retired: its calls run as if they were not wrapped.
 
     Returns:
         A drop-in for ``model``: an :class:`OptimizedModule` for a module, else an :class:`OptimizedFunction`; the model
