@@ -19,6 +19,7 @@ from memomalloc.runtime.calls.signatures import Signature, only_on_cpu, signatur
 from memomalloc.runtime.events import report
 from memomalloc.runtime.faults import is_of_the_program
 from memomalloc.runtime.fork_safety import LockHolder
+from memomalloc.runtime.learning.allowance import Cost
 from memomalloc.runtime.learning.call_group import CallGroup, PlanSettings, timed
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.learning.learner import Order
@@ -90,6 +91,8 @@ class PlannedFunction(LockHolder):
         self._groups: dict[Signature, CallGroup] = {}
         self._exact_of_family: dict[Signature, ExactKinds] = {}
         self._calls = CallCounts(process_calls)
+        #: What a call is known to cost before any came here; see ``CallGroup.cost_of_call``.
+        self.cost_of_call: Cost | None = None
         self._shipped: Mapping[str, LearnedCalls] = {}  # by digest of the call
         self._straight_left = 0  # calls that run without a look at their arguments
         self._straight_uncounted = 0  # how many of those there were when they were last counted
@@ -228,7 +231,8 @@ class PlannedFunction(LockHolder):
             armed = group.armed
             if armed is not None:
                 return self._replay(group, armed, key, args, kwargs)
-            return self._run_unplanned("postponed", args, kwargs)
+            with group.running_as_it_is():
+                return self._run_unplanned("postponed", args, kwargs)
         order = group.prepare(sizes)
         armed = group.armed
         if order is Order.RECORD:
@@ -238,7 +242,7 @@ class PlannedFunction(LockHolder):
             with timed(group.probed):
                 return self.function(*args, **kwargs)
         if armed is None:  # also where another thread has just dropped it
-            with timed(group.ran):
+            with group.running_as_it_is():
                 return self._run_unplanned(group.resting or "warm_up", args, kwargs)
         self._remember_route(key, group)
         if order is Order.TIME:
@@ -328,6 +332,7 @@ class PlannedFunction(LockHolder):
             limit_bytes = default_max_bytes() if self.max_bytes is None else self.max_bytes
             self._budget = extension.install().ArenaBudget(limit_bytes)
         group = CallGroup(self.name, self.settings, self._budget, self._calls, shapes_vary=shapes_vary)
+        group.cost_of_call = self.cost_of_call
         if not only_on_cpu(args, kwargs):
             group.rest("device")
         elif (shipped := self._shipped_for(key)) is not None and len(shipped.lowest) == num_sizes:

@@ -21,7 +21,7 @@ from memomalloc.runtime import extension
 from memomalloc.runtime.events import report
 from memomalloc.runtime.faults import is_of_the_program
 from memomalloc.runtime.fork_safety import LockHolder
-from memomalloc.runtime.learning.allowance import allowance
+from memomalloc.runtime.learning.allowance import Cost, allowance
 from memomalloc.runtime.learning.envelope import ROOM_TO_GROW, Envelope
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.learning.learner import BEFORE_THE_CALL, Learner, Order
@@ -103,6 +103,7 @@ class CallGroup(LockHolder):
         turn: taken by the call that learns; others do not wait for it, nor do calls further down its own stack.
         last_use: rises with every use.
         envelope: the sizes of what was recorded.
+        cost_of_call: of one that ran as it is; None where that is not known.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class CallGroup(LockHolder):
         self.armed: ArmedPlan | None = None
         self.resting = ""
         self.last_use = 0
+        self.cost_of_call: Cost | None = None
         self.envelope = Envelope()
         self._learner = Learner(settings.warm_up_calls, keep_plans=settings.keep_plans)
         self.wants_attention = True
@@ -127,7 +129,6 @@ class CallGroup(LockHolder):
         self._branches = False  # not every recording had every buffer
         self._by_origin = settings.match == "origin"
         self._num_plans = 0
-        self._call_s = 0.0  # what a call takes that runs as it is
         self._num_deviated = 0  # runs, for the log
         self._learned: LearnedCalls | None = None
 
@@ -188,20 +189,28 @@ class CallGroup(LockHolder):
     def may_learn(self) -> bool:
         """Whether learning may take more time now."""
         share = self._settings.learning_share
-        return share is None or self._learner.warms_up or allowance.covers_lesson(share, self._call_s)
+        if share is None or self._learner.warms_up:
+            return True
+        return self.cost_of_call is not None and allowance.covers_lesson(share, self.cost_of_call)
 
-    def ran(self, elapsed_s: float) -> None:
-        """A call took so long that ran as it is."""
-        self._call_s = elapsed_s
+    @contextmanager
+    def running_as_it_is(self) -> Iterator[None]:
+        """A call that runs as it is, so that it shows what calls cost, where that counts."""
+        if self._settings.learning_share is None:
+            yield
+            return
+        before = Cost.of_thread()
+        yield
+        self.cost_of_call = Cost.of_thread() - before
 
     @contextmanager
     def lesson(self) -> Iterator[None]:
         """A call that is recorded, with all that comes of it."""
-        begin_s = time.thread_time()
-        try:
+        if self._settings.learning_share is None:
             yield
-        finally:
-            allowance.spend(time.thread_time() - begin_s - self._call_s)
+            return
+        with allowance.lesson(self.cost_of_call or Cost()):
+            yield
 
     # --- Orders ----------------------------------------------------------------------------------------------------
 
@@ -212,10 +221,10 @@ class CallGroup(LockHolder):
     def prepare(self, sizes: Sequence[int]) -> Order:
         """Do what is to be done before a call of these sizes; what is to be done with the call itself."""
         is_larger = not self.envelope.covers(sizes)
-        begin_s = time.thread_time()
         try:
             while (order := self._learner.next_order(is_larger=is_larger)) in BEFORE_THE_CALL:
-                self._before_the_call[order](self)
+                with allowance.work():
+                    self._before_the_call[order](self)
                 is_larger = not self.envelope.covers(sizes)
         except Exception as error:
             if is_of_the_program(error):
@@ -223,7 +232,6 @@ class CallGroup(LockHolder):
             self.give_up(error)
             return Order.RUN
         finally:
-            allowance.spend(time.thread_time() - begin_s)
             self._attend()
         return order
 

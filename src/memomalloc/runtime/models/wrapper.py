@@ -347,7 +347,7 @@ def optimize(
     *,
     example_inputs: Any = None,
     plans: PlansFile | None = None,
-    shapes: str = "exact",
+    shapes: str = "auto",
     inplace: bool = False,
     match: str = "auto",
     planner: str = "auto",
@@ -391,7 +391,8 @@ def optimize(
             and calls are learned as if there were none.
         shapes: which calls share a plan. ``exact``: those that are alike in everything. ``bucketed``: also those whose
             sizes are in the same buckets, 1.5 times apart at most. ``merged``: also those that differ in sizes only;
-            the plan grows as larger ones appear. ``auto``: exact, and merged where there are more than four of a kind.
+            the plan grows as larger ones appear. ``auto``: exact for a few fixed shapes; merged where a new one comes
+            before the last came again, or where there are more than four.
         inplace: change what ``model(...)`` does instead of returning a wrapper, so that methods of the model that call
             it, such as ``generate``, are planned too. For modules; see :func:`stats` for its counters.
         match: how a replay tells requests apart. ``size``: by their sizes and order, which costs nothing. ``origin``:
