@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -55,6 +57,8 @@ _alive: weakref.WeakSet[OutermostCall] = weakref.WeakSet()
 class OutermostCall(InPlaceCall):
     """The call of a module that was once the outermost one on its thread; planned whenever it is so again."""
 
+    _is_finalizing = staticmethod(sys.is_finalizing)
+
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__(module, _OPTIONS)
         self._ended = _ended  # for __del__, which may run when globals are gone
@@ -87,10 +91,9 @@ class OutermostCall(InPlaceCall):
 
     def __del__(self) -> None:
         # The module is gone, or was compiled or copied over.
-        try:
-            self.save()
-        except Exception:  # noqa: S110: no file, or the interpreter ends: what lives until then is saved before
-            pass
+        if self._entry is not None and not self._is_finalizing():  # what lives until the end is saved before
+            with contextlib.suppress(OSError):
+                self.save()
         if self._ended.is_kept:
             self._ended.learned += self.learned()
             self._ended.deviations += self.planned.deviations()
