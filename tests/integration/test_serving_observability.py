@@ -121,7 +121,7 @@ def test_metrics_follow_the_statistics_of_the_process() -> None:
     for reason, count in stats.requests_upstream.items():
         assert after[f"memomalloc_requests_upstream_total_{reason}"] == count
     assert after["memomalloc_requests_upstream_total_size"] > before["memomalloc_requests_upstream_total_size"]
-    assert after["memomalloc_runs_unplanned_total_warm_up"] >= 2
+    assert after["memomalloc_runs_unplanned_total_warm_up"] >= 1
     assert after["memomalloc_arenas"] == stats.num_arenas
     assert after["memomalloc_arenas_in_use"] == 0
     assert after["memomalloc_mapped_bytes"] == stats.mapped_bytes

@@ -52,7 +52,7 @@ class Service:
         with torch.inference_mode():
             model = build()
             expected = [model(value) for value in values]
-            wrapper = memomalloc.optimize(build(), **options)  # type: ignore[call-overload]
+            wrapper = memomalloc.optimize(build(), keep_plans=True, **options)  # type: ignore[call-overload]
             learn(wrapper, values[0])
         return cls(wrapper, values, expected)
 
