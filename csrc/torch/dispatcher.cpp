@@ -77,6 +77,10 @@ struct Bounds {
   }
 };
 
+// Python is told of so many runs at once that went as planned: a microsecond for each of them would be too
+// dear.
+constexpr uint64_t kRunsUntilTold = 256;
+
 // What calls of one group do.
 struct Armed {
   std::unique_ptr<CallKey> key;  // null: its calls are too unusual to be looked up
@@ -502,23 +506,39 @@ class Dispatcher {
       const uint64_t num_blocked = counts.upstream[static_cast<std::size_t>(Deviation::kBlocked)];
       return deviated(*armed, kind(), counts.num_upstream() - num_blocked - counts.kept, result);
     }
-    ++armed->num_as_planned;
+    if (++armed->num_as_planned >= kRunsUntilTold) return ran(*armed, result);
     return result;
   }
 
-  // Tells Python. `result` is the function's, null where it raised; what comes back is that, or an error of
-  // the program's.
+  // Tells Python of runs that went as planned: it may want to compare a call with one that is not planned.
+  PyObject* ran(Armed& armed, PyObject* result) noexcept {
+    return tell(armed, result, [&armed](PyObject* owner) {
+      const uint64_t num_as_planned = std::exchange(armed.num_as_planned, 0);
+      return PyObject_CallMethod(owner, "_ran", "OK", armed.group.get(),
+                                 static_cast<unsigned long long>(num_as_planned));
+    });
+  }
+
   PyObject* deviated(Armed& armed, uint64_t kind, uint64_t num_unforeseen, PyObject* result) noexcept {
+    return tell(armed, result, [&](PyObject* owner) {
+      const uint64_t num_as_planned = std::exchange(armed.num_as_planned, 0);
+      return PyObject_CallMethod(
+          owner, "_deviated", "OKKK", armed.group.get(), static_cast<unsigned long long>(kind),
+          static_cast<unsigned long long>(num_unforeseen), static_cast<unsigned long long>(num_as_planned));
+    });
+  }
+
+  // Tells Python, which says whether the group wants attention. `result` is the function's, null where it
+  // raised; what comes back is that, or an error of the program's.
+  template <typename Ask>
+  PyObject* tell(Armed& armed, PyObject* result, const Ask& ask) noexcept {
     const Reference owner = referent(owner_.get());
     if (!owner) return result;
     Reference raised = result == nullptr ? take_error() : Reference();
     const Unwatched unwatched(set_eval_frame_.get());
     Reference error;
     {
-      const uint64_t num_as_planned = std::exchange(armed.num_as_planned, 0);
-      const Reference wants_attention = Reference::steal(PyObject_CallMethod(
-          owner.get(), "_deviated", "OKKK", armed.group.get(), static_cast<unsigned long long>(kind),
-          static_cast<unsigned long long>(num_unforeseen), static_cast<unsigned long long>(num_as_planned)));
+      const Reference wants_attention = Reference::steal(ask(owner.get()));
       if (wants_attention) {
         const bool wants = wants_attention.get() == Py_True;
         armed.wants_attention = wants;

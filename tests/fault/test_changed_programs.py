@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memomalloc
-from memomalloc.runtime.learning.call_group import DEVIATIONS_BEFORE_RESTART
+from memomalloc.runtime.learning.learner import DEVIATIONS_BEFORE_RESTART
 from models import Steps, chain_values
 from serving import assert_equal_bits, fully_served, learn
 

@@ -55,7 +55,7 @@ def _interrupt_for(seconds: float, work: object) -> int:
 
 @in_child_process()
 def test_a_handler_that_raises_leaves_no_run_open() -> None:
-    wrapper = memomalloc.optimize(torch.nn.Linear(8, 8).eval())
+    wrapper = memomalloc.optimize(torch.nn.Linear(8, 8).eval(), keep_plans=True)
     values = torch.randn(1, 8)
     with torch.inference_mode():
         learn(wrapper, values)

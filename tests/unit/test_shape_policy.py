@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")  # what the policy looks at are its tensors
 
-from memomalloc.runtime.calls.shape_policy import bucket_of
+from memomalloc.runtime.calls.shape_policy import MAX_EXACT_OF_FAMILY, ExactKinds, bucket_of
 from memomalloc.runtime.learning.envelope import ROOM_TO_GROW, Envelope
 
 
@@ -53,3 +53,28 @@ def test_what_an_envelope_covers(calls: list[tuple[int, ...]], asked: tuple[int,
 def test_bounds_are_the_smallest_and_largest_of_each_number() -> None:
     assert _envelope((1, 9), (5, 2)).bounds == ((1, 2), (5, 9))
     assert _envelope().bounds == ((), ())
+
+
+def test_under_auto_a_few_fixed_shapes_have_plans_of_their_own() -> None:
+    kinds = ExactKinds()
+    for size in range(MAX_EXACT_OF_FAMILY):
+        assert kinds.add((size,), [size])
+        assert kinds.add((size,), [size])  # it came again
+    assert not kinds.add(("one too many",), [9])
+
+
+def test_under_auto_shapes_vary_that_do_not_come_again_before_the_next() -> None:
+    kinds = ExactKinds()
+    assert kinds.add(("a",), [1])
+    assert kinds.add(("a",), [1])
+    assert kinds.add(("b",), [2])
+    assert kinds.add(("a",), [1])
+    assert not kinds.add(("c",), [3])
+
+
+def test_a_kind_that_was_forgotten_does_not_count() -> None:
+    kinds = ExactKinds()
+    assert kinds.add(("a",), [1])
+    assert not kinds.remove(("b",))
+    assert kinds.remove(("a",))
+    assert kinds.add(("b",), [2])

@@ -6,6 +6,7 @@ Each module of torch that the program calls from outside any other module is opt
 examples:
   memomalloc run inference.py --batch 4
   memomalloc run --stats --report map.html inference.py
+  memomalloc run --plans .plans inference.py
   memomalloc run -m package.module
 """
 
@@ -43,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report", type=output_file, metavar="FILE", help="write the memory map of what was learned: HTML"
     )
     parser.add_argument("--stats", action="store_true", help="at the end, print what was served from plans to stderr")
+    parser.add_argument(
+        "--plans",
+        type=Path,
+        metavar="DIR",
+        help="keep what is learned in this folder, for the next start to begin with",
+    )
     parser.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module's name")
     parser.add_argument("program", metavar="PROGRAM", help="a Python file")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="the program's own")
@@ -61,7 +68,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.is_module and not Path(args.program).is_file():
         raise FileFormatError(args.program, "there is no such file; a Python program was expected")
     require_outputs(args.report, inputs=[] if args.is_module else [Path(args.program)])
-    call_after_torch_import(functools.partial(_optimize, keep=args.report is not None or args.stats))
+    if args.plans is not None:
+        args.plans.mkdir(parents=True, exist_ok=True)
+    keep = args.report is not None or args.stats
+    # An absolute path: the program may go to another folder.
+    plans = args.plans.resolve() if args.plans is not None else None
+    call_after_torch_import(functools.partial(_optimize, keep=keep, plans=plans))
     try:
         _run_program(args)
     except SystemExit:
@@ -78,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _optimize(*, keep: bool) -> None:
+def _optimize(*, keep: bool, plans: Path | None) -> None:
     from memomalloc.errors import RuntimeNotAvailableError
 
     try:
@@ -87,7 +99,7 @@ def _optimize(*, keep: bool) -> None:
         load()  # says what is missing, before an import inside the runtime fails
         from memomalloc.runtime.models.outermost_calls import optimize_outermost_calls
 
-        optimize_outermost_calls(keep_what_was_learned=keep)
+        optimize_outermost_calls(keep_what_was_learned=keep, plans=plans)
     except RuntimeNotAvailableError as error:
         # Not raised: the program would take it for a failure of `import torch`.
         print(f"memomalloc: the program runs unplanned: {error}", file=sys.stderr)
@@ -164,10 +176,21 @@ def _report(args: argparse.Namespace) -> None:
         if args.stats or args.report is not None:
             print("memomalloc: the program did not use torch", file=sys.stderr)
         return
+    if args.plans is not None:
+        _save_plans()
     if args.stats:
         _print_stats()
     if args.report is not None:
         _write_report(args.report, title=Path(args.program).name)
+
+
+def _save_plans() -> None:
+    from memomalloc.runtime.models.outermost_calls import save_plans
+
+    try:
+        save_plans()
+    except OSError as error:  # the program has done its work all the same
+        print(f"memomalloc: what was learned could not be kept: {error}", file=sys.stderr)
 
 
 def _print_stats() -> None:

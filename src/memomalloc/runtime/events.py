@@ -10,7 +10,8 @@ event               level   more fields
 ``grew``            INFO    the same, of the new plan
 ``deviated``        INFO    ``num_runs`` (that deviated so far), ``first`` (the first such request, in words); for the
                             1st, 2nd, 4th, 8th ... run that deviates
-``restarted``       INFO    ``num_runs`` (that deviated in a row)
+``restarted``       INFO    (the program has changed: it is learned anew)
+``retired``         INFO    ``speed``: how many times as fast calls were with the plan, as without it
 ``evicted``         INFO    ``num_plans`` (that remain)
 ``unplannable``     WARNING ``reason``
 ``fault``           WARNING ``reason``, ``num_faults`` (so far; the 1st, 2nd, 4th, 8th ... is logged): something of

@@ -2,7 +2,7 @@
 
 The dispatcher (``csrc/torch/dispatcher.cpp``) takes a call, reads torch's modes, describes the arguments, looks the
 description up, begins a run, calls the function and ends the run, without Python. It has one owner, which it does not
-keep alive, and comes to it with three questions only:
+keep alive, and comes to it with four questions only:
 
 ``_think(call)``
     No group is armed for the call, or its group wants attention and the call is due. The owner makes the call, with
@@ -13,6 +13,8 @@ keep alive, and comes to it with three questions only:
 ``_deviated(group, kind, num_unforeseen, num_as_planned)``
     A run asked upstream for something, after ``num_as_planned`` runs of the group that did not. Whether the group wants
     attention from now on.
+``_ran(group, num_as_planned)``
+    So many runs of the group went as planned since this was last said. Whether the group wants attention from now on.
 ``_is_due(group, kind)``
     The group wants attention: whether this call is the one to think about.
 

@@ -14,13 +14,16 @@ from memomalloc.errors import MemomallocError
 from memomalloc.runtime import extension
 from memomalloc.runtime.calls.call_digest import UnnamedCallError, digest_of
 from memomalloc.runtime.calls.dispatch import dispatcher_of
-from memomalloc.runtime.calls.shape_policy import family_of
+from memomalloc.runtime.calls.shape_policy import ExactKinds, family_of
 from memomalloc.runtime.calls.signatures import Kind, only_on_cpu, signature
 from memomalloc.runtime.events import report
+from memomalloc.runtime.faults import is_of_the_program
 from memomalloc.runtime.fork_safety import LockHolder
-from memomalloc.runtime.learning.call_group import MAX_RECORDINGS, CallGroup, PlanSettings
+from memomalloc.runtime.learning.allowance import Cost
+from memomalloc.runtime.learning.call_group import CallGroup, PlanSettings, timed
 from memomalloc.runtime.learning.envelope import ROOM_TO_GROW
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
+from memomalloc.runtime.learning.learner import Order
 from memomalloc.runtime.learning.origins import call_of_the_program
 from memomalloc.runtime.learning.recorder import Recording
 from memomalloc.runtime.memory.armed_plan import ArmedPlan, process_calls, stats_of
@@ -31,8 +34,8 @@ from memomalloc.runtime.switch import switch
 if TYPE_CHECKING:
     from memomalloc._runtime import Call, Dispatcher
 
-#: Under ``auto``, calls that differ in sizes only share a plan once there are more of them than this.
-MAX_EXACT_OF_FAMILY = 4
+#: Calls after those that warm up within which :meth:`PlannedFunction.learn` has a plan that is confirmed, or gives up.
+MAX_CALLS_TO_LEARN = 6
 #: So many of the groups that are remembered may be learning before they make room for each other only.
 MAX_LEARNING_SHARE = 0.25
 
@@ -91,8 +94,10 @@ class PlannedFunction(LockHolder):
         self._dispatcher: Dispatcher | None = None
         self._budget: Any = None
         self._groups: dict[Kind, CallGroup] = {}
-        self._exact_of_family: dict[Kind, dict[Kind, list[int]]] = {}
+        self._exact_of_family: dict[Kind, ExactKinds] = {}
         self._calls = CallCounts(process_calls)
+        #: What a call is known to cost before any came here; see ``CallGroup.cost_of_call``.
+        self.cost_of_call: Cost | None = None
         self._shipped: Mapping[str, LearnedCalls] = {}  # by digest of the call
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, variant: Any = None) -> Any:
@@ -134,11 +139,11 @@ class PlannedFunction(LockHolder):
 
     def learn(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> None:
         """Call the function until calls like this are replayed, or cannot be."""
-        for _ in range(self.settings.warm_up_calls + MAX_RECORDINGS):
+        for _ in range(self.settings.warm_up_calls + MAX_CALLS_TO_LEARN):
             # Held until the next one is there: that nobody else holds it says nothing about the program to come.
             _held = self(args, dict(kwargs), variant=variant)
             group = self._known_group(args, kwargs, variant)
-            if group is not None and (group.armed is not None or group.unplannable):
+            if group is not None and (group.resting or (group.armed is not None and not group.wants_attention)):
                 return
 
     def _known_group(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], variant: Any) -> CallGroup | None:
@@ -193,9 +198,13 @@ class PlannedFunction(LockHolder):
         finally:
             self._tell_dispatcher(group, call, is_family=is_family)
 
+    def _ran(self, group: CallGroup, num_as_planned: int) -> bool:
+        group.ran_as_planned(num_as_planned)
+        return group.wants_attention
+
     def _deviated(self, group: CallGroup, kind: int, num_unforeseen: int, num_as_planned: int) -> bool:
         if num_as_planned:
-            group.ran_as_planned()
+            group.ran_as_planned(num_as_planned)
         group.deviated(kind, num_unforeseen)
         return group.wants_attention
 
@@ -209,8 +218,8 @@ class PlannedFunction(LockHolder):
             armed = group.armed
             if group not in self._groups.values():  # dropped meanwhile
                 return
-            if group.unplannable:
-                dispatcher.pass_on(call, group, group.unplannable, is_family)
+            if group.resting:
+                dispatcher.pass_on(call, group, group.resting, is_family)
             elif armed is None:
                 dispatcher.disarm(group)
             else:
@@ -232,14 +241,14 @@ class PlannedFunction(LockHolder):
         return self._dispatch().replay(call, group)
 
     def _learn(self, group: CallGroup, call: Call, sizes: Sequence[int], *, is_family: bool) -> Any:
+        """A call whose group has no plan, wants attention, or is not known yet."""
         group.last_use = extension.load().next_use()
-        if self._dispatch().take_num_as_planned(group):
-            group.ran_as_planned()
-        if group.unplannable:
-            return self._run_unplanned(group.unplannable, call)
+        if num_as_planned := self._dispatch().take_num_as_planned(group):
+            group.ran_as_planned(num_as_planned)
+        if group.resting:
+            return self._run_unplanned(group.resting, call)
         armed = group.armed
-        needs_nothing = not group.wants_attention or not group.is_due(call.kind)
-        if armed is not None and needs_nothing and group.envelope.covers(sizes):
+        if armed is not None and group.is_served(call.kind, sizes):
             return self._replay(group, call, is_family=is_family)
         with group.turn.attempt() as is_mine:
             if is_mine:
@@ -249,49 +258,49 @@ class PlannedFunction(LockHolder):
         return self._run_unplanned("learning", call)
 
     def _learn_in_turn(self, group: CallGroup, call: Call, sizes: Sequence[int], *, is_family: bool) -> Any:
-        armed = group.armed
-        if group.grow_seeds() and group.armed is not None and group.envelope.covers(sizes):
-            return self._replay(group, call, is_family=is_family)
-        if group.warm_up():
-            return self._run_unplanned("warm_up", call)
-        if group.needs_restart():
-            self._retire(group)
-            group.restart()
-        elif armed is not None and (group.renew_arenas() or group.widen()):
-            self._calls.add_retired(armed.replayed())
+        """Carry out what the learner says."""
+        if not group.may_learn():
             if group.armed is not None:
                 return self._replay(group, call, is_family=is_family)
-        return self._record(group, call, sizes)
+            with group.running_as_it_is():
+                return self._run_unplanned("postponed", call)
+        order = group.prepare(sizes)
+        if order is Order.RECORD:
+            return self._record(group, call, sizes)
+        if order is Order.PROBE:
+            self._calls.count_unplanned("probe")
+            with timed(group.probed):
+                return call()
+        if group.armed is None:  # also where another thread has just dropped it
+            with group.running_as_it_is():
+                return self._run_unplanned(group.resting or "warm_up", call)
+        if order is Order.TIME:
+            self._tell_dispatcher(group, call, is_family=is_family)
+            with timed(group.timed):
+                return self._dispatch().replay(call, group)
+        return self._replay(group, call, is_family=is_family)
 
     def _record(self, group: CallGroup, call: Call, sizes: Sequence[int]) -> Any:
         """Record a call; one whose group is armed is replayed as well, as far as its plan goes."""
         armed = group.armed
         recording = Recording()
-        run = None
+        run = armed.begin() if armed is not None else None
         as_planned = False
-        if armed is None:
-            # What upstream retains now would hide how much it needs, and stay resident beside the arena.
-            extension.install().release_upstream_memory()
-            group.look_back()
-        else:
-            run = armed.begin()
-        try:
-            with recording:
-                result = call_of_the_program(call, call.args, call.kwargs)
-        finally:
-            if run is not None and run.started:
-                num_upstream, _, num_blocked, num_kept = run.end()
-                as_planned = num_upstream == num_blocked + num_kept
-        self._calls.count_recorded()
-        try:
-            if as_planned:
-                group.ran_as_planned_while_recorded(sizes)
-            else:
-                group.add(recording, sizes)
-        except _FAULTS as error:  # the call itself is done, and its result is right
-            group.give_up(error)
-        if armed is not None and group.armed is not armed:
-            self._calls.add_retired(armed.replayed())
+        with group.lesson():
+            try:
+                with recording:
+                    result = call_of_the_program(call, call.args, call.kwargs)
+            finally:
+                if run is not None and run.started:
+                    num_upstream, _, num_blocked, num_kept = run.end()
+                    as_planned = num_upstream == num_blocked + num_kept
+            try:  # the call itself is done, and its result is right
+                self._calls.count_recorded()
+                group.recorded(recording, sizes, as_planned=as_planned)
+            except Exception as error:
+                if is_of_the_program(error):
+                    raise
+                group.give_up(error)
         return result
 
     # --- Which group a call belongs to -----------------------------------------------------------------------------
@@ -309,13 +318,13 @@ class PlannedFunction(LockHolder):
             family_key = Kind((variant, self.shapes, *family))
             group = self._groups.get(family_key)
             if group is None and self.shapes == "auto" and self._shipped_for(family_key) is None:
-                alike = self._exact_of_family.setdefault(family_key, {})
-                alike[key] = sizes
-                if len(alike) <= MAX_EXACT_OF_FAMILY:
+                kinds = self._exact_of_family.setdefault(family_key, ExactKinds())
+                if kinds.add(key, sizes):
                     return self._exact_group(key, args, kwargs), [], False
             if group is None:
                 group = self._add_group(family_key, args, kwargs, num_sizes=len(sizes), shapes_vary=True)
-                self._take_over(group, self._exact_of_family.pop(family_key, {}))
+                if family_key in self._exact_of_family:
+                    self._take_over(group, self._exact_of_family.pop(family_key).sizes)
             return group, sizes, True
 
     def _take_over(self, group: CallGroup, alike: Mapping[Kind, list[int]]) -> None:
@@ -324,8 +333,7 @@ class PlannedFunction(LockHolder):
         for key in alike:
             if key in self._groups:
                 self._drop(key)
-        if learned:
-            group.seed([trace for trace, _ in learned], [sizes for _, sizes in learned])
+        group.seed([trace for trace, _ in learned], [sizes for _, sizes in learned])
 
     def _trace_of(self, key: Kind) -> Trace | None:
         group = self._groups.get(key)
@@ -350,9 +358,10 @@ class PlannedFunction(LockHolder):
             report("evicted", self.name, text, num_plans=len(self._groups))
         if self._budget is None and self.max_bytes is not None:
             self._budget = extension.install().RunBudget(self.max_bytes)
-        group = CallGroup(self.name, self.settings, self._budget, shapes_vary=shapes_vary)
+        group = CallGroup(self.name, self.settings, self._budget, self._calls, shapes_vary=shapes_vary)
+        group.cost_of_call = self.cost_of_call
         if not only_on_cpu(args, kwargs):
-            group.unplannable = "device"
+            group.rest("device")
         elif (shipped := self._shipped_for(key)) is not None and len(shipped.lowest) == num_sizes:
             try:
                 group.adopt(shipped)
@@ -380,17 +389,15 @@ class PlannedFunction(LockHolder):
 
     def _drop(self, key: Kind) -> None:
         group = self._groups.pop(key)
-        for family_key, alike in list(self._exact_of_family.items()):
-            if alike.pop(key, None) is not None and not alike:
+        for family_key, kinds in list(self._exact_of_family.items()):
+            if kinds.remove(key):
                 del self._exact_of_family[family_key]
         self._retire(group)
 
     def _retire(self, group: CallGroup) -> None:
-        armed, group.armed = group.armed, None
+        group.let_go()
         if self._dispatcher is not None:
             self._dispatcher.disarm(group)
-        if armed is not None:
-            self._calls.add_retired(armed.replayed())
 
     # --- About this function ---------------------------------------------------------------------------------------
 

@@ -5,10 +5,47 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from memomalloc.runtime.calls.signatures import Signature, Sizes, family
+from memomalloc.runtime.calls.signatures import Kind, Signature, Sizes, family
 
 #: What ``optimize(shapes=...)`` takes.
 POLICIES = ("exact", "bucketed", "merged", "auto")
+
+
+#: Under ``auto``, calls that differ in sizes only share a plan once there are more kinds of them than this.
+MAX_EXACT_OF_FAMILY = 4
+
+
+class ExactKinds:
+    """Under ``auto``: the kinds of calls of one family, as long as each has a plan of its own.
+
+    They have so while there are few, and each came again before there was another: a few fixed shapes. Where a new one
+    comes before the last came again, shapes vary.
+
+    Attributes:
+        sizes: of the calls, by kind.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[Kind, list[int]] = {}
+        self._came_once: Kind | None = None
+
+    def add(self, key: Kind, sizes: list[int]) -> bool:
+        """A call of a kind came; whether kinds still have plans of their own."""
+        if key in self.sizes:
+            if key == self._came_once:
+                self._came_once = None
+            return True
+        is_varying = self._came_once is not None or len(self.sizes) >= MAX_EXACT_OF_FAMILY
+        self.sizes[key] = sizes
+        self._came_once = key
+        return not is_varying
+
+    def remove(self, key: Kind) -> bool:
+        """A kind was forgotten, if it was known; whether none is left."""
+        known = self.sizes.pop(key, None) is not None
+        if key == self._came_once:
+            self._came_once = None
+        return known and not self.sizes
 
 
 def bucket_of(size: int) -> int:

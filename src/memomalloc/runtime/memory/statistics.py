@@ -73,12 +73,12 @@ class CallCounts(LockHolder):
         if self._process is not None:
             self._process.count_recorded()
 
-    def count_unplanned(self, reason: str) -> None:
-        """One call ran as if unwrapped."""
+    def count_unplanned(self, reason: str, num_calls: int = 1) -> None:
+        """Calls ran as if unwrapped."""
         with self.lock:
-            self._unplanned[reason] += 1
+            self._unplanned[reason] += num_calls
         if self._process is not None:
-            self._process.count_unplanned(reason)
+            self._process.count_unplanned(reason, num_calls)
 
     def add_retired(self, replayed: Replayed) -> None:
         """A plan is gone that replayed so much. (The process hears of it from the plan.)"""
@@ -101,7 +101,8 @@ class Stats:
         runs_unplanned: calls that ran as if unwrapped, by reason: ``warm_up`` (before the first recording),
             ``learning`` (another thread was recording the same signature), ``device`` (a tensor that is not on the
             CPU), ``no_arena`` (no memory, or too many runs at once), ``unplannable`` (planning failed, or the
-            arguments cannot be described),
+            arguments cannot be described), ``probe`` (to see what the plan is worth), ``retired`` (calls were slower
+            with their plan), ``postponed`` (learning would have cost a program that did not ask for it too much),
             ``nested`` (the plan of an outer call served it), ``disabled``.
         num_plans: plans armed now.
         requests_planned: requests that the plans of the replayed runs foresaw.

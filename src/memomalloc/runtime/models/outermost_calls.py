@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from memomalloc.runtime import extension
+from memomalloc.runtime.learning.allowance import Cost
 from memomalloc.runtime.learning.call_group import PlanSettings
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.memory.deviations import Deviation
 from memomalloc.runtime.models.wrapper import COMPILED_CALL, InPlaceCall, call_in_place
+from memomalloc.runtime.shipping.plans_folder import PlansFolder
 from memomalloc.runtime.switch import switch
 
 
@@ -22,29 +27,44 @@ class _ThreadState(threading.local):
 
 _thread = _ThreadState()
 _original_call = torch.nn.Module.__call__
-# The first call of a module, before it is optimized, warms up as well.
-_OPTIONS = {"shapes": "auto", "settings": PlanSettings(warm_up_calls=1)}
+#: The share of the process's CPU time that learning may take at any moment.
+LEARNING_SHARE = 0.02
+# The first call of a module, before it is optimized, has warmed up.
+_OPTIONS = {"shapes": "auto", "settings": PlanSettings(warm_up_calls=0, learning_share=LEARNING_SHARE)}
 
 
 class _Ended:
-    """What calls of modules that are gone had learned, if somebody will ask."""
+    """What calls of modules that are gone had learned, if somebody will ask.
+
+    Attributes:
+        plans: where it is kept for the next start of the program; None: it is not.
+    """
 
     def __init__(self) -> None:
         self.is_kept = False
+        self.plans: PlansFolder | None = None
         self.learned: list[tuple[str, LearnedCalls]] = []
         self.deviations: list[Deviation] = []
 
 
 _ended = _Ended()
+# By id: a module need not be hashable. Of modules that are called once entries stay; they are few bytes, and bounded.
+_cost_of_first_call: dict[int, Cost] = {}
+_MAX_FIRST_CALLS = 4096
 _alive: weakref.WeakSet[OutermostCall] = weakref.WeakSet()
 
 
 class OutermostCall(InPlaceCall):
     """The call of a module that was once the outermost one on its thread; planned whenever it is so again."""
 
+    _is_finalizing = staticmethod(sys.is_finalizing)
+
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__(module, _OPTIONS)
         self._ended = _ended  # for __del__, which may run when globals are gone
+        self._entry = _ended.plans.entry(module) if _ended.plans is not None else None
+        if self._entry is not None:
+            self._entry.load(self.planned)
         _alive.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -61,8 +81,19 @@ class OutermostCall(InPlaceCall):
         """What was learned, with the name of the module."""
         return [(self.planned.name, learned) for learned in self.planned.learned().values()]
 
+    def save(self) -> int:
+        """Keep what was learned for the next start of the program; how many plans that are.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        return self._entry.save(self.planned) if self._entry is not None else 0
+
     def __del__(self) -> None:
         # The module is gone, or was compiled or copied over.
+        if self._entry is not None and not self._is_finalizing():  # what lives until the end is saved before
+            with contextlib.suppress(OSError):
+                self.save()
         if self._ended.is_kept:
             self._ended.learned += self.learned()
             self._ended.deviations += self.planned.deviations()
@@ -76,43 +107,64 @@ def _call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(call, InPlaceCall) or not call.is_of(module):
         if isinstance(call, InPlaceCall):  # copied over from another module, which it would call
             call_in_place(module, None)
-        elif COMPILED_CALL not in module.__dict__:
+        elif COMPILED_CALL not in module.__dict__ and not _was_learned_before(module):
             return _call_unprepared(module, call, args, kwargs)
-        call_in_place(module, OutermostCall(module))
+        prepared = OutermostCall(module)
+        prepared.planned.cost_of_call = _cost_of_first_call.pop(id(module), None)
+        call_in_place(module, prepared)
     return _original_call(module, *args, **kwargs)
+
+
+def _was_learned_before(module: torch.nn.Module) -> bool:
+    return _ended.plans is not None and _ended.plans.entry(module).exists
 
 
 def _call_unprepared(module: torch.nn.Module, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a module for the first time, perhaps for the last: programs make modules for one call."""
     call_in_place(module, call)  # what it has already, but in its own dictionary: this was the first
     _thread.inside = True
+    before = Cost.of_thread()
     try:
         return _original_call(module, *args, **kwargs)
     finally:
         _thread.inside = False
+        if len(_cost_of_first_call) < _MAX_FIRST_CALLS:
+            _cost_of_first_call[id(module)] = Cost.of_thread() - before
 
 
-def optimize_outermost_calls(*, keep_what_was_learned: bool = False) -> None:
+def optimize_outermost_calls(*, keep_what_was_learned: bool = False, plans: Path | None = None) -> None:
     """From now on, optimize in place each module that is called from outside any other module.
 
     Shapes are handled as by ``optimize(shapes="auto")``. Does nothing where memomalloc is disabled.
 
     Args:
         keep_what_was_learned: also of modules that are gone, for :func:`learned` and :func:`deviations`.
+        plans: a folder with what was learned at earlier starts; :func:`save_plans` keeps what is learned now.
 
     Raises:
+        OSError: the folder cannot be made.
         RuntimeNotAvailableError: the runtime cannot run here.
     """
     if not switch.on:
         return
     extension.install()
     _ended.is_kept = keep_what_was_learned
+    _ended.plans = PlansFolder(plans) if plans is not None else None
     torch.nn.Module.__call__ = _call  # type: ignore[method-assign]
 
 
 def learned() -> list[tuple[str, LearnedCalls]]:
     """What was learned of all modules, with their names."""
     return [*_ended.learned, *(entry for call in list(_alive) for entry in call.learned())]
+
+
+def save_plans() -> int:
+    """Keep what was learned of the modules that are there in the folder; how many plans that are.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    return sum(call.save() for call in list(_alive))
 
 
 def deviations() -> list[Deviation]:

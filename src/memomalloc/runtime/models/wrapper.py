@@ -340,6 +340,7 @@ class Options(TypedDict, total=False):
     max_plans: int
     max_bytes: int | None
     arenas: ArenaSettings
+    keep_plans: bool
 
 
 _LEFT_OUT = object()
@@ -357,23 +358,24 @@ def optimize(
     *,
     example_inputs: Any = None,
     plans: PlansFile | None = None,
-    shapes: str = "exact",
+    shapes: str = "auto",
     inplace: bool = False,
     match: str = "auto",
     planner: str = "auto",
     time_limit_s: float = 1.0,
-    warm_up_calls: int = 2,
+    warm_up_calls: int = 1,
     max_plans: int = 64,
     max_bytes: int | None = None,
     arenas: ArenaSettings | None = None,
+    keep_plans: bool = False,
 ) -> Any:
     """Make calls of a model take their tensors from planned memory.
 
     The wrapper learns while it is used: for each kind of call (shapes, strides, dtypes, devices, grad mode, inference
     mode, autocast, number of threads, other arguments by value) it runs ``warm_up_calls`` calls as they are, records
-    until two recordings agree, plans, and serves all later calls from the plan. Recordings that do not agree are
-    merged. Results are those of the model, bit for bit. What deviates from a plan is served by the allocator that was
-    there before, and counted; a plan from which runs deviate is recorded again and grows.
+    one, plans, and serves all later calls from the plan. Results are those of the model, bit for bit. What deviates
+    from a plan is served by the allocator that was there before, and counted; a plan from which runs deviate is
+    recorded again, and grows by what is new.
 
     Several threads may call it at once; each running call has a region of memory of its own, which the next one uses
     again, of whatever model.
@@ -401,7 +403,8 @@ def optimize(
             and calls are learned as if there were none.
         shapes: which calls share a plan. ``exact``: those that are alike in everything. ``bucketed``: also those whose
             sizes are in the same buckets, 1.5 times apart at most. ``merged``: also those that differ in sizes only;
-            the plan grows as larger ones appear. ``auto``: exact, and merged where there are more than four of a kind.
+            the plan grows as larger ones appear. ``auto``: exact for a few fixed shapes; merged where a new one comes
+            before the last came again, or where there are more than four.
         inplace: change what ``model(...)`` does instead of returning a wrapper, so that methods of the model that call
             it, such as ``generate``, are planned too. For modules; see :func:`stats` for its counters.
         match: how a replay tells requests apart. ``size``: by their sizes and order, which costs nothing. ``origin``:
@@ -414,6 +417,9 @@ def optimize(
         max_bytes: what calls of the model that run at one time may use together; one for which that is not enough runs
             unplanned. None: what the process may use, see :func:`memomalloc.set_memory_limit`.
         arenas: how its plans are given memory, see :class:`ArenaSettings`.
+        keep_plans: keep every plan, whatever it gains. Otherwise one call in a thousand, at most, runs without its plan
+            until it is clear what the plan is worth; one with which calls are slower, and which saves no memory worth
+            it, is retired: its calls run as if they were not wrapped.
 
     Returns:
         A drop-in for ``model``: an :class:`OptimizedModule` for a module, else an :class:`OptimizedFunction`; the model
@@ -452,7 +458,9 @@ def optimize(
     find(planner)  # an unknown name is an error now, not at the first call
     options = {
         "shapes": shapes,
-        "settings": PlanSettings(planner, time_limit_s, warm_up_calls, match, arenas or ArenaSettings()),
+        "settings": PlanSettings(
+            planner, time_limit_s, warm_up_calls, match, arenas or ArenaSettings(), keep_plans=keep_plans
+        ),
         "max_plans": max_plans,
         "max_bytes": max_bytes,
     }

@@ -25,12 +25,7 @@ PlansFile = str | Path | IO[bytes]
 
 def save_plans(planned: PlannedFunction, file: PlansFile) -> int:
     """Write all plans that are armed; to a path atomically. How many those were."""
-    learned: dict[str, LearnedCalls] = {}
-    for key, calls in planned.learned().items():
-        try:
-            learned[digest_of(key)] = calls
-        except UnnamedCallError as error:
-            report("plan_not_saved", planned.name, f"a plan for {planned.name} cannot be saved: {error}")
+    learned = named_calls(planned)
     content = PlanArchive(fingerprint(planned.function), learned).to_bytes()
     if isinstance(file, (str, Path)):
         with atomic_file(file) as opened:
@@ -38,6 +33,17 @@ def save_plans(planned: PlannedFunction, file: PlansFile) -> int:
     else:
         file.write(content)
     return len(learned)
+
+
+def named_calls(planned: PlannedFunction) -> dict[str, LearnedCalls]:
+    """What was learned of calls that mean the same in another process, by digest of the call."""
+    learned: dict[str, LearnedCalls] = {}
+    for key, calls in planned.learned().items():
+        try:
+            learned[digest_of(key)] = calls
+        except UnnamedCallError as error:
+            report("plan_not_saved", planned.name, f"a plan for {planned.name} cannot be saved: {error}")
+    return learned
 
 
 def load_plans(planned: PlannedFunction, file: PlansFile, *, strict: bool) -> int:
