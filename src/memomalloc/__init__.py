@@ -25,8 +25,20 @@ if TYPE_CHECKING:
     from memomalloc.runtime.memory.deviations import Deviation
     from memomalloc.runtime.memory.replayer import Replay, replay
     from memomalloc.runtime.memory.statistics import Stats
+    from memomalloc.runtime.models.offered import Plans
+    from memomalloc.runtime.models.optimized_function import OptimizedFunction
+    from memomalloc.runtime.models.optimized_module import OptimizedModule
+    from memomalloc.runtime.models.optimizing import (
+        deviations,
+        forget,
+        load_plans,
+        optimize,
+        plans,
+        save_plans,
+        stats,
+        traces,
+    )
     from memomalloc.runtime.models.summary_text import memory_summary
-    from memomalloc.runtime.models.wrapper import OptimizedFunction, OptimizedModule, optimize, stats
     from memomalloc.runtime.switch import disable, enable, is_enabled
 
 __version__ = "0.1.0"
@@ -34,20 +46,27 @@ __version__ = "0.1.0"
 _RUNTIME = {
     "ArenaSettings": "memory.armed_plan",
     "Deviation": "memory.deviations",
-    "OptimizedFunction": "models.wrapper",
-    "OptimizedModule": "models.wrapper",
+    "OptimizedFunction": "models.optimized_function",
+    "OptimizedModule": "models.optimized_module",
+    "Plans": "models.offered",
     "Recording": "learning.recorder",
     "Replay": "memory.replayer",
     "Stats": "memory.statistics",
+    "deviations": "models.optimizing",
     "disable": "switch",
     "enable": "switch",
+    "forget": "models.optimizing",
     "is_enabled": "switch",
+    "load_plans": "models.optimizing",
     "memory_summary": "models.summary_text",
-    "optimize": "models.wrapper",
+    "optimize": "models.optimizing",
+    "plans": "models.optimizing",
     "record": "learning.recorder",
     "replay": "memory.replayer",
     "release": "memory.armed_plan",
-    "stats": "models.wrapper",
+    "save_plans": "models.optimizing",
+    "stats": "models.optimizing",
+    "traces": "models.optimizing",
 }
 
 __all__ = [
@@ -58,24 +77,31 @@ __all__ = [
     "OptimizedModule",
     "Origin",
     "Plan",
+    "Plans",
     "Problem",
     "Recording",
     "Replay",
     "Stats",
     "Trace",
+    "deviations",
     "disable",
     "enable",
     "errors",
+    "forget",
     "is_enabled",
+    "load_plans",
     "memory_summary",
     "merge",
     "optimize",
     "plan",
     "planners",
+    "plans",
     "record",
     "release",
     "replay",
+    "save_plans",
     "stats",
+    "traces",
 ]
 
 

@@ -151,8 +151,10 @@ class Stats:
     num_bad_frees: int
 
     @property
-    def served_share(self) -> float:
-        """Requests served from a plan, of all requests of replayed runs; 0 to 1, and 1 if there were none."""
+    def served_share(self) -> float | None:
+        """Requests served from a plan, of all requests of replayed runs; 0 to 1. None: nothing was replayed."""
+        if self.runs_replayed == 0:
+            return None
         requests = self.requests_served + sum(self.requests_upstream.values())
         return self.requests_served / requests if requests else 1.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
@@ -42,6 +43,8 @@ def fingerprint(function: Callable[..., Any]) -> dict[str, str]:
 
 def _describe(function: Callable[..., Any]) -> Iterator[str]:
     owner = getattr(function, "__self__", None)
+    if isinstance(owner, weakref.ref):
+        owner = owner()
     if isinstance(owner, torch.nn.Module):  # the call of a module that is optimized in place
         function = owner
     if not isinstance(function, torch.nn.Module):
