@@ -33,8 +33,20 @@ if TYPE_CHECKING:
     )
     from memomalloc.runtime.memory.replayer import Replay, replay
     from memomalloc.runtime.memory.statistics import Stats
+    from memomalloc.runtime.models.offered import Plans
+    from memomalloc.runtime.models.optimized_function import OptimizedFunction
+    from memomalloc.runtime.models.optimized_module import OptimizedModule
+    from memomalloc.runtime.models.optimizing import (
+        deviations,
+        forget,
+        load_plans,
+        optimize,
+        plans,
+        save_plans,
+        stats,
+        traces,
+    )
     from memomalloc.runtime.models.summary_text import memory_summary
-    from memomalloc.runtime.models.wrapper import OptimizedFunction, OptimizedModule, optimize, stats
     from memomalloc.runtime.switch import disable, enable, is_enabled
 
 __version__ = "0.1.0"
@@ -42,25 +54,32 @@ __version__ = "0.1.0"
 _RUNTIME = {
     "ArenaSettings": "memory.armed_plan",
     "Deviation": "memory.deviations",
-    "OptimizedFunction": "models.wrapper",
-    "OptimizedModule": "models.wrapper",
+    "OptimizedFunction": "models.optimized_function",
+    "OptimizedModule": "models.optimized_module",
+    "Plans": "models.offered",
     "Recording": "learning.recorder",
     "Replay": "memory.replayer",
     "Stats": "memory.statistics",
+    "deviations": "models.optimizing",
     "disable": "switch",
     "enable": "switch",
+    "forget": "models.optimizing",
     "is_enabled": "switch",
+    "load_plans": "models.optimizing",
     "memory_summary": "models.summary_text",
-    "optimize": "models.wrapper",
+    "optimize": "models.optimizing",
+    "plans": "models.optimizing",
     "record": "learning.recorder",
     "replay": "memory.replayer",
     "MemoryStats": "memory.process_memory",
     "RegionStats": "memory.process_memory",
     "memory_stats": "memory.process_memory",
     "release": "memory.process_memory",
+    "save_plans": "models.optimizing",
     "set_memory_limit": "memory.process_memory",
     "set_release_after": "memory.process_memory",
-    "stats": "models.wrapper",
+    "stats": "models.optimizing",
+    "traces": "models.optimizing",
 }
 
 __all__ = [
@@ -72,28 +91,35 @@ __all__ = [
     "OptimizedModule",
     "Origin",
     "Plan",
+    "Plans",
     "Problem",
     "Recording",
     "RegionStats",
     "Replay",
     "Stats",
     "Trace",
+    "deviations",
     "disable",
     "enable",
     "errors",
+    "forget",
     "is_enabled",
+    "load_plans",
     "memory_stats",
     "memory_summary",
     "merge",
     "optimize",
     "plan",
     "planners",
+    "plans",
     "record",
     "release",
     "replay",
+    "save_plans",
     "set_memory_limit",
     "set_release_after",
     "stats",
+    "traces",
 ]
 
 

@@ -171,6 +171,25 @@ def test_a_program_is_planned_and_says_so(tmp_path: Path) -> None:
     assert "Sequential" in (tmp_path / "map.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        pytest.param("model.forward(images[0])", "", id="modules_inside"),
+        pytest.param("model(images[0])", "no module was called from outside any other more than once", id="once"),
+        pytest.param(
+            "for size in range(4, 7):\n    model(torch.zeros(1, 3, 8, size + 4))",
+            "memomalloc: Sequential: 2 calls, and none was planned: no two or three were of one kind",
+            id="other_sizes",
+        ),
+    ],
+)
+def test_what_is_not_planned_is_said(calls: str, said: str, tmp_path: Path) -> None:
+    child = _run(tmp_path, "-m", "memomalloc", "run", "--stats", _write(tmp_path, f"{MODEL}\n{calls}\n"))
+    assert child.returncode == 0, child.stderr
+    assert said in child.stderr
+    assert re.search(r"Share served\s*\|\s*- ", child.stderr)
+
+
 def test_a_module_can_be_run(tmp_path: Path) -> None:
     _write(tmp_path, "import sys\nprint(sys.argv[1:], __name__)\n" + PLAIN, "some_module.py")
     child = _run(tmp_path, "-m", "memomalloc", "run", "-m", "some_module", "a", "-b")

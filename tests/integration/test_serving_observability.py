@@ -112,7 +112,7 @@ def test_metrics_follow_the_statistics_of_the_process() -> None:
     before = _samples(registry)
     wrapper = memomalloc.optimize(Steps([500, 400]))
     learn(wrapper, chain_values(0))
-    wrapper._orig_mod.sizes = (500, 900)
+    wrapper.sizes = (500, 900)
     wrapper(chain_values(0))
     after, stats = _samples(registry), memomalloc.stats()
     assert after["memomalloc_runs_replayed_total"] == stats.runs_replayed

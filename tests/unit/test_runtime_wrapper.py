@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
 import operator
 import pickle
 import sys
@@ -54,9 +53,8 @@ def test_the_wrapper_is_a_module_with_the_models_interface() -> None:
     assert list(wrapper.state_dict()) == list(module.state_dict())
     assert [name for name, _ in wrapper.named_modules()] == [name for name, _ in module.named_modules()]
     assert all(a is b for a, b in zip(wrapper.parameters(), module.parameters(), strict=True))
-    own = {"stats", "plans", "traces", "deviations", "forget", "save_plans", "load_plans"}
-    assert set(dir(module)) | own == set(dir(wrapper))
-    assert repr(wrapper) == f"OptimizedModule({module!r})"
+    assert dir(wrapper) == dir(module)
+    assert repr(wrapper) == repr(module)
 
 
 def test_attributes_are_set_read_and_deleted_on_the_model() -> None:
@@ -91,14 +89,15 @@ def test_loading_a_state_dict_changes_the_results_of_a_plan_that_stays() -> None
         ("eval", (), False),
         ("train", (), False),
         ("to", (torch.float64,), True),
-        ("to", ("cpu",), True),
+        ("to", ("cpu",), False),
         ("double", (), True),
         ("half", (), True),
         ("bfloat16", (), True),
-        ("float", (), True),
-        ("cpu", (), True),
+        ("float", (), False),
+        ("cpu", (), False),
         ("requires_grad_", (False,), True),
-        ("apply", (lambda module: None,), True),
+        ("apply", (lambda module: None,), False),
+        ("apply", (lambda module: module.register_buffer("added", torch.zeros(1)),), True),
         ("share_memory", (), False),
     ],
 )
@@ -182,26 +181,19 @@ def _pickled(wrapper: Any) -> Any:
     return pickle.loads(pickle.dumps(wrapper))
 
 
-def _saved(wrapper: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(wrapper, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-@pytest.mark.parametrize("duplicate", [_shallow, _deep, _pickled, _saved])
-def test_a_copy_is_a_wrapper_that_learns_by_itself(duplicate: Any) -> None:
+@pytest.mark.parametrize("duplicate", [_shallow, _deep])
+def test_a_copy_is_optimized_and_starts_with_the_plans_there_are(duplicate: Any) -> None:
     wrapper = memomalloc.optimize(conv_net(), planner="skyline", max_plans=3)
     with torch.inference_mode():
         learn(wrapper, images(0))
         twin = duplicate(wrapper)
         assert isinstance(twin, memomalloc.OptimizedModule)
-        assert twin.plans == ()
-        learn(twin, images(0))
-        with fully_served(twin, runs=1):
-            output = twin(images(1))
-        assert_equal_bits(output, wrapper(images(1)))
+        for seed in range(3):
+            with fully_served(twin, runs=1):
+                output = twin(images(seed))
+            assert_equal_bits(output, wrapper(images(seed)))
         assert (twin.plans[0].planner, len(wrapper.plans)) == ("skyline", 1)
+        assert twin.stats().runs_recorded == 0
 
 
 def test_a_deep_copy_shares_no_parameters() -> None:

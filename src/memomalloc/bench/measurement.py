@@ -30,7 +30,7 @@ from memomalloc.errors import MissingDependencyError, RuntimeNotAvailableError
 from memomalloc.runtime import extension
 from memomalloc.runtime.memory.process_memory import release
 from memomalloc.runtime.memory.statistics import Stats
-from memomalloc.runtime.models.wrapper import optimize
+from memomalloc.runtime.models.optimizing import optimize
 
 #: Calls before anything is measured: oneDNN makes its primitives; compilers compile, some at a later call.
 WARM_UP_CALLS = 2

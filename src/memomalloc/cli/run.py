@@ -36,6 +36,7 @@ HELP = "run a Python program with planned memory"
 _INTERRUPTED = 128 + signal.SIGINT
 _MAX_MAPS = 8
 _MAX_DEVIATIONS = 16
+_MAX_UNPLANNED = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,10 +195,12 @@ def _save_plans() -> None:
 
 
 def _print_stats() -> None:
-    from memomalloc.runtime.models.outermost_calls import deviations
+    from memomalloc.runtime.models.outermost_calls import deviations, unplanned_texts
     from memomalloc.runtime.models.summary_text import memory_summary
 
     print(memory_summary(), file=sys.stderr)
+    for text in unplanned_texts()[:_MAX_UNPLANNED]:
+        print(f"memomalloc: {text}", file=sys.stderr)
     for deviation in deviations()[:_MAX_DEVIATIONS]:
         print(f"memomalloc: {harmless(deviation)}", file=sys.stderr)
 

@@ -86,7 +86,7 @@ def _huge_pages() -> str:
 def _trial() -> Finding:
     import torch
 
-    from memomalloc.runtime.models.wrapper import optimize
+    from memomalloc.runtime.models.optimizing import optimize
 
     model = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 64)).eval()
     inputs = torch.ones(8, 64)

@@ -19,6 +19,8 @@ event               level   more fields
 ``plans_loaded``    INFO    ``num_plans``
 ``plans_refused``   WARNING
 ``plan_not_saved``  WARNING
+``unused``          WARNING a model was optimized, and never called through what was optimized
+``never_armed``     WARNING ``runs_unplanned`` (how many calls ran unplanned, by reason): of many, none was planned
 =================== ======= ===========================================================================================
 """
 
@@ -28,7 +30,7 @@ import logging
 
 log = logging.getLogger("memomalloc")
 
-_WARNINGS = frozenset(("unplannable", "fault", "plans_refused", "plan_not_saved"))
+_WARNINGS = frozenset(("unplannable", "fault", "plans_refused", "plan_not_saved", "unused", "never_armed"))
 
 
 def report(event: str, model: str, text: str, **fields: object) -> None:

@@ -132,10 +132,17 @@ class PlannedFunction(LockHolder):
         with self.lock:
             if self._dispatcher is None:
                 dispatcher = dispatcher_of(self, self.function, self.shapes, self._model)
-                self._calls.counted_natively = dispatcher.unplanned
-                process_calls.counted_natively = extension.load().unplanned_calls
+                self._calls.count_natively(dispatcher.unplanned)
+                process_calls.count_natively(extension.load().unplanned_calls)
                 self._dispatcher = dispatcher
             return self._dispatcher
+
+    def set_function(self, function: Callable[..., Any]) -> None:
+        """Call another function from now on, and learn anew."""
+        self.forget()
+        with self.lock:
+            self.function = function
+            self._dispatcher = None
 
     def learn(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> None:
         """Call the function until calls like this are replayed, or cannot be."""

@@ -63,8 +63,13 @@ class CallCounts(LockHolder):
         self._recorded = 0
         self._unplanned: Counter[str] = Counter()
         self._retired = Replayed()
-        #: Unplanned calls by reason that native code has counted besides.
-        self.counted_natively: Callable[[], Mapping[str, int]] = dict
+        self._counted_natively: list[Callable[[], Mapping[str, int]]] = []
+
+    def count_natively(self, unplanned: Callable[[], Mapping[str, int]]) -> None:
+        """Native code counts unplanned calls, too: it tells them by reason."""
+        with self.lock:
+            if unplanned not in self._counted_natively:
+                self._counted_natively.append(unplanned)
 
     def count_recorded(self) -> None:
         """One call was recorded."""
@@ -88,7 +93,8 @@ class CallCounts(LockHolder):
     def read(self) -> tuple[int, dict[str, int], Replayed]:
         """Recorded calls, unplanned calls by reason, and what plans that are gone replayed."""
         with self.lock:
-            return self._recorded, dict(self._unplanned + Counter(self.counted_natively())), self._retired
+            natively = sum((Counter(counted()) for counted in self._counted_natively), Counter[str]())
+            return self._recorded, dict(self._unplanned + natively), self._retired
 
 
 @dataclass(frozen=True)
@@ -146,8 +152,10 @@ class Stats:
     num_bad_frees: int
 
     @property
-    def served_share(self) -> float:
-        """Requests served from a plan, of all requests of replayed runs; 0 to 1, and 1 if there were none."""
+    def served_share(self) -> float | None:
+        """Requests served from a plan, of all requests of replayed runs; 0 to 1. None: nothing was replayed."""
+        if self.runs_replayed == 0:
+            return None
         requests = self.requests_served + sum(self.requests_upstream.values())
         return self.requests_served / requests if requests else 1.0
 

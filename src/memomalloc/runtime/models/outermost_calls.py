@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,27 @@ from typing import Any
 import torch
 
 from memomalloc.runtime import extension
+from memomalloc.runtime.calls.planned_function import PlannedFunction
 from memomalloc.runtime.learning.allowance import Cost
 from memomalloc.runtime.learning.call_group import PlanSettings
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
+from memomalloc.runtime.memory import armed_plan
 from memomalloc.runtime.memory.deviations import Deviation
-from memomalloc.runtime.models.wrapper import COMPILED_CALL, InPlaceCall, call_in_place
+from memomalloc.runtime.memory.statistics import Stats
+from memomalloc.runtime.models.optimized_module import OptimizedModule
+from memomalloc.runtime.models.outside_calls import COMPILED_CALL, OutsideCall, own_call, replace_call, thread
+from memomalloc.runtime.models.usage import unplanned_text
 from memomalloc.runtime.shipping.plans_folder import PlansFolder
 from memomalloc.runtime.switch import switch
 
-
-class _ThreadState(threading.local):
-    inside = False  # a module is being called on this thread: what it calls is part of its plan
-
-
-_thread = _ThreadState()
 _original_call = torch.nn.Module.__call__
 #: The share of the process's CPU time that learning may take at any moment.
 LEARNING_SHARE = 0.02
 # The first call of a module, before it is optimized, has warmed up.
-_OPTIONS = {"shapes": "auto", "settings": PlanSettings(warm_up_calls=0, learning_share=LEARNING_SHARE)}
+_OPTIONS: dict[str, Any] = {
+    "shapes": "auto",
+    "settings": PlanSettings(warm_up_calls=0, learning_share=LEARNING_SHARE),
+}
 
 
 class _Ended:
@@ -45,6 +46,7 @@ class _Ended:
         self.plans: PlansFolder | None = None
         self.learned: list[tuple[str, LearnedCalls]] = []
         self.deviations: list[Deviation] = []
+        self.stats: list[tuple[str, Stats]] = []
 
 
 _ended = _Ended()
@@ -54,28 +56,18 @@ _MAX_FIRST_CALLS = 4096
 _alive: weakref.WeakSet[OutermostCall] = weakref.WeakSet()
 
 
-class OutermostCall(InPlaceCall):
+class OutermostCall(OutsideCall):
     """The call of a module that was once the outermost one on its thread; planned whenever it is so again."""
 
     _is_finalizing = staticmethod(sys.is_finalizing)
 
     def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__(module, _OPTIONS)
+        super().__init__(module, PlannedFunction(own_call(module), **_OPTIONS))
         self._ended = _ended  # for __del__, which may run when globals are gone
         self._entry = _ended.plans.entry(module) if _ended.plans is not None else None
         if self._entry is not None:
             self._entry.load(self.planned)
         _alive.add(self)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module."""
-        if _thread.inside:
-            return self.planned.function(*args, **kwargs)
-        _thread.inside = True
-        try:
-            return super().__call__(*args, **kwargs)
-        finally:
-            _thread.inside = False
 
     def learned(self) -> list[tuple[str, LearnedCalls]]:
         """What was learned, with the name of the module."""
@@ -97,21 +89,24 @@ class OutermostCall(InPlaceCall):
         if self._ended.is_kept:
             self._ended.learned += self.learned()
             self._ended.deviations += self.planned.deviations()
+            self._ended.stats.append((self.planned.name, self.planned.stats()))
 
 
 def _call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     # First of all, so that a compiler does not look at the rest.
-    if torch.compiler.is_compiling() or _thread.inside or torch._C._get_tracing_state() is not None:
+    if torch.compiler.is_compiling() or thread.inside or torch._C._get_tracing_state() is not None:
         return _original_call(module, *args, **kwargs)
+    if isinstance(module, OptimizedModule):  # by the program itself: as it says
+        return _call_inside(module, args, kwargs)
     call = module._compiled_call_impl
-    if not isinstance(call, InPlaceCall) or not call.is_of(module):
-        if isinstance(call, InPlaceCall):  # copied over from another module, which it would call
-            call_in_place(module, None)
+    if not isinstance(call, OutsideCall) or not call.is_of(module):
+        if isinstance(call, OutsideCall):  # copied over from another module, which it would call
+            replace_call(module, None)
         elif COMPILED_CALL not in module.__dict__ and not _was_learned_before(module):
             return _call_unprepared(module, call, args, kwargs)
         prepared = OutermostCall(module)
         prepared.planned.cost_of_call = _cost_of_first_call.pop(id(module), None)
-        call_in_place(module, prepared)
+        replace_call(module, prepared)
     return _original_call(module, *args, **kwargs)
 
 
@@ -121,15 +116,22 @@ def _was_learned_before(module: torch.nn.Module) -> bool:
 
 def _call_unprepared(module: torch.nn.Module, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a module for the first time, perhaps for the last: programs make modules for one call."""
-    call_in_place(module, call)  # what it has already, but in its own dictionary: this was the first
-    _thread.inside = True
+    replace_call(module, call)  # what it has already, but in its own dictionary: this was the first
     before = Cost.of_thread()
+    try:
+        return _call_inside(module, args, kwargs)
+    finally:
+        if len(_cost_of_first_call) < _MAX_FIRST_CALLS:
+            _cost_of_first_call[id(module)] = Cost.of_thread() - before
+
+
+def _call_inside(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a module so that what it calls is not planned by itself."""
+    thread.inside = True
     try:
         return _original_call(module, *args, **kwargs)
     finally:
-        _thread.inside = False
-        if len(_cost_of_first_call) < _MAX_FIRST_CALLS:
-            _cost_of_first_call[id(module)] = Cost.of_thread() - before
+        thread.inside = False
 
 
 def optimize_outermost_calls(*, keep_what_was_learned: bool = False, plans: Path | None = None) -> None:
@@ -138,7 +140,8 @@ def optimize_outermost_calls(*, keep_what_was_learned: bool = False, plans: Path
     Shapes are handled as by ``optimize(shapes="auto")``. Does nothing where memomalloc is disabled.
 
     Args:
-        keep_what_was_learned: also of modules that are gone, for :func:`learned` and :func:`deviations`.
+        keep_what_was_learned: also of modules that are gone, for :func:`learned`, :func:`deviations` and
+            :func:`unplanned_texts`.
         plans: a folder with what was learned at earlier starts; :func:`save_plans` keeps what is learned now.
 
     Raises:
@@ -170,3 +173,25 @@ def save_plans() -> int:
 def deviations() -> list[Deviation]:
     """The first deviating requests of the last run of each plan that had any."""
     return [*_ended.deviations, *(deviation for call in list(_alive) for deviation in call.planned.deviations())]
+
+
+def unplanned_texts() -> list[str]:
+    """Of each module that was called again and never from a plan, and of the program if none was: why, and what to do.
+
+    Those called most come first.
+    """
+    stats = [*_ended.stats, *((call.planned.name, call.planned.stats()) for call in list(_alive))]
+    if not stats and armed_plan.stats().runs_replayed == 0:
+        return [_NOTHING_TEXT]
+    texts = [
+        (sum(one.runs_unplanned.values()), unplanned_text(name, one.runs_unplanned, shapes="auto"))
+        for name, one in stats
+        if one.runs_replayed == 0 and one.runs_unplanned
+    ]
+    return [text for _, text in sorted(texts, reverse=True)]
+
+
+_NOTHING_TEXT = (
+    "no module was called from outside any other more than once, so nothing was planned; modules are planned where "
+    "they are called as module(...), not by their forward()"
+)

@@ -12,7 +12,7 @@ from memomalloc.runtime.memory import armed_plan
 from memomalloc.runtime.memory.armed_plan import ArmedPlan
 from memomalloc.runtime.memory.process_memory import MemoryStats, memory_stats
 from memomalloc.runtime.memory.statistics import Stats
-from memomalloc.runtime.models.wrapper import planned_function_of
+from memomalloc.runtime.models.optimizing import planned_function_of
 from memomalloc.runtime.switch import switch
 
 _WIDTH = 79
@@ -23,7 +23,7 @@ def memory_summary(model: Any = None) -> str:
     """Describe calls, requests, memory and plans.
 
     Args:
-        model: a wrapper, or a module that was optimized in place; None: all of the process.
+        model: what was optimized, in place or not; None: all of the process.
 
     Returns:
         A table of some thirty lines. Its layout may change: read numbers from :func:`stats`.
@@ -76,7 +76,8 @@ def _calls(stats: Stats) -> Iterator[str]:
 def _requests(stats: Stats) -> Iterator[str]:
     yield _row("Requests of replayed calls served from a plan", f"{stats.requests_served:,}")
     yield from _counts("Requests that went upstream", sum(stats.requests_upstream.values()), stats.requests_upstream)
-    yield _row("Share served", f"{stats.served_share:.4%}")
+    share = stats.served_share
+    yield _row("Share served", "-" if share is None else f"{share:.4%}")
     if stats.num_bad_frees:
         yield _row("Bad frees (a fault of the program)", f"{stats.num_bad_frees:,}")
     yield _rule()

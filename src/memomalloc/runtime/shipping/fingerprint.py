@@ -9,6 +9,7 @@ import functools
 import hashlib
 import platform
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -69,6 +70,8 @@ class _Description:
     def of_callable(self, function: Any) -> Iterator[str]:
         """What is called, and what it consists of."""
         owner = getattr(function, "__self__", None)
+        if isinstance(owner, weakref.ref):
+            owner = owner()
         if isinstance(owner, torch.nn.Module):
             # The call of a module that is optimized in place, or another method of it.
             if not _is_versioned(function):
