@@ -107,6 +107,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _measure(results: PlannerResults, instances: list[tuple[str, Problem]], names: list[str]) -> None:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from memomalloc.bench.planners import compare
@@ -114,7 +115,7 @@ def _measure(results: PlannerResults, instances: list[tuple[str, Problem]], name
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # No refreshing thread: it would take the processor from what is being measured.
-    with Progress(*columns, auto_refresh=False, transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
         task = progress.add_task("planning", total=len(instances) * len(names))
         for measurement in compare(instances, names, time_limit_s=results.time_limit_s, seed=results.seed):
             results.rows.append(measurement)

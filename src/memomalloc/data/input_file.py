@@ -96,6 +96,12 @@ def limit_pipe(file: io.BufferedReader, max_bytes: int) -> None:
         file.raw.max_bytes = max_bytes
 
 
+def limit_unpacked(file: io.BufferedReader, max_bytes: int, max_ratio: int) -> None:
+    """Unpack less of a compressed file than of others; where it is none, nothing changes."""
+    if isinstance(file.raw, _Unpacked):
+        file.raw.max_bytes, file.raw.max_ratio = max_bytes, max_ratio
+
+
 def read_bounded(path: str | Path, max_bytes: int, *, what: str) -> bytes:
     """All bytes of a file, unpacked where they are compressed.
 
@@ -163,6 +169,7 @@ class _Unpacked(io.RawIOBase):
         self._unpacker = zlib.decompressobj(wbits=31)
         self._packed = b""
         self._num_packed = self._num_unpacked = 0
+        self.max_bytes, self.max_ratio = MAX_UNKNOWN_BYTES, MAX_UNPACKED_RATIO
 
     def readable(self) -> bool:
         return True
@@ -198,9 +205,9 @@ class _Unpacked(io.RawIOBase):
 
     def _count(self, num_bytes: int) -> None:
         self._num_unpacked += num_bytes
-        if self._num_unpacked > max(MAX_UNKNOWN_BYTES, MAX_UNPACKED_RATIO * self._num_packed):
+        if self._num_unpacked > max(self.max_bytes, self.max_ratio * self._num_packed):
             raise FileFormatError(
                 self._path,
-                f"it unpacks to more than {MAX_UNPACKED_RATIO} times its size and {MAX_UNKNOWN_BYTES} bytes: "
+                f"it unpacks to more than {self.max_ratio} times its size and {self.max_bytes} bytes: "
                 "if that is meant, unpack it with gunzip first",
             )

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from memomalloc.data.atomic_file import atomic_file
 from memomalloc.data.columns import INT64_MAX, Int64Array, int64_column, read_only
-from memomalloc.data.input_file import open_input, seekable
+from memomalloc.data.input_file import limit_unpacked, open_input, seekable
 from memomalloc.data.problem import MAX_ALIGNMENT, MAX_BUFFERS, Problem
 from memomalloc.errors import FileFormatError, InvalidProblemError
 
@@ -35,6 +35,9 @@ OPTIONAL = ("alignment", "offset", "hint", "gaps")
 ALIASES = {"buffer": "id", "buffer_id": "id", "begin": "lower", "start": "lower", "end": "upper"}
 MAX_PIPE_BYTES = 2**30
 """Of a pipe, which is copied to the disk first."""
+MAX_UNPACKED_BYTES = 2**24
+"""Of a compressed file: short rows take ten times their text."""
+MAX_UNPACKED_RATIO = 6
 MAX_HEADER_BYTES = 2**16
 MAX_LINE_CHARACTERS = 2**16
 
@@ -64,6 +67,7 @@ def load_minimalloc_csv(file: io.BufferedReader, path: str | Path, *, alignment_
     Raises:
         FileFormatError: not such a file; with the line and the column of the fault.
     """
+    limit_unpacked(file, MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO)
     with seekable(file) as again:
         return _read(again, path, alignment_bytes)
 

@@ -105,7 +105,7 @@ class _Description:
                 for hook in value.values():
                     yield f"{name}:"
                     yield from self._value(hook, 0)
-            elif name not in _OF_EVERY_MODULE and name not in states:
+            elif name not in _OF_EVERY_MODULE and name not in states and not name.startswith("__"):
                 yield f".{name} ="
                 yield from self._value(value, 0)
 
