@@ -9,7 +9,7 @@ it is to hold instead of the tables.
 examples:
   memomalloc bench planners
   memomalloc bench planners A.csv B.csv --planners auto,skyline,greedy_by_size --time-limit 10
-  memomalloc bench planners --buffers 100,100000 --planners auto,omnimalloc
+  memomalloc bench planners --buffers 100,5000 --planners auto,skyline
   memomalloc bench planners --json results.json --markdown table.md
 """
 

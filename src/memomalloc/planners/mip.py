@@ -13,7 +13,11 @@ from memomalloc.planners.background import Background
 from memomalloc.planners.solution import Request, Solution
 from memomalloc.planners.solver_model import SolverModel, solve_model
 
-MAX_PAIRS = 100_000
+MAX_PAIRS = 50_000
+"""More take HiGHS more memory than a planner may."""
+
+_BUILD_S_PER_PAIR = 1.5e-5
+"""What writing the program down takes."""
 
 _MAX_HEIGHT_FOR_PROOF = 10**6
 """In units. HiGHS computes in floating point with a tolerance of 1e-6 or so, and the big M is this height."""
@@ -45,8 +49,8 @@ def _search(optimize: Any, problem: Problem, data: SolverModel, request: Request
     best, best_height = data.known, data.known_height
     goal = data.lower_bound if capacity is None else capacity
     bound = float(data.lower_bound)
-    if best_height > goal >= data.lower_bound:
-        remaining_s = max(0.01, request.time_limit_s - (time.perf_counter() - start_s))
+    remaining_s = request.time_limit_s - (time.perf_counter() - start_s) - _BUILD_S_PER_PAIR * len(pairs)
+    if best_height > goal >= data.lower_bound and remaining_s > 0:
         program = _program(optimize, data, pairs)
         options = {"time_limit": remaining_s, "mip_rel_gap": 0.0, "disp": False}
         search = Background(lambda: optimize.milp(**program, options=options))
