@@ -115,7 +115,7 @@ def executorch_report(results: ExecutorchResults) -> Report:
                 "planned buffers, inputs and outputs among them; the mean of the changes (geometric) is "
                 f"{100 * (mean - 1):+.1f} %. No plan needs less than the bound. Planning is processor time. Equal: "
                 "both programs were run by ExecuTorch's runtime on the same inputs, and their outputs compared bit "
-                "for bit.",
+                "for bit (-: not run).",
                 (
                     *("model", "input", "tensors", "ExecuTorch", "memomalloc", "change", "above the bound"),
                     *("planning, ms", "equal"),
