@@ -51,8 +51,7 @@ class Plans:
         Raises:
             OSError: the file cannot be written.
         """
-        if isinstance(self._planned, PlannedModel):  # made to learn plans, maybe for another process only
-            self._planned.usage.came()
+        self._is_used_for_its_plans()
         return save_plans(self._planned, file)
 
     def load_plans(self, file: PlansFile, *, strict: bool = False) -> int:
@@ -70,7 +69,12 @@ class Plans:
             FileFormatError: strict, and it is not a whole, undamaged file of valid plans.
             StalePlansError: strict, and the plans were learned with another model, torch or processor.
         """
+        self._is_used_for_its_plans()
         return load_plans(self._planned, file, strict=strict)
+
+    def _is_used_for_its_plans(self) -> None:
+        if isinstance(self._planned, PlannedModel):  # maybe only to make or check them
+            self._planned.usage.came()
 
     def forget(self) -> None:
         """Drop all plans, for a model that was changed without its knowing."""

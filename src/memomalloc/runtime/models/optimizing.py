@@ -25,6 +25,7 @@ from memomalloc.runtime.models.optimized_module import OptimizedModule, dress_in
 from memomalloc.runtime.models.outside_calls import outside_call_of
 from memomalloc.runtime.models.planned_model import planned_model_of, variant_of
 from memomalloc.runtime.shipping.plan_shipping import PlansFile
+from memomalloc.runtime.shipping.plan_shipping import load_plans as load_saved_plans
 from memomalloc.runtime.switch import switch
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)
@@ -185,7 +186,7 @@ def optimize(
         optimized = OptimizedFunction(PlannedFunction(model, **options))
     known = _plans_of(optimized)
     if switch.on and plans is not None:
-        known.load_plans(plans)
+        load_saved_plans(known._planned, plans, strict=False)
     if switch.on and example_inputs is not None:
         args, kwargs = _as_call(example_inputs)
         known._planned.learn(args, kwargs, variant=variant_of(model) if is_module else None)
