@@ -36,7 +36,8 @@ class _Thrower:
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
         if frame.f_code is self._programs:
-            self._is_inside = event == "call"
+            if event in ("call", "return"):  # not where it calls a function of C
+                self._is_inside = event == "call"
         elif event == "call" and not self._is_inside and frame.f_code is not _calling.__code__:
             self._left -= 1
             if self._left == 0:
