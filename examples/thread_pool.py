@@ -1,4 +1,4 @@
-"""A service of plain threads: one wrapper, a pool of workers, each running call on an arena of its own.
+"""A service of plain threads: one wrapper, a pool of workers, each running call on a region of its own.
 
 python examples/thread_pool.py
 """
@@ -22,7 +22,7 @@ def main(num_workers: str = "4", num_requests: str = "200") -> None:
     model = memomalloc.optimize(
         build(),
         example_inputs=images(0),  # plans before the first request
-        arenas=memomalloc.ArenaSettings(max_arenas=int(num_workers), wait_s=1.0, release_after_s=30.0),
+        arenas=memomalloc.ArenaSettings(max_arenas=int(num_workers), wait_s=1.0),
     )
 
     @torch.inference_mode()  # modes of torch belong to a thread
