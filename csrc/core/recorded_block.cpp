@@ -30,10 +30,6 @@ void* allocate_recorded_block(std::size_t bytes) noexcept {
   return g_range.map_block(bytes, recorded_blocks());
 }
 
-bool is_recorded_block(const void* address) noexcept {
-  return g_range.contains(address) && g_range.block_bytes(address) != 0;
-}
-
 bool release_recorded_block(void* block, bool report) noexcept {
   if (report) {
     // Before it is unmapped: another thread may then get the address at once, and report that. Without the

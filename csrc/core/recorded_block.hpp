@@ -16,9 +16,6 @@ inline constexpr std::size_t kMinRecordedBlockBytes = std::size_t{128} << 10;
 // AddressRange). Takes the registry lock.
 void* allocate_recorded_block(std::size_t bytes) noexcept;
 
-// Whether such a block starts at that address. The caller holds the registry lock.
-bool is_recorded_block(const void* address) noexcept;
-
 // Unmaps a block, and tells the profiler before if `report`; false, and nothing has changed, if none starts
 // at that address. Takes the registry lock; reachable from a deleter.
 bool release_recorded_block(void* block, bool report) noexcept;

@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <utility>
 
-#include "core/recorded_block.hpp"
 #include "core/registry.hpp"
 #include "core/thread_state.hpp"
 
@@ -82,7 +81,6 @@ void Recording::close() noexcept {
     open.erase(std::remove(open.begin(), open.end(), this), open.end());
     // relaxed: a free that is not logged any more belongs to no recording.
     num_open_.fetch_sub(1, std::memory_order_relaxed);
-    note_blocks_alive();
     alive_.clear();
   }
   // Before the thread's chain lets go of it: its source may look for itself there.
@@ -94,12 +92,6 @@ void Recording::close() noexcept {
 ContextSource* Recording::source_of_this_thread() noexcept {
   // Only this thread changes its chain.
   return t_state.recording != nullptr ? t_state.recording->source_.get() : nullptr;
-}
-
-void Recording::note_blocks_alive() noexcept {
-  for (const auto& [block, buffer] : alive_) {
-    if (is_recorded_block(block)) buffers_.blocks[buffer] = reinterpret_cast<uintptr_t>(block);
-  }
 }
 
 std::shared_ptr<Recording> Recording::detach_closed() noexcept {
@@ -167,7 +159,6 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
   make_room(buffers_.ends);
   make_room(buffers_.contexts);
   make_room(buffers_.freed_in_call);
-  make_room(buffers_.blocks);
   make_room(calls_);
   const auto [entry, added] = alive_.try_emplace(block, 0);
   // The block that had this address was freed behind our back, by a deleter taken from upstream.
@@ -178,7 +169,6 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
   buffers_.ends.push_back(RecordedBuffers::kAlive);
   buffers_.contexts.push_back(context.id);
   buffers_.freed_in_call.push_back(0);
-  buffers_.blocks.push_back(0);
   calls_.push_back(context.call);
   live_bytes_ += bytes;
   if (live_bytes_ > peak_live_bytes_) {

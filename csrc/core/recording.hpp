@@ -17,9 +17,6 @@ struct RecordedBuffers {
   std::vector<int64_t> ends;           // ticks; exclusive; kAlive: not freed before the recording ended
   std::vector<uint32_t> contexts;      // what the context source said at the allocation
   std::vector<uint8_t> freed_in_call;  // freed while the call that asked for it was still running
-  // Addresses of those that outlived the recording in a block of their own (see recorded_block.hpp); 0: all
-  // others.
-  std::vector<uint64_t> blocks;
   int64_t num_ticks = 0;
   // What other threads asked for meanwhile: it belongs to no buffer of this recording.
   uint64_t num_elsewhere = 0;
@@ -96,7 +93,6 @@ class Recording {
   static std::shared_ptr<Recording> detach_closed() noexcept;
   void add(void* block, std::size_t bytes, ContextSource::Context context);
   void end(uint32_t buffer) noexcept;
-  void note_blocks_alive() noexcept;
 
   const std::shared_ptr<ContextSource> source_;
   RecordedBuffers buffers_;

@@ -289,10 +289,10 @@ class alignas(64) Region final : public Owner {
 
   std::shared_ptr<ArmedPlan> laid_;
   std::atomic<uint64_t> plan_number_{0};  // for statistics
-  bool is_laying_ = false;     // what is read by the plan is being changed
-  uint32_t num_words_ = 0;     // there is room for so many places, and the word behind them
-  uint64_t taken_bytes_ = 0;   // of addresses
-  uint64_t mapped_bytes_ = 0;  // of them accessible
+  bool is_laying_ = false;                // what is read by the plan is being changed
+  uint32_t num_words_ = 0;                // there is room for so many places, and the word behind them
+  uint64_t taken_bytes_ = 0;              // of addresses
+  uint64_t mapped_bytes_ = 0;             // of them accessible
   std::atomic<uint64_t> charged_bytes_{0};
   uint64_t prefaulted_bytes_ = 0;
   uint64_t huge_bytes_ = 0;

@@ -13,7 +13,6 @@
 #include "core/armed_plan.hpp"
 #include "core/front.hpp"
 #include "core/process_memory.hpp"
-#include "core/recorded_block.hpp"
 #include "core/recording.hpp"
 #include "core/registry.hpp"
 #include "core/run_budget.hpp"
@@ -119,18 +118,6 @@ nb::dict as_dict(const RunCounts& counts) {
   return result;
 }
 
-// By address: 1 where a recorded block starts there.
-nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> are_recorded_blocks(Column<uint64_t> addresses) {
-  std::vector<uint8_t> found(addresses.shape(0));
-  {
-    const RegistryGuard guard(g_registry_lock);
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      found[i] = is_recorded_block(reinterpret_cast<const void*>(addresses(i)));
-    }
-  }
-  return to_numpy(std::move(found));
-}
-
 // A recording that knows who asked.
 struct RecordingWithOrigins {
   std::shared_ptr<OriginCapture> origins;
@@ -162,7 +149,6 @@ struct RecordingWithOrigins {
     result["ends"] = to_numpy(std::move(seen.ends));
     result["contexts"] = to_numpy(std::move(seen.contexts));
     result["freed_in_call"] = to_numpy(std::move(seen.freed_in_call));
-    result["blocks"] = to_numpy(std::move(seen.blocks));
     result["num_ticks"] = seen.num_ticks;
     result["num_elsewhere"] = seen.num_elsewhere;
     result["bytes_elsewhere"] = seen.bytes_elsewhere;
@@ -201,8 +187,6 @@ NB_MODULE(_runtime, module) {
   module.def("release_upstream_memory", &release_upstream_memory, nb::call_guard<nb::gil_scoped_release>());
   module.def("is_running", &is_running_on_this_thread);
   module.def("is_recording", &Recording::is_open_on_this_thread);
-
-  module.def("are_recorded_blocks", &are_recorded_blocks, "addresses"_a);
 
   module.def("asker_of", &asker_of, "operators"_a);
 

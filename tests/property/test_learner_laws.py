@@ -47,7 +47,7 @@ class History:
     def _run_ends(self) -> None:
         if self._chance(self.deviates):
             share = self.random.choice((0.0, 0.001, 0.05, 0.5, 2.0))
-            self.learner.deviated(self.random.randrange(4), share, outputs_share=self._chance(0.1))
+            self.learner.deviated(self.random.randrange(4), share)
         else:
             self.learner.ran_as_planned(self.random.choice((1, 1, RUNS_PER_COMPARISON)))
 

@@ -53,8 +53,8 @@ def _plan(learner: Learner) -> None:
     learner.planned()
 
 
-def _deviate(learner: Learner, share: float, kind: object = "a", *, outputs_share: bool = False) -> None:
-    learner.deviated(kind, share, outputs_share=outputs_share)
+def _deviate(learner: Learner, share: float, kind: object = "a") -> None:
+    learner.deviated(kind, share)
 
 
 # --- The table -----------------------------------------------------------------------------------------------------
@@ -243,13 +243,6 @@ def test_a_larger_call_is_recorded_whatever_else_is_in_hand() -> None:
 
 
 # --- Outputs, what is left behind, programs that change --------------------------------------------------------------
-
-
-def test_outputs_that_are_held_get_bytes_of_their_own() -> None:
-    learner = _armed()
-    _deviate(learner, 0.0, outputs_share=True)
-    _plan(learner)
-    assert learner.next_order() is Order.REPLAY
 
 
 def test_what_runs_leave_behind_is_left_behind_in_the_end_and_less_and_less_often() -> None:

@@ -40,28 +40,6 @@ TEST_F(RecordedBlockTest, ABlockOutlivesItsRecordingAndMayBeFreedOnAnyThread) {
   EXPECT_FALSE(is_mapped(block));
 }
 
-TEST_F(RecordedBlockTest, ARecordingKnowsWhereTheBlocksLieThatOutliveIt) {
-  const auto recording = Recording::open();
-  void* freed = allocate(kMinRecordedBlockBytes);
-  void* kept = allocate(kMinRecordedBlockBytes);
-  void* small = allocate(kMinRecordedBlockBytes - 1);
-  release(freed);
-  recording->close();
-  EXPECT_EQ(recording->buffers().blocks, (std::vector<uint64_t>{0, reinterpret_cast<uintptr_t>(kept), 0}));
-
-  const auto is_alive = [](void* block) {
-    const RegistryGuard guard(g_registry_lock);
-    return is_recorded_block(block);
-  };
-  EXPECT_TRUE(is_alive(kept));
-  EXPECT_FALSE(is_alive(static_cast<std::byte*>(kept) + AddressRange::kGranuleBytes));
-  EXPECT_FALSE(is_alive(small));
-  EXPECT_FALSE(is_alive(nullptr));
-  release(kept);
-  EXPECT_FALSE(is_alive(kept));
-  release(small);
-}
-
 TEST_F(RecordedBlockTest, NeighboursKeepTheirSizes) {
   const auto recording = Recording::open();
   std::vector<void*> blocks;

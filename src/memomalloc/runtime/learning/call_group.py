@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from memomalloc.data.columns import UInt64Array, read_only
+from memomalloc.data.columns import read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
@@ -25,7 +25,7 @@ from memomalloc.runtime.learning.allowance import Cost, allowance
 from memomalloc.runtime.learning.envelope import ROOM_TO_GROW, Envelope
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.learning.learner import BEFORE_THE_CALL, Learner, Order
-from memomalloc.runtime.learning.recorder import Recording, given_back
+from memomalloc.runtime.learning.recorder import Recording
 from memomalloc.runtime.memory.armed_plan import ArenaSettings, ArmedPlan
 from memomalloc.runtime.memory.statistics import CallCounts
 
@@ -91,11 +91,6 @@ class CallGroup(LockHolder):
     What happens when is the learner's to say; here it is done. Changed only inside ``with turn.attempt() as is_mine``,
     where that is true; only :meth:`ran_as_planned` and :meth:`deviated` are for any thread.
 
-    An output has bytes of its own in the plan, so that the program may hold it while it asks for the next. A large one
-    that was gone when the plan was made, at the start of the call after the recorded one, shares its bytes instead, as
-    any other buffer, which makes the arena smaller. The first run that finds such an output alive deviates, and from
-    then on all have their own.
-
     Attributes:
         armed: the plan that serves these calls; None while there is none. Read by all threads.
         wants_attention: some call soon should ask for orders; see :meth:`is_due`. Read by all threads.
@@ -123,9 +118,7 @@ class CallGroup(LockHolder):
         self._counts = counts
         self._shapes_vary = shapes_vary
         self._trace: Trace | None = None  # of all recordings, merged
-        self._blocks: UInt64Array | None = None  # of what outlived the only recording, see Recording
         self._upstream_peak_bytes = 0
-        self._outputs_share = False  # some that outlive the call have no bytes of their own in the plan
         self._branches = False  # not every recording had every buffer
         self._by_origin = settings.match == "origin"
         self._num_plans = 0
@@ -264,7 +257,7 @@ class CallGroup(LockHolder):
         text = f"{self._name} does something else than its plan foresees, run after run: learning anew"
         report("restarted", self._name, text)
         self.let_go()
-        self._trace = self._blocks = None
+        self._trace = None
         self.envelope = Envelope()
         self._branches = False
         self._by_origin = self._settings.match == "origin"
@@ -285,7 +278,6 @@ class CallGroup(LockHolder):
         if known is None:
             self._trace = trace
             self._upstream_peak_bytes = recording.upstream_peak_bytes
-            self._blocks = recording.blocks
             return True
         merged = self._merge([known, trace])
         if _agree(merged, in_slots(known)):
@@ -335,10 +327,8 @@ class CallGroup(LockHolder):
         self._num_deviated += 1
         if self._num_deviated.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a log must not grow with the traffic
             self._report_deviation(armed)
-        if self._outputs_share:
-            self._blocks = None
         try:
-            self._learner.deviated(kind, num_unforeseen / max(armed.num_slots, 1), outputs_share=self._outputs_share)
+            self._learner.deviated(kind, num_unforeseen / max(armed.num_slots, 1))
         except Exception as error:  # an argument cannot be hashed any more; the call is done, and its result is right
             if is_of_the_program(error):
                 raise
@@ -398,9 +388,6 @@ class CallGroup(LockHolder):
         assert self._trace is not None
         trace = self._trace
         is_first = self._num_plans == 0
-        if self._blocks is not None and not self._shapes_vary and len(self._blocks) == trace.num_buffers:
-            trace = dataclasses.replace(trace, escapes=read_only(trace.escapes & ~given_back(self._blocks)))
-        self._blocks = None
         if self._shapes_vary or self._by_origin:
             trace = _with_room(trace, any_smaller=self._by_origin)
         interrupted = False
@@ -422,7 +409,6 @@ class CallGroup(LockHolder):
         except MemomallocError as error:
             self.give_up(error)
             return False
-        self._outputs_share = bool((self._trace.escapes & ~plan.escapes).any())
         self._exchange(armed)
         self._num_plans += 1
         if is_first:

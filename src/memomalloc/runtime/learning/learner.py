@@ -47,7 +47,6 @@ class Event(Enum):
     FAILED = "no plan can be made"
     AS_PLANNED = "a run asked for what the plan foresaw"
     UNFORESEEN = "runs asked for more than the plan foresaw, and it pays to learn from it"
-    HELD = "an output may be held that shares its bytes"
     LEFT_BEHIND = "run after run only suffers from what earlier ones left behind"
     UNLIKE = "run after run has little in common with the plan"
     WIDENED = "the plan may grow without a recording"
@@ -84,7 +83,6 @@ _Row = tuple[State, Order | None]
 #: What a run of a plan may report, in every state in which runs are replayed and nothing else is in hand.
 _OF_RUNS: Final[dict[Event, _Row]] = {
     _E.UNFORESEEN: (_S.GROWING, None),
-    _E.HELD: (_S.RECORDED, None),
     _E.LEFT_BEHIND: (_S.RENEWING, None),
     _E.UNLIKE: (_S.CHANGED, None),
 }
@@ -137,7 +135,6 @@ TABLE: Final = MappingProxyType(
             _E.LARGER_CALL: (_S.WATCHING, _O.RECORD),
             _E.WIDENED: (_S.RECORDED, None),
             _E.NOT_WIDENED: (_S.WATCHING, None),
-            _E.HELD: (_S.RECORDED, None),
             _E.UNLIKE: (_S.CHANGED, None),
             **_FAILURE,
         },
@@ -339,17 +336,14 @@ class Learner:
         elif not self._keep_plans and self._earnings.are_due(num_runs):
             self._take(Event.DUE)
 
-    def deviated(self, kind: Hashable, unforeseen_share: float, *, outputs_share: bool) -> None:
+    def deviated(self, kind: Hashable, unforeseen_share: float) -> None:
         """A run asked upstream for something.
 
         Args:
             kind: what calls that are likely to do the same have in common.
             unforeseen_share: requests that went upstream not only for what earlier ones had left behind, in those that
                 the plan foresaw.
-            outputs_share: outputs have no bytes of their own: one that is held may be the reason.
         """
-        if outputs_share:
-            self._take(Event.HELD)  # if it was something else: the plan is to grow anyway
         if unforeseen_share == 0:
             if self._renewals.gather(1):  # a tensor that lives on lies in a place that is not its own
                 self._take(Event.LEFT_BEHIND)

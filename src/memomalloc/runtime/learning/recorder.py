@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from memomalloc.data.columns import BoolArray, UInt64Array
 from memomalloc.data.trace import Trace
 from memomalloc.errors import RecordingError
 from memomalloc.runtime import extension
@@ -60,8 +59,7 @@ class Recording:
         Raises:
             RecordingError: the ``with`` block has not ended.
         """
-        trace, _ = self._recorded
-        return trace
+        return self._recorded
 
     @property
     def upstream_peak_bytes(self) -> int:
@@ -79,30 +77,21 @@ class Recording:
         self._require_closed()
         return int(self._native.resident_growth_bytes)
 
-    @property
-    def blocks(self) -> UInt64Array:
-        """Where the large buffers lie (128 KiB and more) that outlived the recording; 0 for all others.
-
-        To be asked about later with :func:`given_back`. Addresses hold nothing alive; a recording holds modules.
-        """
-        _, blocks = self._recorded
-        return blocks
-
     def _require_closed(self) -> None:
         if self._native is None or not self._native.is_closed:
             raise RecordingError("a recording is complete when the `with memomalloc.record()` block has ended")
 
     @cached_property
-    def _recorded(self) -> tuple[Trace, UInt64Array]:
+    def _recorded(self) -> Trace:
         if self._is_off:
-            return Trace.from_arrays([], [], []), np.zeros(0, dtype=np.uint64)
+            return Trace.from_arrays([], [], [])
         self._require_closed()
         seen = self._native.buffers()
         escapes = seen["ends"] < 0
         contexts = [Context(*context) for context in self._native.contexts()]
         columns = (seen["contexts"], seen["sizes"], escapes, seen["freed_in_call"])
         origins = origins_of(contexts, *(column.tolist() for column in columns))
-        trace = Trace.from_arrays(
+        return Trace.from_arrays(
             seen["sizes"].astype(np.int64),
             seen["starts"],
             seen["ends"],
@@ -112,19 +101,6 @@ class Recording:
             elsewhere_requests=seen["num_elsewhere"],
             elsewhere_bytes=seen["bytes_elsewhere"],
         )
-        return trace, seen["blocks"]
-
-
-def given_back(blocks: UInt64Array) -> BoolArray:
-    """Which of the large buffers that outlived a recording are gone by now.
-
-    One whose address is that of a buffer of another recording by now counts as still there.
-
-    Args:
-        blocks: n addresses, as in ``Recording.blocks``.
-    """
-    gone: BoolArray = (blocks != 0) & (extension.install().are_recorded_blocks(blocks) == 0)
-    return gone
 
 
 def record() -> Recording:
