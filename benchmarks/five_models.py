@@ -2,7 +2,7 @@
 
 The page docs/serving/memory.md has its figures.
 
-    python benchmarks/five_models.py            # a minute and a half
+    python benchmarks/five_models.py            # some minutes
     python benchmarks/five_models.py --smoke    # a few seconds
 
 Each worker calls the models in an order of its own, and holds the outputs of its last call. The process is measured
@@ -33,7 +33,7 @@ def build(smoke: bool) -> dict[str, tuple[Any, dict[str, Any]]]:
     import transformers as tf
 
     torch.manual_seed(0)
-    size, batch = (64, 1) if smoke else (224, 4)
+    size, batch = (64, 1) if smoke else (224, 2)
     images = {"pixel_values": torch.randn(batch, 3, size, size)}
     tokens = {"input_ids": torch.randint(0, 1000, (batch, 16 if smoke else 128))}
     text = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
@@ -124,7 +124,7 @@ def measure(planned: bool, smoke: bool) -> dict[str, Any]:
     plain = build(smoke)
     weights = sum(p.nbytes for model, _ in plain.values() for p in (*model.parameters(), *model.buffers()))
     result: dict[str, Any] = {"weights_bytes": weights, "loaded_bytes": resident_bytes()}
-    num_rounds = 1 if smoke else 8
+    num_rounds = 1 if smoke else 3
     if not planned:
         result["peak_bytes"] = work(plain, num_rounds)
         result["end_bytes"] = resident_bytes()
@@ -156,7 +156,7 @@ def measure(planned: bool, smoke: bool) -> dict[str, Any]:
     result["rest_bytes"], result["rest_mapped_bytes"] = resident_bytes(), memomalloc.memory_stats().mapped_bytes
     result["summary"] = memomalloc.memory_summary()
     with torch.inference_mode():
-        result["after_idle"] = idle_cost(models, 1 if smoke else 9)
+        result["after_idle"] = idle_cost(models, 1 if smoke else 3)
     return result
 
 
@@ -189,7 +189,8 @@ def main() -> None:
     for name, result in results.items():
         for when in ("learned", "peak", "end", "rest"):
             if (size := result.get(f"{when}_bytes")) is not None:
-                print(f"{name + ', ' + when:34} {(size - result['loaded_bytes']) / MIB:8.1f} MiB over the loaded process")
+                growth = (size - result["loaded_bytes"]) / MIB
+                print(f"{name + ', ' + when:34} {growth:8.1f} MiB over the loaded process")
     for name, cost in planned["after_idle"].items():
         (cpu, wall, faults), (next_cpu, next_wall, next_faults) = cost["first"], cost["next"]
         print(
