@@ -87,6 +87,7 @@ smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest siz
 	$(BIN)/python benchmarks/fast_path.py --smoke
 	$(BIN)/python benchmarks/time_shares.py --smoke --batch 1
 	$(BIN)/python benchmarks/call_overhead.py --smoke
+	$(BIN)/python benchmarks/five_models.py --smoke
 
 .PHONY: package
 package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
