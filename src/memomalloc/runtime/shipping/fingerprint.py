@@ -230,8 +230,9 @@ class _Description:
 
 
 def _own_kind(module: torch.nn.Module) -> type:
-    """The class of a module, without one that memomalloc has made for it."""
-    return next(kind for kind in type(module).__mro__ if not kind.__module__.startswith("memomalloc"))
+    """The class of a module, without one that memomalloc has made for it: an optimized model says its own."""
+    kind: type = module.__class__
+    return next(base for base in kind.__mro__ if not base.__module__.startswith("memomalloc"))
 
 
 def _name(kind: type) -> str:
