@@ -70,8 +70,8 @@ class _Description:
     def of_callable(self, function: Any) -> Iterator[str]:
         """What is called, and what it consists of."""
         owner = getattr(function, "__self__", None)
-        if isinstance(owner, weakref.ref):
-            owner = owner()
+        if isinstance(reference := getattr(function, "module", None), weakref.ref):  # the call of an optimized model
+            owner = reference()
         if isinstance(owner, torch.nn.Module):
             # The call of a module that is optimized in place, or another method of it.
             if not _is_versioned(function):
