@@ -1,7 +1,8 @@
 """Importing this plans a program that knows nothing of memomalloc.
 
 As the first line of a program, ``import memomalloc.auto`` does what ``memomalloc run`` does: each module that is called
-from outside any other module is optimized in place. ``MEMOMALLOC_DISABLE=1`` turns it off.
+from outside any other module is optimized in place. ``MEMOMALLOC_DISABLE=1`` turns it off. The options
+of ``memomalloc run`` are ``MEMOMALLOC_MEMORY_LIMIT``, ``MEMOMALLOC_RELEASE_AFTER`` and ``MEMOMALLOC_SHAPES``.
 """
 
 from memomalloc.runtime import extension

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -68,6 +69,7 @@ def test_a_handler_that_raises_leaves_no_run_open() -> None:
 
 @in_child_process()
 def test_a_handler_that_raises_while_calls_are_learned_lets_them_be_learned_later() -> None:
+    logging.getLogger("memomalloc").setLevel(logging.ERROR)  # it says that hardly a call is planned
     wrapper = memomalloc.optimize(Chain(), warm_up_calls=1)
     values = chain_values(0)
 
@@ -89,6 +91,7 @@ def test_a_handler_that_raises_while_calls_are_learned_lets_them_be_learned_late
 @pytest.mark.parametrize("asks", ["stats", "model"])
 @in_child_process()
 def test_a_handler_may_ask_for_counters_or_call_the_model(asks: str) -> None:
+    logging.getLogger("memomalloc").setLevel(logging.ERROR)  # it says that hardly a call is planned
     wrapper = memomalloc.optimize(Chain(), warm_up_calls=0)
     other = memomalloc.optimize(Chain(), warm_up_calls=0)
     num_asked = 0

@@ -193,7 +193,7 @@ def test_it_decorates_functions_and_methods() -> None:
     assert Model.scale.stats().runs_replayed > 0
 
 
-@pytest.mark.parametrize("setting", [{"spare_places": 65}, {"spare_places": -1}, {"max_arenas": -1}])
+@pytest.mark.parametrize("setting", [{"wait_s": -1}, {"max_arenas": -1}, {"release_after_s": 0}])
 def test_settings_out_of_range_are_refused_at_once(setting: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         memomalloc.ArenaSettings(**setting)

@@ -7,6 +7,7 @@ examples:
   memomalloc run inference.py --batch 4
   memomalloc run --stats --report map.html inference.py
   memomalloc run --plans .plans inference.py
+  memomalloc run --max-bytes 2GiB --release-after 30 service.py
   memomalloc run -m package.module
 """
 
@@ -24,11 +25,13 @@ import signal
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from memomalloc.cli.option_types import named, output_file
 from memomalloc.harmless_text import harmless
+from memomalloc.runtime import process_limits
 
 HELP = "run a Python program with planned memory"
 
@@ -51,9 +54,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep what is learned in this folder, for the next start to begin with",
     )
+    parser.add_argument(
+        "--max-bytes",
+        type=_of_environment(process_limits.parse_limit),
+        metavar="BYTES",
+        help="at most so much planned memory: 512M, 2GiB, 10%% (default: a quarter of what the container may use)",
+    )
+    parser.add_argument(
+        "--release-after",
+        type=_of_environment(process_limits.parse_seconds),
+        metavar="S",
+        help="memory that lay idle for so many seconds goes back to the system; never: it stays (default: 5)",
+    )
+    parser.add_argument(
+        "--shapes",
+        choices=("exact", "bucketed", "merged", "auto"),
+        help="which calls share a plan, see optimize() (default: auto)",
+    )
     parser.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module's name")
     parser.add_argument("program", metavar="PROGRAM", help="a Python file")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="the program's own")
+
+
+def _of_environment(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """The type of an option that a variable of the environment may give as well: its text, if that can be read."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return check
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,6 +104,14 @@ def run(args: argparse.Namespace) -> int:
     require_outputs(args.report, inputs=[] if args.is_module else [Path(args.program)])
     if args.plans is not None:
         args.plans.mkdir(parents=True, exist_ok=True)
+    # What the program starts is to be run alike.
+    for variable, value in (
+        (process_limits.MEMORY_LIMIT_VARIABLE, args.max_bytes),
+        (process_limits.RELEASE_AFTER_VARIABLE, args.release_after),
+        (process_limits.SHAPES_VARIABLE, args.shapes),
+    ):
+        if value is not None:
+            os.environ[variable] = value
     keep = args.report is not None or args.stats
     # An absolute path: the program may go to another folder.
     plans = args.plans.resolve() if args.plans is not None else None
@@ -92,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _optimize(*, keep: bool, plans: Path | None) -> None:
-    from memomalloc.errors import RuntimeNotAvailableError
+    from memomalloc.errors import OptionError, RuntimeNotAvailableError
 
     try:
         from memomalloc.runtime.extension import load
@@ -101,7 +142,7 @@ def _optimize(*, keep: bool, plans: Path | None) -> None:
         from memomalloc.runtime.models.outermost_calls import optimize_outermost_calls
 
         optimize_outermost_calls(keep_what_was_learned=keep, plans=plans)
-    except RuntimeNotAvailableError as error:
+    except (OptionError, RuntimeNotAvailableError) as error:
         # Not raised: the program would take it for a failure of `import torch`.
         print(f"memomalloc: the program runs unplanned: {error}", file=sys.stderr)
 

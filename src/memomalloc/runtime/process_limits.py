@@ -9,22 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from memomalloc.data.byte_text import parse_bytes
 from memomalloc.errors import OptionError
 
 _Number = TypeVar("_Number", int, float)
 
 #: At most so many bytes of planned memory in the process: ``2GiB``, ``512M``, ``1000000`` or ``10%`` of what there is.
 MEMORY_LIMIT_VARIABLE = "MEMOMALLOC_MEMORY_LIMIT"
+#: Which calls share a plan where a program is planned that knows nothing of it, see ``optimize(shapes=...)``.
+SHAPES_VARIABLE = "MEMOMALLOC_SHAPES"
 #: Memory that lay idle for so many seconds goes back to the system; ``0`` or ``never``: it stays.
 RELEASE_AFTER_VARIABLE = "MEMOMALLOC_RELEASE_AFTER"
 
+MAX_BYTES = 2**64 - 1
 #: Of the memory that the container may use, for planned memory.
 DEFAULT_SHARE = 0.25
 #: Seconds. Long enough that a service which is asked now and then finds its pages, short beside the life of one that is
 #: not asked any more. What it costs is in docs/serving/memory.md.
 DEFAULT_RELEASE_AFTER_S = 5.0
 
-_UNITS = {"": 1, "k": 10, "m": 20, "g": 30, "t": 40}
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -61,23 +64,19 @@ def _cgroup_limits(membership: Path, mounted_at: Path) -> list[int]:
     return [limit for limit in found if limit > 0]
 
 
-def parse_bytes(text: str, *, of_bytes: int | None = None) -> int:
-    """Read a number of bytes as people write it: ``1536``, ``512M``, ``1.5GiB``, ``10%``.
-
-    Args:
-        text: a number with a unit of a power of 1024; the unit's letters may be of either case.
-        of_bytes: what a share is of; None: what the container may use.
+def parse_limit(text: str) -> int:
+    """Read a number of bytes (``1000000``, ``512M``, ``1.5GiB``) or a share of what the container may use (``10%``).
 
     Raises:
-        ValueError: the text is no such number.
+        ValueError: the text is neither.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(?:i?b)?|(%))\s*", text, re.IGNORECASE)
-    if found is None or len(found[1]) > 20:
-        raise ValueError(f"not a number of bytes: {text[:40]!r}; write it as 1000000, 512M, 2GiB or 10%")
-    number = float(found[1])
-    if found[3]:
-        return int(number / 100 * (container_bytes() if of_bytes is None else of_bytes))
-    return int(number * 2 ** (_UNITS[found[2].lower()] or 0)) if found[2] else int(number)
+    share = re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*%\s*", text)
+    if share is not None:
+        return int(float(share[1]) / 100 * container_bytes())
+    limit = parse_bytes(text) if len(text) < 60 else math.inf
+    if limit > MAX_BYTES:
+        raise ValueError(f"{text!r:.60} is more than 64 bits can count")
+    return int(limit)
 
 
 def parse_seconds(text: str) -> float:
@@ -104,7 +103,7 @@ def default_memory_limit() -> int:
         OptionError: the environment's is no number of bytes.
     """
     text = os.environ.get(MEMORY_LIMIT_VARIABLE, "").strip()
-    return _read(MEMORY_LIMIT_VARIABLE, parse_bytes, text) if text else int(container_bytes() * DEFAULT_SHARE)
+    return _read(MEMORY_LIMIT_VARIABLE, parse_limit, text) if text else int(container_bytes() * DEFAULT_SHARE)
 
 
 def default_release_after_s() -> float:

@@ -55,6 +55,22 @@ _FAULTS = (
 )
 
 
+class _ProcessCounts:
+    """The unplanned calls that all dispatchers have counted, those that are gone included."""
+
+    def unplanned(self) -> Mapping[str, int]:
+        """How many there were, by reason."""
+        counts: Mapping[str, int] = extension.load().unplanned_calls()
+        return counts
+
+
+_the_process = _ProcessCounts()
+
+
+def _process_counts() -> _ProcessCounts:
+    return _the_process
+
+
 class PlannedFunction(LockHolder):
     """Calls a function; calls of one group are warmed up, recorded, planned, and then replayed.
 
@@ -132,8 +148,8 @@ class PlannedFunction(LockHolder):
         with self.lock:
             if self._dispatcher is None:
                 dispatcher = dispatcher_of(self, self.function, self.shapes, self._model)
-                self._calls.count_natively(dispatcher.unplanned)
-                process_calls.count_natively(extension.load().unplanned_calls)
+                self._calls.count_natively(weakref.ref(dispatcher))
+                process_calls.count_natively(_process_counts)
                 self._dispatcher = dispatcher
             return self._dispatcher
 
@@ -142,7 +158,9 @@ class PlannedFunction(LockHolder):
         self.forget()
         with self.lock:
             self.function = function
-            self._dispatcher = None
+            dispatcher, self._dispatcher = self._dispatcher, None
+        for reason, num_calls in (dispatcher.unplanned() if dispatcher is not None else {}).items():
+            self._calls.count_unplanned(reason, num_calls, in_process=False)
 
     def learn(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, variant: Any = None) -> None:
         """Call the function until calls like this are replayed, or cannot be."""

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from memomalloc.errors import OptionError
 from memomalloc.runtime import extension
-from memomalloc.runtime.process_limits import default_memory_limit, default_release_after_s
-
-_MAX_BYTES = 2**64 - 1
+from memomalloc.runtime.process_limits import MAX_BYTES, default_memory_limit, default_release_after_s
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def set_memory_limit(limit_bytes: int | None) -> None:
     """
     if limit_bytes is None:
         limit_bytes = default_memory_limit()
-    if not isinstance(limit_bytes, int) or isinstance(limit_bytes, bool) or not 0 <= limit_bytes <= _MAX_BYTES:
+    if not isinstance(limit_bytes, int) or isinstance(limit_bytes, bool) or not 0 <= limit_bytes <= MAX_BYTES:
         raise OptionError(f"limit_bytes must be a number of bytes, at least 0, not {limit_bytes!r}")
     extension.install().set_memory_limit(limit_bytes)
 

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from memomalloc.runtime.fork_safety import LockHolder
 
@@ -54,6 +54,14 @@ class Replayed:
         return Replayed(**sums, requests_upstream=add_counts(self.requests_upstream, other.requests_upstream))
 
 
+class NativeCounts(Protocol):
+    """What counts unplanned calls in native code."""
+
+    def unplanned(self) -> Mapping[str, int]:
+        """How many there were, by reason."""
+        ...
+
+
 class CallCounts(LockHolder):
     """Calls that were not replayed, counted by any thread; also counted by the process, where that is given."""
 
@@ -63,13 +71,12 @@ class CallCounts(LockHolder):
         self._recorded = 0
         self._unplanned: Counter[str] = Counter()
         self._retired = Replayed()
-        self._counted_natively: list[Callable[[], Mapping[str, int]]] = []
+        self._native: list[Callable[[], NativeCounts | None]] = []
 
-    def count_natively(self, unplanned: Callable[[], Mapping[str, int]]) -> None:
-        """Native code counts unplanned calls, too: it tells them by reason."""
+    def count_natively(self, native: Callable[[], NativeCounts | None]) -> None:
+        """Native code counts unplanned calls, too, as long as it is there."""
         with self.lock:
-            if unplanned not in self._counted_natively:
-                self._counted_natively.append(unplanned)
+            self._native = [known for known in self._native if known() is not None and known != native] + [native]
 
     def count_recorded(self) -> None:
         """One call was recorded."""
@@ -78,11 +85,11 @@ class CallCounts(LockHolder):
         if self._process is not None:
             self._process.count_recorded()
 
-    def count_unplanned(self, reason: str, num_calls: int = 1) -> None:
-        """Calls ran as if unwrapped."""
+    def count_unplanned(self, reason: str, num_calls: int = 1, *, in_process: bool = True) -> None:
+        """Calls ran as if unwrapped; the process knows of them already, or it does not."""
         with self.lock:
             self._unplanned[reason] += num_calls
-        if self._process is not None:
+        if self._process is not None and in_process:
             self._process.count_unplanned(reason, num_calls)
 
     def add_retired(self, replayed: Replayed) -> None:
@@ -93,8 +100,11 @@ class CallCounts(LockHolder):
     def read(self) -> tuple[int, dict[str, int], Replayed]:
         """Recorded calls, unplanned calls by reason, and what plans that are gone replayed."""
         with self.lock:
-            natively = sum((Counter(counted()) for counted in self._counted_natively), Counter[str]())
-            return self._recorded, dict(self._unplanned + natively), self._retired
+            unplanned = self._unplanned.copy()
+            for native in self._native:
+                if (counts := native()) is not None:
+                    unplanned.update(counts.unplanned())
+            return self._recorded, dict(unplanned), self._retired
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import weakref
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import torch
 
+from memomalloc.errors import OptionError
 from memomalloc.runtime import extension
 from memomalloc.runtime.calls.planned_function import PlannedFunction
+from memomalloc.runtime.calls.shape_policy import POLICIES
 from memomalloc.runtime.learning.allowance import Cost
 from memomalloc.runtime.learning.call_group import PlanSettings
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
@@ -21,6 +24,7 @@ from memomalloc.runtime.memory.statistics import Stats
 from memomalloc.runtime.models.optimized_module import OptimizedModule
 from memomalloc.runtime.models.outside_calls import COMPILED_CALL, OutsideCall, own_call, replace_call, thread
 from memomalloc.runtime.models.usage import unplanned_text
+from memomalloc.runtime.process_limits import SHAPES_VARIABLE
 from memomalloc.runtime.shipping.plans_folder import PlansFolder
 from memomalloc.runtime.switch import switch
 
@@ -28,10 +32,14 @@ _original_call = torch.nn.Module.__call__
 #: The share of the process's CPU time that learning may take at any moment.
 LEARNING_SHARE = 0.02
 # The first call of a module, before it is optimized, has warmed up.
-_OPTIONS: dict[str, Any] = {
-    "shapes": "auto",
-    "settings": PlanSettings(warm_up_calls=0, learning_share=LEARNING_SHARE),
-}
+_SETTINGS = PlanSettings(warm_up_calls=0, learning_share=LEARNING_SHARE)
+
+
+def _shapes() -> str:
+    shapes = os.environ.get(SHAPES_VARIABLE, "").strip() or "auto"
+    if shapes not in POLICIES:
+        raise OptionError(f"{SHAPES_VARIABLE} must be one of {', '.join(POLICIES)}, not {shapes[:40]!r}")
+    return shapes
 
 
 class _Ended:
@@ -39,11 +47,13 @@ class _Ended:
 
     Attributes:
         plans: where it is kept for the next start of the program; None: it is not.
+        shapes: which calls share a plan.
     """
 
     def __init__(self) -> None:
         self.is_kept = False
         self.plans: PlansFolder | None = None
+        self.shapes = "auto"
         self.learned: list[tuple[str, LearnedCalls]] = []
         self.deviations: list[Deviation] = []
         self.stats: list[tuple[str, Stats]] = []
@@ -62,7 +72,7 @@ class OutermostCall(OutsideCall):
     _is_finalizing = staticmethod(sys.is_finalizing)
 
     def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__(module, PlannedFunction(own_call(module), **_OPTIONS))
+        super().__init__(module, PlannedFunction(own_call(module), shapes=_ended.shapes, settings=_SETTINGS))
         self._ended = _ended  # for __del__, which may run when globals are gone
         self._entry = _ended.plans.entry(module) if _ended.plans is not None else None
         if self._entry is not None:
@@ -137,7 +147,8 @@ def _call_inside(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[st
 def optimize_outermost_calls(*, keep_what_was_learned: bool = False, plans: Path | None = None) -> None:
     """From now on, optimize in place each module that is called from outside any other module.
 
-    Shapes are handled as by ``optimize(shapes="auto")``. Does nothing where memomalloc is disabled.
+    Shapes are handled as ``MEMOMALLOC_SHAPES`` says, by default as by ``optimize(shapes="auto")``. Does nothing where
+    memomalloc is disabled.
 
     Args:
         keep_what_was_learned: also of modules that are gone, for :func:`learned`, :func:`deviations` and
@@ -145,6 +156,7 @@ def optimize_outermost_calls(*, keep_what_was_learned: bool = False, plans: Path
         plans: a folder with what was learned at earlier starts; :func:`save_plans` keeps what is learned now.
 
     Raises:
+        OptionError: a variable of the environment is not what it should be.
         OSError: the folder cannot be made.
         RuntimeNotAvailableError: the runtime cannot run here.
     """
@@ -152,6 +164,7 @@ def optimize_outermost_calls(*, keep_what_was_learned: bool = False, plans: Path
         return
     extension.install()
     _ended.is_kept = keep_what_was_learned
+    _ended.shapes = _shapes()
     _ended.plans = PlansFolder(plans) if plans is not None else None
     torch.nn.Module.__call__ = _call  # type: ignore[method-assign]
 

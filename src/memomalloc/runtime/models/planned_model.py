@@ -47,7 +47,8 @@ class MethodOf:
 def call_of(module: torch.nn.Module, kind: Any) -> Callable[..., Any]:
     """The call of a module, as the class ``kind`` defines it then: tools that trace modules replace it for a while.
 
-    Its ``__self__`` is a weak reference to the module. (A function: an object would take longer to call.)
+    Its ``module`` is a weak reference to the module. (A function: an object would take longer to call, and a compiler
+    looks into no function that has a ``__self__``.)
     """
     reference = weakref.ref(module)
 
@@ -57,7 +58,7 @@ def call_of(module: torch.nn.Module, kind: Any) -> Callable[..., Any]:
             raise ReferenceError("the module of this call is gone")
         return kind.__call__(module, *args, **kwargs)
 
-    call.__self__ = reference  # type: ignore[attr-defined]
+    call.module = reference  # type: ignore[attr-defined]
     return call
 
 

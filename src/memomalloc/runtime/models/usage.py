@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import time
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +13,8 @@ from typing import Protocol
 from memomalloc.runtime.events import report
 from memomalloc.runtime.switch import switch
 
+#: A model that was not called is named if it lived for so long, or is there when the program ends.
+MIN_LIFE_S = 1.0
 #: So many calls run unplanned, and not one was planned: it is said.
 MANY_CALLS = 100
 
@@ -44,12 +49,13 @@ class Usage:
         self._shapes = shapes
         self._unplanned: Counter[str] = Counter()
         self._is_told = False
-        self._at_end = weakref.finalize(self, _report_unused, state := [False], name)
-        self._state = state
+        self._state = _State()
+        weakref.finalize(self, _report_unused, self._state, name)
+        _notice_the_end()
 
     def came(self) -> None:
         """A call came."""
-        self.called = self._state[0] = True
+        self.called = self._state.was_called = True
 
     def ran_unplanned(self, reason: str, learner: _Learner) -> None:
         """A call ran unplanned; counts may be lost between threads, which does no harm."""
@@ -71,8 +77,27 @@ def unplanned_text(name: str, runs_unplanned: Mapping[str, int], *, shapes: str)
     return text + (_PROBABLY_EXACT if reason == "warm_up" and shapes == "exact" else "")
 
 
-def _report_unused(state: list[bool], name: str) -> None:
-    if state[0] or not switch.on:
+class _State:
+    """What is to be known when a model is gone."""
+
+    is_the_end = False  # of the program
+
+    def __init__(self) -> None:
+        self.was_called = False
+        self.made_at_s = time.monotonic()
+
+
+@functools.cache
+def _notice_the_end() -> None:
+    # After the first finalizer, whose own handler was registered then, and is called after this one.
+    atexit.register(lambda: setattr(_State, "is_the_end", True))
+
+
+def _report_unused(state: _State, name: str) -> None:
+    if state.was_called or not switch.on:
+        return
+    # What is dropped at once was not meant to be called.
+    if not _State.is_the_end and time.monotonic() - state.made_at_s < MIN_LIFE_S:
         return
     text = (
         f"{name} was optimized and never called: calls of the object that optimize() was given run unplanned; call the "

@@ -70,8 +70,8 @@ class _Description:
     def of_callable(self, function: Any) -> Iterator[str]:
         """What is called, and what it consists of."""
         owner = getattr(function, "__self__", None)
-        if isinstance(owner, weakref.ref):
-            owner = owner()
+        if isinstance(reference := getattr(function, "module", None), weakref.ref):  # the call of an optimized model
+            owner = reference()
         if isinstance(owner, torch.nn.Module):
             # The call of a module that is optimized in place, or another method of it.
             if not _is_versioned(function):
@@ -230,8 +230,9 @@ class _Description:
 
 
 def _own_kind(module: torch.nn.Module) -> type:
-    """The class of a module, without one that memomalloc has made for it."""
-    return next(kind for kind in type(module).__mro__ if not kind.__module__.startswith("memomalloc"))
+    """The class of a module, without one that memomalloc has made for it: an optimized model says its own."""
+    kind: type = module.__class__
+    return next(base for base in kind.__mro__ if not base.__module__.startswith("memomalloc"))
 
 
 def _name(kind: type) -> str:
