@@ -64,8 +64,9 @@ std::vector<uint32_t> Layout::slots_by_offset() const {
   for (uint32_t k = 0; k < num_slots(); ++k) {
     if (slots_[k].output == 0) by_offset.push_back(k);
   }
-  std::stable_sort(by_offset.begin(), by_offset.end(),
-                   [this](uint32_t a, uint32_t b) { return slots_[a].offset < slots_[b].offset; });
+  std::sort(by_offset.begin(), by_offset.end(), [this](uint32_t a, uint32_t b) {
+    return slots_[a].offset != slots_[b].offset ? slots_[a].offset < slots_[b].offset : a < b;
+  });
   return by_offset;
 }
 

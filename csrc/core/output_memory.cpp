@@ -29,31 +29,20 @@ constexpr unsigned char kPoison = 0xEF;
 // --- Chunks
 
 std::unique_ptr<OutputChunk> OutputChunk::map(std::size_t bytes) {
-  const uint64_t num_units = bytes / kAlignmentUnit;
+  std::unique_ptr<OutputChunk> chunk(new OutputChunk(bytes));
   // Zero pages say that everything is free: the tables cost memory only where they are written.
-  void* tables = mmap(nullptr, num_units * (sizeof(std::atomic<uint64_t>) + sizeof(std::atomic<uint32_t>)),
-                      PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* tables = mmap(nullptr, chunk->tables_bytes(), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (tables == MAP_FAILED) return nullptr;
-  std::unique_ptr<OutputChunk> chunk(new (std::nothrow) OutputChunk(static_cast<std::byte*>(tables), bytes));
-  if (chunk == nullptr) {
-    munmap(tables, num_units * (sizeof(std::atomic<uint64_t>) + sizeof(std::atomic<uint32_t>)));
-    throw std::bad_alloc();
-  }
+  chunk->reported_ = static_cast<std::atomic<uint64_t>*>(tables);
+  chunk->words_ = reinterpret_cast<std::atomic<uint32_t>*>(chunk->reported_ + bytes / kAlignmentUnit);
   chunk->base_ = g_range.take(bytes, chunk.get());
   return chunk->base_ != nullptr ? std::move(chunk) : nullptr;
 }
 
-OutputChunk::OutputChunk(std::byte* tables, std::size_t bytes) noexcept
-    : Owner(Kind::kOutputs),
-      bytes_(bytes),
-      tables_(tables),
-      words_(reinterpret_cast<std::atomic<uint32_t>*>(tables + bytes / kAlignmentUnit *
-                                                                   sizeof(std::atomic<uint64_t>))),
-      reported_(reinterpret_cast<std::atomic<uint64_t>*>(tables)) {}
-
 OutputChunk::~OutputChunk() {
   if (base_ != nullptr) g_range.give_back(base_, bytes_);
-  munmap(tables_, bytes_ / kAlignmentUnit * (sizeof(std::atomic<uint64_t>) + sizeof(std::atomic<uint32_t>)));
+  if (reported_ != nullptr) munmap(reported_, tables_bytes());
 }
 
 void OutputChunk::drop_free_rooms() noexcept {

@@ -68,7 +68,10 @@ class OutputChunk final : public Owner {
     bool is_reserved;
   };
 
-  OutputChunk(std::byte* tables, std::size_t bytes) noexcept;
+  explicit OutputChunk(std::size_t bytes) noexcept : Owner(Kind::kOutputs), bytes_(bytes) {}
+  std::size_t tables_bytes() const noexcept {
+    return bytes_ / kAlignmentUnit * (sizeof(std::atomic<uint64_t>) + sizeof(std::atomic<uint32_t>));
+  }
   bool is_given_up(const Room& room) const noexcept { return !room.is_reserved && is_free(room.offset); }
   std::vector<Room>::iterator find(uint64_t offset) noexcept;
   void drop_free_rooms() noexcept;
@@ -78,10 +81,9 @@ class OutputChunk final : public Owner {
   const uint64_t bytes_;
   uint64_t used_bytes_ = 0;
   uint64_t accessible_bytes_ = 0;
-  std::byte* const tables_;
-  std::atomic<uint32_t>* const words_;  // by unit
-  std::atomic<uint64_t>* const
-      reported_;                   // by unit: the bytes that the profiler was told of; 0: it was not told
+  std::atomic<uint32_t>* words_ = nullptr;  // by unit
+  std::atomic<uint64_t>* reported_ =
+      nullptr;                     // by unit: the bytes that the profiler was told of; 0: it was not told
   std::vector<Room> rooms_;        // by offset; of blocks that live, lived or are reserved
   uint32_t searches_to_skip_ = 0;  // of all rooms, since the last one found nothing
   std::atomic<bool> poison_{false};

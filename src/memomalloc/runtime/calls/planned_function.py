@@ -343,6 +343,8 @@ class PlannedFunction(LockHolder):
             family_key = Kind((variant, self.shapes, *family))
             group = self._groups.get(family_key)
             if group is None and self.shapes == "auto" and self._shipped_for(family_key) is None:
+                if self._shipped_for(key) is not None:  # one of a few fixed shapes, elsewhere
+                    return self._exact_group(key, args, kwargs), [], False
                 kinds = self._exact_of_family.setdefault(family_key, ExactKinds())
                 if kinds.add(key, sizes):
                     return self._exact_group(key, args, kwargs), [], False

@@ -33,7 +33,7 @@ from memomalloc.runtime.memory.statistics import CallCounts
 GROWTH_TIME_SHARE = 0.1
 
 #: Where recordings differ in more than sizes, and less than this is served, requests are matched by origin.
-MIN_SHARE_BY_SIZE = 0.97
+MIN_SHARE_BY_SIZE = 0.99
 
 #: How requests are told apart at replay; see :func:`memomalloc.optimize`.
 MATCHES = ("auto", "size", "origin")

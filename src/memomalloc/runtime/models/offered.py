@@ -18,8 +18,9 @@ class Plans:
 
     _planned: PlannedFunction
 
-    def __init__(self, planned: PlannedFunction) -> None:
+    def __init__(self, planned: PlannedFunction, model: object = None) -> None:
         object.__setattr__(self, "_planned", planned)
+        object.__setattr__(self, "_model", model)  # the plans alone do not keep it alive
 
     def stats(self) -> Stats:
         """The counters of this model and of its copies, since they were made."""
@@ -104,4 +105,4 @@ class Offer:
             planned = planned_model_of(module)
             if planned is None:
                 raise
-        return getattr(Plans(planned), self._name)
+        return getattr(Plans(planned, module), self._name)

@@ -237,7 +237,7 @@ def planned_function_of(model: Any) -> PlannedFunction:
 
 
 def _plans_of(model: Any) -> Plans:
-    return Plans(planned_function_of(model))
+    return Plans(planned_function_of(model), model)
 
 
 def stats(model: Any = None) -> Stats:
