@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memomalloc.bench import row_text as text
+from memomalloc.bench.document import checked, require
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.report_tables import Report, ReportTable, conditions_table, geometric_mean
 from memomalloc.data.atomic_file import atomic_file
@@ -72,10 +73,12 @@ class ExecutorchResults:
         """The inverse of :meth:`save`.
 
         Raises:
-            ValueError, TypeError, KeyError: it is none.
+            ValueError, KeyError: it is none.
         """
-        rows = [ExecutorchRow(**row) for row in document["rows"]]
-        return cls(dict(document["machine"]), dict(document["versions"]), rows)
+        for name, kind in (("machine", dict[str, Any]), ("versions", dict[str, str]), ("rows", list[dict])):  # type: ignore[type-arg]
+            require(document[name], kind, name)
+        rows = [checked(ExecutorchRow, row, where="row") for row in document["rows"]]
+        return cls(document["machine"], document["versions"], rows)
 
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all.
