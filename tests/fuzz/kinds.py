@@ -20,8 +20,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from memomalloc.runtime.learned_calls import LearnedCalls
-from memomalloc.runtime.plan_archive import PlanArchive
 from mutations import mutated
 
 import memomalloc
@@ -31,6 +29,8 @@ from memomalloc.data.minimalloc_csv import read_minimalloc_csv
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace
+from memomalloc.runtime.learning.learned_calls import LearnedCalls
+from memomalloc.runtime.shipping.plan_archive import PlanArchive
 from sample_traces import large_trace, small_trace
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from memomalloc.runtime.learned_calls import LearnedCalls
-from memomalloc.runtime.plan_archive import PlanArchive
 
 from child_process import run_python
 from memomalloc.data.input_file import open_input
 from memomalloc.data.plan_file import FORMAT
 from memomalloc.errors import FileFormatError
 from memomalloc.planners import plan
+from memomalloc.runtime.learning.learned_calls import LearnedCalls
+from memomalloc.runtime.shipping.plan_archive import PlanArchive
 from sample_traces import small_trace
 
 MAX_MEMORY_BYTES = 200 * 2**20
@@ -30,7 +30,7 @@ READ = f"""
     from memomalloc.data.input_file import read_bounded
     from memomalloc.bench.results_file import load_results
     from memomalloc.errors import MemomallocError
-    from memomalloc.runtime.plan_archive import PlanArchive
+    from memomalloc.runtime.shipping.plan_archive import PlanArchive
     status = open("/proc/self/status").read()
     data = int(status.partition("VmData:")[2].split()[0]) * 1024 + {MAX_MEMORY_BYTES}
     resource.setrlimit(resource.RLIMIT_DATA, (data, data))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from memomalloc.runtime.fingerprint import fingerprint
 
 from child_process import run_python
+from memomalloc.runtime.shipping.fingerprint import fingerprint
 
 SCALE = 1.0
 
@@ -134,7 +134,7 @@ def test_it_is_the_same_in_every_process() -> None:
     program = """
         import torch
         from transformers import BertConfig, BertModel
-        from memomalloc.runtime.fingerprint import fingerprint
+        from memomalloc.runtime.shipping.fingerprint import fingerprint
         sizes = dict(hidden_size=8, num_attention_heads=2, intermediate_size=8, vocab_size=9)
         model = BertModel(BertConfig(num_hidden_layers=1, **sizes)).eval()
         before = fingerprint(model)["model"]

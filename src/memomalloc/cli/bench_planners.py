@@ -115,7 +115,10 @@ def _measure(results: PlannerResults, instances: list[tuple[str, Problem]], name
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # No refreshing thread: it would take the processor from what is being measured.
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("planning", total=len(instances) * len(names))
         for measurement in compare(instances, names, time_limit_s=results.time_limit_s, seed=results.seed):
             results.rows.append(measurement)
