@@ -136,6 +136,11 @@ bench-models: $(VENV)/installed  ## latency and memory of transformers over four
 	  --processes 1 --budget 8 -o build/models.json --resume
 	$(BIN)/memomalloc bench report build/models.json -o build/models
 
+.PHONY: bench-memory
+bench-memory: $(VENV)/installed  ## memory of whole processes over four allocators, as on their page (half an hour)
+	$(BIN)/memomalloc bench memory -o build/memory.json --resume
+	$(BIN)/memomalloc bench report build/memory.json -o build/memory
+
 .PHONY: bench-modes
 bench-modes: $(VENV)/installed  ## the demo's models in TorchScript, compiled, and with two threads in an operator (half an hour)
 	for situation in '--mode eager,torchscript,compile,compile-memory-planning' '--intra-op-threads 2'; do \
@@ -213,7 +218,7 @@ bench-paper: .venv-paper/installed  ## the models of the paper, as on their page
 # The pages of docs/benchmarks, from what was measured; a test says when they are not.
 .PHONY: bench-pages
 bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
-	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes planners=planners executorch=executorch time=time_shares; do \
+	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes memory=memory planners=planners executorch=executorch time=time_shares; do \
 	  name=$${page%=*}; \
 	  $(BIN)/memomalloc bench report benchmarks/results/$${page#*=}.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
 	done

@@ -15,8 +15,8 @@ from memomalloc.harmless_text import harmless
 MAX_ROWS = 1000
 """Of a picture: with more of them it would be higher than pictures can be."""
 
-_UPSTREAM_COLOR = "#b0b7c3"
-_PLANNED_COLOR = "#1f6feb"
+UPSTREAM_COLOR = "#b0b7c3"
+PLANNED_COLOR = "#1f6feb"
 
 
 def draw(results: Results) -> dict[str, dict[str, bytes]]:
@@ -25,13 +25,7 @@ def draw(results: Results) -> dict[str, dict[str, bytes]]:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    matplotlib = require("matplotlib", extra="bench", feature="memomalloc bench report")
-    matplotlib.use("Agg")
-    # Text stays text, and equal results give equal files.
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "memomalloc"})
-    # Names are no formulas.
-    matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})
-    plt = require("matplotlib.pyplot", extra="bench", feature="memomalloc bench report")
+    plt = pyplot()
     pictures = {}
     upstreams = list(dict.fromkeys(row.upstream for row in results.rows))
     for upstream in upstreams:
@@ -42,6 +36,21 @@ def draw(results: Results) -> dict[str, dict[str, bytes]]:
     return pictures
 
 
+def pyplot() -> Any:
+    """matplotlib's ``pyplot``, set to give equal files for equal results.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    matplotlib = require("matplotlib", extra="bench", feature="memomalloc bench report")
+    matplotlib.use("Agg")
+    # Text stays text, and equal results give equal files.
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "memomalloc"})
+    # Names are no formulas.
+    matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})
+    return require("matplotlib.pyplot", extra="bench", feature="memomalloc bench report")
+
+
 def _label(row: Row) -> str:
     return harmless(f"{row.model:.60}, b{row.batch}, {row.input_size}{situation(row)}")
 
@@ -50,14 +59,14 @@ def _ratios(plt: Any, upstream: str, rows: Sequence[Row]) -> dict[str, bytes]:
     rows = sorted(rows, key=lambda row: row.ratio_median or 0)
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.24 * len(rows)))
     places = range(len(rows))
-    axes.hlines(places, [row.ratio_p10 for row in rows], [row.ratio_p90 for row in rows], color=_UPSTREAM_COLOR, lw=5)
-    axes.plot([row.ratio_median for row in rows], places, "o", color=_PLANNED_COLOR, ms=5)
+    axes.hlines(places, [row.ratio_p10 for row in rows], [row.ratio_p90 for row in rows], color=UPSTREAM_COLOR, lw=5)
+    axes.plot([row.ratio_median for row in rows], places, "o", color=PLANNED_COLOR, ms=5)
     axes.axvline(1.0, color="black", lw=0.8)
     axes.set_yticks(places, [_label(row) for row in rows], fontsize=7)
     axes.set_xlabel(
         f"latency of {harmless(upstream)} over planned: median, and p10 to p90 of the pairs (right of 1: faster)"
     )
-    return _rendered(plt, figure)
+    return rendered(plt, figure)
 
 
 def _memory(plt: Any, upstream: str, rows: Sequence[Row]) -> dict[str, bytes]:
@@ -69,17 +78,18 @@ def _memory(plt: Any, upstream: str, rows: Sequence[Row]) -> dict[str, bytes]:
         places,
         [(row.upstream_peak_bytes or 0) / mib for row in rows],
         0.8,
-        color=_UPSTREAM_COLOR,
+        color=UPSTREAM_COLOR,
         label=harmless(upstream),
     )
-    axes.barh(places, [(row.planned_peak_bytes or 0) / mib for row in rows], 0.4, color=_PLANNED_COLOR, label="planned")
+    axes.barh(places, [(row.planned_peak_bytes or 0) / mib for row in rows], 0.4, color=PLANNED_COLOR, label="planned")
     axes.set_yticks(places, [_label(row) for row in rows], fontsize=7)
     axes.set_xlabel("growth of physical memory at the peak, MiB")
     axes.legend(loc="lower right")
-    return _rendered(plt, figure)
+    return rendered(plt, figure)
 
 
-def _rendered(plt: Any, figure: Any) -> dict[str, bytes]:
+def rendered(plt: Any, figure: Any) -> dict[str, bytes]:
+    """A figure as the bytes of an image by file suffix; it is closed."""
     images = {}
     for suffix in ("png", "svg"):
         buffer = io.BytesIO()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -123,7 +123,7 @@ def _measure_upstream(
             answered = _run_process(replace(request, cases=tuple(left)), environment, log, take, tell)
             del left[:answered]
             if left:
-                take(Row.of_case(left.pop(0), status="failed", error=f"its process died: {_tail(log)}"))
+                take(Row.of_case(left.pop(0), status="failed", error=f"its process died: {tail(log)}"))
 
 
 def _run_process(
@@ -137,8 +137,29 @@ def _run_process(
     cases: Sequence[Case] = request.cases
     num_rows = 0
     tell(cases[0], "starting", 0.0)
+    for answer in answers_of("memomalloc.bench.upstream_process", request.as_json(), environment, log):
+        if "row" in answer:
+            take(Row.from_dict(answer["row"]))
+            num_rows += 1
+        else:
+            tell(cases[num_rows], answer["stage"], answer["share"])
+    return num_rows
+
+
+def answers_of(module: str, request: str, environment: dict[str, str], log: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Start a process that measures, hand it a request, and give its answers; they end when it does.
+
+    Args:
+        module: what it runs.
+        request: read from its stdin.
+        environment: variables besides ours.
+        log: gets its stderr.
+
+    Raises:
+        SessionError: it says that nothing can be measured.
+    """
     with child_group(
-        [sys.executable, "-m", "memomalloc.bench.upstream_process"],
+        [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -147,21 +168,17 @@ def _run_process(
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(request.as_json())
+        process.stdin.write(request)
         process.stdin.close()
         for line in process.stdout:
             answer: dict[str, Any] = json.loads(line)
             if "error" in answer:
                 raise SessionError(answer["error"])
-            if "row" in answer:
-                take(Row.from_dict(answer["row"]))
-                num_rows += 1
-            else:
-                tell(cases[num_rows], answer["stage"], answer["share"])
+            yield answer
         process.kill()
-    return num_rows
 
 
-def _tail(log: IO[bytes]) -> str:
+def tail(log: IO[bytes]) -> str:
+    """What a process that died has printed last."""
     log.seek(0)
     return log.read().decode(errors="replace").strip()[-MAX_LOG_LENGTH:] or "it said nothing"

@@ -65,9 +65,7 @@ class Request:
 def serve(request: Request, send: Callable[[dict[str, Any]], None]) -> None:
     """Measure the cases of a request, and send what is found."""
     models = models_of(request.suite, request.user_references)
-    wanted, found = UPSTREAMS[request.cases[0].upstream].native_name, extension.load().upstream_name()
-    if found != wanted:
-        raise MemomallocError(f"{wanted} was to be preloaded, but the allocator of the process is {found}")
+    require_upstream(request.cases[0].upstream)
     for case in request.cases:
         build = functools.partial(models[case.model].build, case.batch, case.input_size)
         row = attempt(
@@ -80,22 +78,33 @@ def serve(request: Request, send: Callable[[dict[str, Any]], None]) -> None:
         send({"row": row.as_dict()})
 
 
+def require_upstream(name: str) -> None:
+    """See that this process runs with an allocator.
+
+    Raises:
+        MemomallocError: it runs with another one.
+    """
+    wanted, found = UPSTREAMS[name].native_name, extension.load().upstream_name()
+    if found != wanted:
+        raise MemomallocError(f"{wanted} was to be preloaded, but the allocator of the process is {found}")
+
+
 @contextmanager
-def _answers() -> Iterator[Callable[[dict[str, Any]], None]]:
+def answers() -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that sends a line to whoever started this process."""
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as stream:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
         def send(answer: dict[str, Any]) -> None:
-            answers.write(json.dumps(answer) + "\n")
-            answers.flush()
+            stream.write(json.dumps(answer) + "\n")
+            stream.flush()
 
         yield send
 
 
 def main() -> None:
     """Serve the request on stdin."""
-    with _answers() as send:
+    with answers() as send:
         try:
             serve(Request.from_json(sys.stdin.read()), send)
         except MemomallocError as error:

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "results",
         metavar="RESULTS",
         type=input_file,
-        help="a file of `memomalloc bench models` or `bench planners --json`; - is standard input",
+        help="a file of `memomalloc bench models`, `bench memory` or `bench planners --json`; - is standard input",
     )
     parser.add_argument(
         "--output", "-o", metavar="DIR", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"
@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the files."""
     from memomalloc.bench.executorch_report import ExecutorchResults, executorch_report
+    from memomalloc.bench.memory_report import draw_memory, memory_report
+    from memomalloc.bench.memory_results import MemoryResults
     from memomalloc.bench.planner_report import planner_report
     from memomalloc.bench.planner_results import PlannerResults
     from memomalloc.bench.plots import draw
@@ -58,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         report, drawn = model_report(results), draw(results)
     elif isinstance(results, PlannerResults):
         report = planner_report(results)
+    elif isinstance(results, MemoryResults):
+        report, drawn = memory_report(results), draw_memory(results)
     elif isinstance(results, ExecutorchResults):
         report = executorch_report(results)
     else:
