@@ -219,6 +219,8 @@ class CallGroup(LockHolder):
                 with allowance.work():
                     self._before_the_call[order](self)
                 is_larger = not self.envelope.covers(sizes)
+            if order is Order.RECORD and self._trace is None:  # what earlier calls left would lie below the recording
+                extension.install().release_upstream_memory()
         except Exception as error:
             if is_of_the_program(error):
                 raise
