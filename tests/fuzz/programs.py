@@ -55,6 +55,8 @@ NUM_LANES = 3
 #: Of the clock, for a program that takes less than a second as a rule.
 TIME_LIMIT_S = 120.0
 REDUCTION_S = 120.0
+#: Then it is enough.
+MOST_FAILURES = 10
 
 
 class StrayError(Exception):
@@ -902,7 +904,7 @@ def fuzz(first_seed: int, seconds: float, *, jobs: int = 1) -> Tally:
     seed = first_seed
     running: collections.deque[tuple[int, Child]] = collections.deque()
     while running or time.monotonic() < until_s:
-        while len(running) < jobs and time.monotonic() < until_s:
+        while len(running) < jobs and time.monotonic() < until_s and len(tally.failures) < MOST_FAILURES:
             running.append((seed, Child.start(random_program(seed))))
             seed += 1
         if not running:
