@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "core/front.hpp"
 #include "core/armed_plan.hpp"
+#include "core/front.hpp"
 #include "core/upstream_memory.hpp"
 
 namespace memomalloc {

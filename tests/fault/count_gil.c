@@ -8,12 +8,12 @@ unsigned long count_gil_taken(void) { return num_taken; }
 
 typedef struct _ts PyThreadState;
 
-#define FORWARD(type, name, parameters, arguments)              \
-  type name parameters {                                        \
-    static type(*next) parameters;                              \
+#define FORWARD(type, name, parameters, arguments)                 \
+  type name parameters {                                           \
+    static type(*next) parameters;                                 \
     if (!next) next = (type(*) parameters)dlsym(RTLD_NEXT, #name); \
-    ++num_taken;                                                \
-    return next arguments;                                      \
+    ++num_taken;                                                   \
+    return next arguments;                                         \
   }
 
 FORWARD(int, PyGILState_Ensure, (void), ())

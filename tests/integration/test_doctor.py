@@ -211,7 +211,7 @@ def test_heaps_are_read() -> None:
     arenas = read_arenas()
     if arenas is None:
         pytest.skip("not glibc")
-    assert arenas.num_regions >= 1
+    assert arenas.num_arenas >= 1
     assert arenas.main_free_bytes >= 0
 
 
@@ -225,4 +225,4 @@ def test_other_texts_are_no_heaps() -> None:
       <total type="fast" count="1" size="10"/></malloc>"""
     arenas = parse_arenas(text)
     assert arenas is not None
-    assert (arenas.num_regions, arenas.main_free_bytes, arenas.other_free_bytes) == (2, 100, 7)
+    assert (arenas.num_arenas, arenas.main_free_bytes, arenas.other_free_bytes) == (2, 100, 7)

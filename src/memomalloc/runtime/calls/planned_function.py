@@ -349,7 +349,7 @@ class PlannedFunction(LockHolder):
                 if kinds.add(key, sizes):
                     return self._exact_group(key, args, kwargs), [], False
             if group is None:
-                group = self._add_group(family_key, args, kwargs, num_sizes=len(sizes), shapes_vary=True)
+                group = self._add_group(family_key, args, kwargs, num_sizes=len(sizes))
                 if family_key in self._exact_of_family:
                     self._take_over(group, self._exact_of_family.pop(family_key).sizes)
             return group, sizes, True
@@ -368,7 +368,7 @@ class PlannedFunction(LockHolder):
 
     def _exact_group(self, key: Kind, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallGroup:
         group = self._groups.get(key)
-        return group if group is not None else self._add_group(key, args, kwargs, shapes_vary=False)
+        return group if group is not None else self._add_group(key, args, kwargs)
 
     def _add_group(
         self,
@@ -377,7 +377,6 @@ class PlannedFunction(LockHolder):
         kwargs: Mapping[str, Any],
         *,
         num_sizes: int = 0,
-        shapes_vary: bool,
     ) -> CallGroup:
         while len(self._groups) >= self.max_plans:
             self._drop(self._least_wanted())
@@ -385,7 +384,7 @@ class PlannedFunction(LockHolder):
             report("evicted", self.name, text, num_plans=len(self._groups))
         if self._budget is None and self.max_bytes is not None:
             self._budget = extension.install().RunBudget(self.max_bytes)
-        group = CallGroup(self.name, self.settings, self._budget, self._calls, shapes_vary=shapes_vary)
+        group = CallGroup(self.name, self.settings, self._budget, self._calls)
         group.cost_of_call = self.cost_of_call
         if not only_on_cpu(args, kwargs):
             group.rest("device")

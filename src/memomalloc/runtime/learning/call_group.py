@@ -101,9 +101,7 @@ class CallGroup(LockHolder):
         cost_of_call: of one that ran as it is; None where that is not known.
     """
 
-    def __init__(
-        self, name: str, settings: PlanSettings, budget: object, counts: CallCounts, *, shapes_vary: bool
-    ) -> None:
+    def __init__(self, name: str, settings: PlanSettings, budget: object, counts: CallCounts) -> None:
         super().__init__()
         self.armed: ArmedPlan | None = None
         self.resting = ""
@@ -116,7 +114,6 @@ class CallGroup(LockHolder):
         self._settings = settings
         self._budget = budget
         self._counts = counts
-        self._shapes_vary = shapes_vary
         self._trace: Trace | None = None  # of all recordings, merged
         self._upstream_peak_bytes = 0
         self._branches = False  # not every recording had every buffer
@@ -388,10 +385,8 @@ class CallGroup(LockHolder):
             KeyboardInterrupt: it is armed, but Ctrl-C came meanwhile.
         """
         assert self._trace is not None
-        trace = self._trace
+        trace = _with_room(self._trace, any_smaller=self._by_origin)
         is_first = self._num_plans == 0
-        if self._shapes_vary or self._by_origin:
-            trace = _with_room(trace, any_smaller=self._by_origin)
         interrupted = False
         try:
             if plan is None:
