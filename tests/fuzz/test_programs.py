@@ -1,6 +1,6 @@
 """Random torch programs beside plain ones: the same results, held tensors intact, and most requests from plans.
 
-``MEMOMALLOC_FUZZ_S`` sets the seconds: 25 unless said, 60 in ``make fuzz``. ``MEMOMALLOC_FUZZ_SEED`` sets the first
+``MEMOMALLOC_FUZZ_S`` sets the seconds: 60 unless said. ``MEMOMALLOC_FUZZ_SEED`` sets the first
 program, ``MEMOMALLOC_FUZZ_JOBS`` how many run at a time.
 """
 
@@ -16,7 +16,7 @@ from child_process import run_python
 
 pytest.importorskip("torch")
 
-SECONDS = float(os.environ.get("MEMOMALLOC_FUZZ_S", "25"))
+SECONDS = float(os.environ.get("MEMOMALLOC_FUZZ_S", "60"))
 FIRST_SEED = int(os.environ.get("MEMOMALLOC_FUZZ_SEED", "0"))
 JOBS = int(os.environ.get("MEMOMALLOC_FUZZ_JOBS", "1"))
 
