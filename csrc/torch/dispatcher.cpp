@@ -1,9 +1,11 @@
 #include "torch/dispatcher.hpp"
 
 #include <Python.h>
+#include <cxxabi.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -27,6 +29,24 @@ using namespace nb::literals;
 // lists and dictionaries in CallDescription, and the tables of a Dispatcher.
 namespace memomalloc {
 namespace {
+
+// --- Calls of Python
+
+// Python ends a thread of its own that asks for the GIL at exit by pthread_exit (up to 3.13), which unwinds
+// its stack without the GIL. The references on our stack can not be dropped then: the thread stays where it
+// is, as newer Pythons let it.
+template <typename Function>
+PyObject* calling(const Function& function) {
+  try {
+    return function();
+  } catch (abi::__forced_unwind&) {
+    for (;;) pause();
+  }
+}
+
+PyObject* call_function(PyObject* function, PyObject* args, PyObject* kwargs) {
+  return calling([&] { return PyObject_Call(function, args, kwargs); });
+}
 
 // --- Counters
 
@@ -127,7 +147,7 @@ struct Call {
     const bool is_watched =
         unwatched != nullptr && unwatched->watcher() != nullptr && unwatched->watcher() != Py_None;
     if (is_watched) unwatched->swap(unwatched->watcher());
-    PyObject* result = PyObject_Call(function.get(), args.get(), kwargs.get());
+    PyObject* result = call_function(function.get(), args.get(), kwargs.get());
     if (is_watched) unwatched->swap(Py_None);
     if (result != nullptr) {
       outcome = Reference::borrow(result);
@@ -187,7 +207,7 @@ class Dispatcher {
   // `variant` null: the training mode of the model.
   PyObject* call(PyObject* args, PyObject* kwargs, PyObject* variant) {
     const Reference function = Reference::borrow(function_.get());
-    if (is_being_looked_at()) return PyObject_Call(function.get(), args, kwargs);
+    if (is_being_looked_at()) return call_function(function.get(), args, kwargs);
     PyObject* result = nullptr;
     switch (before(args, kwargs, variant, result)) {
       case Before::kDone:
@@ -446,8 +466,8 @@ class Dispatcher {
         Reference::steal(PyLong_FromUnsignedLongLong(description.hash(Sameness::kExact) >> 4));
     const Reference group = Reference::borrow(armed.group.get());
     static PyObject* const name = PyUnicode_InternFromString("_is_due");
-    const Reference answer =
-        Reference::steal(PyObject_CallMethodObjArgs(owner.get(), name, group.get(), kind.get(), nullptr));
+    const Reference answer = Reference::steal(calling(
+        [&] { return PyObject_CallMethodObjArgs(owner.get(), name, group.get(), kind.get(), nullptr); }));
     if (answer) {
       is_due = answer.get() == Py_True;
       return true;
@@ -470,14 +490,14 @@ class Dispatcher {
     } catch (...) {
       // No memory to count in: the call is made all the same.
     }
-    return PyObject_Call(function, args, kwargs);
+    return call_function(function, args, kwargs);
   }
 
   PyObject* run_on(const ArmedRef& armed, const CallDescription& description, PyObject* args,
                    PyObject* kwargs) {
     return run_on(
         armed, [&description] { return description.hash(Sameness::kExact) >> 4; },
-        [&] { return PyObject_Call(function_.get(), args, kwargs); });
+        [&] { return call_function(function_.get(), args, kwargs); });
   }
 
   // Calls `function` with the armed plan. Where the call was not begun by a fault of ours, it is
@@ -538,7 +558,7 @@ class Dispatcher {
     const Unwatched unwatched(set_eval_frame_.get());
     Reference error;
     {
-      const Reference wants_attention = Reference::steal(ask(owner.get()));
+      const Reference wants_attention = Reference::steal(calling([&] { return ask(owner.get()); }));
       if (wants_attention) {
         const bool wants = wants_attention.get() == Py_True;
         armed.wants_attention = wants;
@@ -586,8 +606,8 @@ class Dispatcher {
       const Unwatched unwatched(set_eval_frame_.get());
       call.unwatched = &unwatched;
       static PyObject* const name = PyUnicode_InternFromString("_think");
-      const Reference returned =
-          Reference::steal(PyObject_CallMethodObjArgs(owner.get(), name, call_object.ptr(), nullptr));
+      const Reference returned = Reference::steal(
+          calling([&] { return PyObject_CallMethodObjArgs(owner.get(), name, call_object.ptr(), nullptr); }));
       if (!returned) error = take_error();
       call.unwatched = nullptr;
     }
@@ -695,7 +715,7 @@ struct MethodOf {
     for (Py_ssize_t i = 0; i < n; ++i) {
       PyTuple_SET_ITEM(with_self.get(), i + 1, Reference::borrow(PyTuple_GET_ITEM(args, i)).release());
     }
-    return PyObject_Call(function.get(), with_self.get(), kwargs);
+    return call_function(function.get(), with_self.get(), kwargs);
   }
 };
 

@@ -309,10 +309,11 @@ class PlannedFunction(LockHolder):
         """Record a call; one whose group is armed is replayed as well, as far as its plan goes."""
         armed = group.armed
         recording = Recording()
-        run = armed.begin() if armed is not None else None
+        run = None
         as_planned = False
         with group.lesson():
             try:
+                run = armed.begin() if armed is not None else None
                 with recording:
                     result = call_of_the_program(call, call.args, call.kwargs)
             finally:
