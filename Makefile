@@ -6,6 +6,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 BIN := $(VENV)/bin
+# For builds without isolation.
+BUILD_TOOLS := 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja
 # Models and weights are never downloaded.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -29,7 +31,7 @@ $(VENV)/torch:
 
 # Editable: Python changes take effect at once, changes to C++ build anew.
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(BIN)/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja
+	$(BIN)/python -m pip install --quiet $(BUILD_TOOLS)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
 	@touch $@
 
@@ -158,7 +160,7 @@ LIBRARIES := accelerate diffusers lightning monai open_clip_torch peft segmentat
 	.venv-libraries/bin/python -m pip install --quiet --upgrade pip
 	.venv-libraries/bin/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1
 	.venv-libraries/bin/python -m pip install --quiet $(LIBRARIES) pytest pytest-timeout pytest-xdist
-	.venv-libraries/bin/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja
+	.venv-libraries/bin/python -m pip install --quiet $(BUILD_TOOLS)
 	.venv-libraries/bin/python -m pip install --quiet --no-build-isolation --editable .
 	@touch $@
 
@@ -179,7 +181,7 @@ libraries: .venv-libraries/installed  ## models of popular libraries, in an envi
 	$(PYTHON) -m venv .venv-executorch
 	.venv-executorch/bin/python -m pip install --quiet --upgrade pip
 	.venv-executorch/bin/python -m pip install --quiet '$(TORCH)' executorch==1.5.1
-	.venv-executorch/bin/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja \
+	.venv-executorch/bin/python -m pip install --quiet $(BUILD_TOOLS) \
 	  'hypothesis>=6' 'pytest>=8' 'pytest-timeout>=2'
 	.venv-executorch/bin/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 	@touch $@
@@ -192,7 +194,7 @@ executorch: .venv-executorch/installed  ## the tests with the real ExecuTorch, i
 .venv-compilers/installed: $(SOURCES)
 	$(PYTHON) -m venv .venv-compilers
 	.venv-compilers/bin/python -m pip install --quiet --upgrade pip
-	.venv-compilers/bin/python -m pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.25' ninja \
+	.venv-compilers/bin/python -m pip install --quiet $(BUILD_TOOLS) \
 	  'pytest>=8' 'pytest-timeout>=2' jax==0.10.2 jaxlib==0.10.2 iree-base-compiler==3.13.0 ai-edge-litert==2.3.0
 	.venv-compilers/bin/python -m pip install --quiet --no-build-isolation --editable .
 	@touch $@

@@ -173,11 +173,6 @@ planner::Problem validated(const memomalloc_problem* pointer) {
   return problem;
 }
 
-int64_t lower_bound_of(const planner::Problem& problem) {
-  const planner::PreparedProblem prepared = planner::prepare(problem);
-  return prepared.lower_bound * prepared.unit;
-}
-
 std::string described(const planner::Problem& problem, const int64_t* offsets, int64_t buffer) {
   const auto i = static_cast<size_t>(buffer);
   return std::to_string(i) + " (bytes [" + std::to_string(offsets[i]) + ", " +
@@ -284,7 +279,7 @@ memomalloc_status plan(const memomalloc_problem* given_problem, const memomalloc
   if (n > 0 && offsets == nullptr) refuse("offsets is null");
 
   memomalloc_result result = MEMOMALLOC_RESULT_INIT;
-  result.lower_bound = lower_bound_of(problem);
+  result.lower_bound = planner::lower_bound_in_bytes(problem);
   Poll poll(given, result.lower_bound);
   const bool was_cancelled = poll.is_cancelled();
   if (was_cancelled) request.time_limit_s = 0;
@@ -392,7 +387,7 @@ memomalloc_status memomalloc_lower_bound(const memomalloc_problem* problem, int6
                                          memomalloc_error* error) noexcept {
   return library::guarded(error, [&] {
     if (lower_bound == nullptr) library::refuse("lower_bound is null");
-    *lower_bound = library::lower_bound_of(library::validated(problem));
+    *lower_bound = memomalloc::planner::lower_bound_in_bytes(library::validated(problem));
     return MEMOMALLOC_OK;
   });
 }

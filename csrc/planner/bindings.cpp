@@ -114,8 +114,7 @@ int64_t lower_bound_arrays(const Array& sizes, const Array& starts, const Array&
                            const std::optional<Array>& alignments, const std::optional<Array>& pins) {
   const Problem problem = to_problem(sizes, starts, ends, alignments, pins);
   nb::gil_scoped_release no_gil;
-  const PreparedProblem prepared = prepare(problem);
-  return prepared.lower_bound * prepared.unit;
+  return lower_bound_in_bytes(problem);
 }
 
 std::pair<int64_t, int64_t> find_overlap_arrays(const Array& sizes, const Array& starts, const Array& ends,

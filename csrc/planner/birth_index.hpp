@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 #include <vector>
 
+#include "planner/prepare.hpp"
 #include "planner/problem.hpp"
 
 namespace memomalloc::planner {
@@ -17,9 +17,7 @@ class BirthIndex {
  public:
   // Borrows the problem. Nothing is added yet.
   explicit BirthIndex(const PreparedProblem& problem)
-      : problem_(problem), added_(problem.sizes.size(), 0), first_after_(problem.loads.size() + 1, 0) {
-    for (int32_t start : problem.starts) ++first_after_[start + 1];
-    std::partial_sum(first_after_.begin(), first_after_.end(), first_after_.begin());
+      : problem_(problem), added_(problem.sizes.size(), 0), born_before_(num_born_before(problem)) {
     const size_t num_blocks = (problem.sizes.size() + kBlock - 1) / kBlock;
     while (num_leaves_ < num_blocks) num_leaves_ *= 2;
     last_ends_.assign(2 * num_leaves_, 0);
@@ -38,7 +36,7 @@ class BirthIndex {
   template <typename Visit>
   void for_each_alive(int32_t start, int32_t end, Visit visit) const {
     // Those that start before `end`, and of these those that end after `start`.
-    search(1, num_leaves_, first_after_[end], start, visit);
+    search(1, num_leaves_, born_before_[end], start, visit);
   }
 
  private:
@@ -64,7 +62,7 @@ class BirthIndex {
 
   const PreparedProblem& problem_;
   std::vector<char> added_;
-  std::vector<int32_t> first_after_;  // per section: how many buffers start before it
+  std::vector<int32_t> born_before_;  // as num_born_before says
   size_t num_leaves_ = 1;
   std::vector<int32_t> last_ends_;  // a heap over the blocks
 };

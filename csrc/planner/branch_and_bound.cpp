@@ -5,6 +5,8 @@
 #include <numeric>
 #include <tuple>
 
+#include "planner/prepare.hpp"
+
 namespace memomalloc::planner {
 namespace {
 
@@ -31,15 +33,12 @@ BranchAndBound::BranchAndBound(const PreparedProblem& problem) : problem_(proble
 }
 
 int64_t BranchAndBound::memory_of(const PreparedProblem& problem) {
-  // By section, how many buffers start in it or before.
-  std::vector<int64_t> started(problem.loads.size(), 0);
-  for (int32_t start : problem.starts) ++started[start];
-  std::partial_sum(started.begin(), started.end(), started.begin());
+  const std::vector<int32_t> born_before = num_born_before(problem);
   int64_t num_alive = 0;
   int64_t num_pairs = 0;
   for (int32_t i = 0; i < problem.num_buffers; ++i) {
     num_alive += problem.width(i);
-    num_pairs += started[problem.ends[i] - 1] - 1 - i;
+    num_pairs += born_before[problem.ends[i]] - 1 - i;
   }
   constexpr int64_t kBytesPerAlive = sizeof(int32_t) + sizeof(Counts);
   constexpr int64_t kBytesPerPair = 2 * sizeof(int32_t);

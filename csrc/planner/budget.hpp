@@ -43,4 +43,23 @@ class Budget {
   bool cancelled_ = false;
 };
 
+// A budget whose clock is read after every so many steps only. Borrows it.
+class PacedBudget {
+ public:
+  PacedBudget(Budget& budget, int64_t steps_per_clock) : budget_(budget), steps_per_clock_(steps_per_clock) {}
+
+  // Counts so many more steps. True if that made the clock be read, and the budget is spent.
+  bool spent_after(int64_t steps) {
+    steps_ += steps;
+    if (steps_ < steps_per_clock_) return false;
+    steps_ = 0;
+    return budget_.spent();
+  }
+
+ private:
+  Budget& budget_;
+  int64_t steps_per_clock_;
+  int64_t steps_ = 0;  // since the clock was read
+};
+
 }  // namespace memomalloc::planner

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "planner/greedy.hpp"
+#include "planner/prepare.hpp"
 
 namespace memomalloc::planner {
 namespace {
@@ -41,13 +42,9 @@ std::optional<std::vector<int64_t>> build_towers(const PreparedProblem& problem,
   std::vector<int32_t> unplaced(problem.sizes.size());
   std::iota(unplaced.begin(), unplaced.end(), 0);
   std::list<Segment> roof = {{0, 0, problem.num_sections}};
-  int64_t steps = 0;
+  PacedBudget paced(budget, kStepsPerClock);
   while (!unplaced.empty()) {
-    steps += static_cast<int64_t>(roof.size() + unplaced.size());
-    if (steps >= kStepsPerClock) {
-      if (budget.spent()) return std::nullopt;
-      steps = 0;
-    }
+    if (paced.spent_after(static_cast<int64_t>(roof.size() + unplaced.size()))) return std::nullopt;
     const auto lowest = std::min_element(
         roof.begin(), roof.end(), [](const Segment& a, const Segment& b) { return a.height < b.height; });
     const int32_t buffer = longest_meeting(problem, unplaced, *lowest);
@@ -79,21 +76,14 @@ std::optional<Placement> gergov(const PreparedProblem& problem, Budget& budget, 
   const std::optional<std::vector<int64_t>> towers = build_towers(problem, budget);
   if (!towers) return std::nullopt;
   const std::vector<int64_t>& offsets = *towers;
-  std::vector<int32_t> by_offset(problem.sizes.size());
-  std::iota(by_offset.begin(), by_offset.end(), 0);
-  std::stable_sort(by_offset.begin(), by_offset.end(),
-                   [&](int32_t a, int32_t b) { return offsets[a] < offsets[b]; });
+  std::vector<int32_t> by_offset = order_by(offsets);
 
   // The first colour that none of those has that share bytes while alive.
   std::vector<int32_t> colours(problem.sizes.size(), -1);
   std::vector<char> taken;
-  int64_t steps = 0;
+  PacedBudget paced(budget, kStepsPerClock);
   for (size_t i = 0; i < by_offset.size(); ++i) {
-    steps += static_cast<int64_t>(i);
-    if (steps >= kStepsPerClock) {
-      if (budget.spent()) return std::nullopt;
-      steps = 0;
-    }
+    if (paced.spent_after(static_cast<int64_t>(i))) return std::nullopt;
     const int32_t buffer = by_offset[i];
     taken.assign(i + 1, 0);
     for (size_t j = 0; j < i; ++j) {

@@ -145,13 +145,11 @@ class PlacedByBirth {
 
 // In nanoseconds, about: by birth, by offset.
 std::pair<double, double> costs_ns(const PreparedProblem& problem) {
-  std::vector<int64_t> started(problem.loads.size(), 0);
-  for (int32_t start : problem.starts) ++started[start];
-  std::partial_sum(started.begin(), started.end(), started.begin());
+  const std::vector<int32_t> born_before = num_born_before(problem);
   double by_birth = 0;
   for (int32_t i = 0; i < problem.num_buffers; ++i) {
     // Neighbours that start later, so that each pair counts once: half of them are placed when one is.
-    const auto later = static_cast<double>(started[problem.ends[i] - 1] - 1 - i);
+    const auto later = static_cast<double>(born_before[problem.ends[i]] - 1 - i);
     by_birth += 200 + 3 * later * std::log2(4 + later);
   }
   const double n = problem.num_buffers;
@@ -212,19 +210,16 @@ std::optional<Placement> place_in_order(const PreparedProblem& problem, const st
       if (problem.pin(buffer) != kFree) place(buffer, problem.pin(buffer));
     }
   }
-  int64_t steps = 0;
+  PacedBudget paced(budget, kStepsPerClock);
   for (int32_t buffer : order) {
     if (problem.pin(buffer) != kFree) continue;
     GapFinder gap(problem.sizes[buffer], problem.alignment(buffer), fit);
     const int32_t start = problem.starts[buffer];
     const int32_t end = problem.ends[buffer];
-    steps += birth ? by_birth->find(start, end, gap) : by_offset.find(start, end, gap);
+    const int64_t steps = birth ? by_birth->find(start, end, gap) : by_offset.find(start, end, gap);
     place(buffer, gap.offset());
     if (placement.height >= cutoff) return std::nullopt;
-    if (steps >= kStepsPerClock) {
-      if (budget.spent()) return std::nullopt;
-      steps = 0;
-    }
+    if (paced.spent_after(steps)) return std::nullopt;
   }
   return placement;
 }

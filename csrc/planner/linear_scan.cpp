@@ -7,6 +7,8 @@
 #include <queue>
 #include <vector>
 
+#include "planner/prepare.hpp"
+
 namespace memomalloc::planner {
 namespace {
 
@@ -20,10 +22,7 @@ struct Active {
 
 // Every free place fits, so the lowest is the one that was handed back or the one above all.
 Placement scan_equal_sizes(const PreparedProblem& problem) {
-  std::vector<int32_t> by_end(problem.sizes.size());
-  std::iota(by_end.begin(), by_end.end(), 0);
-  std::stable_sort(by_end.begin(), by_end.end(),
-                   [&](int32_t a, int32_t b) { return problem.ends[a] < problem.ends[b]; });
+  const std::vector<int32_t> by_end = order_by(problem.ends);
   Placement placement;
   placement.offsets.assign(problem.sizes.size(), 0);
   std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> free_offsets;
@@ -56,17 +55,13 @@ std::optional<Placement> linear_scan(const PreparedProblem& problem, GreedyFit f
   Placement placement;
   placement.offsets.assign(problem.sizes.size(), 0);
   std::vector<Active> active;  // by increasing offset
-  int64_t steps = 0;
+  PacedBudget paced(budget, kStepsPerClock);
   for (int32_t buffer = 0; buffer < problem.num_buffers; ++buffer) {
     const size_t i = buffer;
     const int32_t start = problem.starts[i];
     const int64_t size = problem.sizes[i];
     const int64_t alignment = problem.alignment(buffer);
-    steps += static_cast<int64_t>(active.size());
-    if (steps >= kStepsPerClock) {
-      if (budget.spent()) return std::nullopt;
-      steps = 0;
-    }
+    if (paced.spent_after(static_cast<int64_t>(active.size()))) return std::nullopt;
     // Those that have expired leave the list as the search for a gap passes them.
     int64_t roof = 0;
     int64_t offset = -1;

@@ -51,9 +51,7 @@ int64_t bound_for_alignment(const PreparedProblem& problem, int64_t alignment) {
 
 int64_t lower_bound_of(const PreparedProblem& problem) {
   int64_t bound = problem.loads.empty() ? 0 : *std::max_element(problem.loads.begin(), problem.loads.end());
-  for (int32_t i = 0; i < problem.num_buffers; ++i) {
-    if (problem.pin(i) != kFree) bound = std::max(bound, problem.pin(i) + problem.sizes[i]);
-  }
+  bound = std::max(bound, top_of_pins(problem));
   std::vector<int64_t> alignments = problem.alignments;
   std::sort(alignments.begin(), alignments.end());
   alignments.erase(std::unique(alignments.begin(), alignments.end()), alignments.end());
@@ -61,6 +59,14 @@ int64_t lower_bound_of(const PreparedProblem& problem) {
     if (alignments[i] > 1) bound = std::max(bound, bound_for_alignment(problem, alignments[i]));
   }
   return bound;
+}
+
+int64_t top_of_pins(const PreparedProblem& problem) {
+  int64_t top = 0;
+  for (int32_t buffer = 0; buffer < problem.num_buffers; ++buffer) {
+    if (problem.pin(buffer) != kFree) top = std::max(top, problem.pin(buffer) + problem.sizes[buffer]);
+  }
+  return top;
 }
 
 }  // namespace memomalloc::planner

@@ -16,4 +16,7 @@ namespace memomalloc::planner {
 // made up. O(n log n) an alignment.
 int64_t lower_bound_of(const PreparedProblem& problem);
 
+// The largest offset plus size of a pinned buffer, in units; 0 where there is none.
+int64_t top_of_pins(const PreparedProblem& problem);
+
 }  // namespace memomalloc::planner

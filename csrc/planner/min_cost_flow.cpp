@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "planner/greedy.hpp"
+#include "planner/prepare.hpp"
 
 namespace memomalloc::planner {
 namespace {
@@ -26,7 +27,7 @@ class CheapestPredecessors {
         n_(problem.num_buffers),
         row_of_column_(2 * n_, -1),
         column_of_row_(n_, -1),
-        budget_(budget) {
+        budget_(budget, kStepsPerClock) {
     row_potential_.assign(n_, 0);
     column_potential_.assign(2 * n_, 0);
     for (int32_t row = 0; row < n_ && augment(row); ++row) {
@@ -52,11 +53,7 @@ class CheapestPredecessors {
     int64_t travelled = 0;
     int32_t column = -1;
     while (true) {
-      steps_ += n_;
-      if (steps_ >= kStepsPerClock) {
-        if (budget_.spent()) return false;
-        steps_ = 0;
-      }
+      if (budget_.spent_after(n_)) return false;
       relax(row, travelled);
       column = -1;
       for (int32_t c = 0; c < 2 * n_; ++c) {
@@ -101,8 +98,7 @@ class CheapestPredecessors {
   int32_t n_;
   std::vector<int32_t> row_of_column_;
   std::vector<int32_t> column_of_row_;
-  Budget& budget_;
-  int64_t steps_ = 0;
+  PacedBudget budget_;
   std::vector<int64_t> row_potential_;
   std::vector<int64_t> column_potential_;
   std::vector<int64_t> distance_;
@@ -133,10 +129,7 @@ Placement min_cost_flow(const PreparedProblem& problem, Budget& budget) {
   for (int32_t object : object_of) placement.offsets.push_back(bases[object] - object_sizes[object]);
   placement.height = bases.empty() ? 0 : bases.back();
   if (problem.alignments.empty()) return placement;
-  std::vector<int32_t> order(problem.sizes.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return placement.offsets[a] < placement.offsets[b]; });
+  const std::vector<int32_t> order = order_by(placement.offsets);
   // So few buffers take no time that a budget would have to bound.
   Budget enough(kEnough_s, nullptr);
   return place_in_order(problem, order, GreedyFit::kFirst, enough).value();

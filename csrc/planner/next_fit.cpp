@@ -1,8 +1,11 @@
 #include "planner/next_fit.hpp"
 
 #include <algorithm>
-#include <numeric>
+#include <limits>
 #include <vector>
+
+#include "planner/lower_bound.hpp"
+#include "planner/prepare.hpp"
 
 namespace memomalloc::planner {
 namespace {
@@ -20,11 +23,7 @@ class Ring {
         base_(top_of_pins(problem)),
         next_(problem.sizes.size() + 1),
         previous_(problem.sizes.size() + 1),
-        by_end_(problem.sizes.size()) {
-    std::iota(by_end_.begin(), by_end_.end(), 0);
-    std::stable_sort(by_end_.begin(), by_end_.end(),
-                     [&](int32_t a, int32_t b) { return problem.ends[a] < problem.ends[b]; });
-  }
+        by_end_(order_by(problem.ends)) {}
 
   int64_t base() const { return base_; }
 
@@ -82,14 +81,6 @@ class Ring {
   }
 
  private:
-  static int64_t top_of_pins(const PreparedProblem& problem) {
-    int64_t top = 0;
-    for (int32_t buffer = 0; buffer < problem.num_buffers; ++buffer) {
-      if (problem.pin(buffer) != kFree) top = std::max(top, problem.pin(buffer) + problem.sizes[buffer]);
-    }
-    return top;
-  }
-
   const PreparedProblem& problem_;
   int64_t base_;
   std::vector<int32_t> next_;  // by increasing offset, round by the ground
@@ -99,14 +90,13 @@ class Ring {
 
 }  // namespace
 
-std::optional<Placement> next_fit(const PreparedProblem& problem, int64_t target, Budget& budget,
-                                  int64_t cutoff) {
+std::optional<Placement> next_fit(const PreparedProblem& problem, int64_t target, Budget& budget) {
   Ring ring(problem);
   int64_t unlimited = std::numeric_limits<int64_t>::max();
   std::optional<Placement> best;
   Placement placement;
   int64_t too_low = std::max(target, ring.base()) - 1;
-  int64_t enough = cutoff;  // is too high, or there is a placement
+  int64_t enough = kNoCutoff;  // until there is a placement: then its height
   int64_t height = too_low + 1;
   while (!budget.spent()) {
     if (ring.place(height, unlimited, placement, &budget)) {

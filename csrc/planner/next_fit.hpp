@@ -13,9 +13,8 @@ namespace memomalloc::planner {
 // place after the one that was taken last, and wraps round at a height, which is bisected between the lower
 // bound and the best height that will do. Where buffers die in about the order in which they are born,
 // nothing is wasted but what does not fit before the wrap. O(n) a height where they do. Free buffers lie
-// above all pinned ones. None if the budget was spent, or the placement would be as high as the cutoff.
-std::optional<Placement> next_fit(const PreparedProblem& problem, int64_t target, Budget& budget,
-                                  int64_t cutoff = kNoCutoff);
+// above all pinned ones. None if the budget was spent before any height would do.
+std::optional<Placement> next_fit(const PreparedProblem& problem, int64_t target, Budget& budget);
 
 // About how many nanoseconds that takes.
 double next_fit_cost_ns(const PreparedProblem& problem);

@@ -16,8 +16,7 @@ namespace memomalloc::planner {
 namespace {
 
 constexpr int32_t kFewBuffers = 600;
-// About what these take.
-constexpr double kNodeCost_ns = 5000;
+// About what it takes.
 constexpr double kRunCostPerBuffer_ns = 500;
 // A step of a tree is so many nodes, and one for each buffer.
 constexpr int64_t kNodesOfStep = 1000;
@@ -46,13 +45,18 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
     std::optional<WindowSearch> windows;
     SkylineRestarts restarts(part, best_order, seed);
     SkylineRestarts first_fit(part, kSkylineOrders.size() - 1, seed, Builder::kFirstFit);
+    const auto run_once = [&](SkylineRestarts& search) {
+      search.run(goal.target, budget, 1);
+      if (search.best().height < best.height) best = search.best();
+    };
     std::vector<Search> searches;
     if (is_small_enough_for_tree_search(part)) {
       searches.push_back({"branch_and_bound", few ? 1.0 : 0.25, [&]() -> double {
                             if (!tree) tree.emplace(part, seed);
                             const int64_t old_num_nodes = tree->num_nodes();
                             tree->improve(best, goal, kNodesOfStep + part.num_buffers, budget);
-                            return kNodeCost_ns * static_cast<double>(tree->num_nodes() - old_num_nodes);
+                            return kTreeSearchNodeCost_ns *
+                                   static_cast<double>(tree->num_nodes() - old_num_nodes);
                           }});
     }
     searches.push_back({"window_search", few_plain ? 0.1 : 1.0, [&]() -> double {
@@ -64,19 +68,13 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
                         }});
     if (!part.has_pins()) {
       searches.push_back({"skyline_restarts", few_plain ? 0.2 : 1.0, [&]() -> double {
-                            if (restarts.run(goal.target, budget, 1) &&
-                                restarts.best().height < best.height) {
-                              best = restarts.best();
-                            }
+                            run_once(restarts);
                             return kRunCostPerBuffer_ns * part.num_buffers;
                           }});
     }
     searches.push_back({"greedy_restarts", part.alignments.empty() ? 0.1 : 1.0,
                         [&, cost = greedy_cost_ns(part)]() -> double {
-                          if (first_fit.run(goal.target, budget, 1) &&
-                              first_fit.best().height < best.height) {
-                            best = first_fit.best();
-                          }
+                          run_once(first_fit);
                           return cost;
                         }});
     while (best.height > goal.target && !budget.spent() && !searches.empty()) {

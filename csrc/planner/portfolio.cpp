@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "planner/min_cost_flow.hpp"
 #include "planner/next_fit.hpp"
 #include "planner/part_search.hpp"
+#include "planner/prepare.hpp"
 #include "planner/skyline.hpp"
 
 namespace memomalloc::planner {
@@ -94,10 +94,7 @@ std::vector<OneShot> one_shots(const PreparedProblem& problem, const Goal& goal,
 std::optional<Placement> around_pins(const PreparedProblem& problem, std::optional<Placement> placement,
                                      Budget& budget, int64_t cutoff) {
   if (!placement || !problem.has_pins()) return placement;
-  std::vector<int32_t> order(problem.sizes.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return placement->offsets[a] < placement->offsets[b]; });
+  const std::vector<int32_t> order = order_by(placement->offsets);
   placement.reset();
   return place_in_order(problem, order, GreedyFit::kFirst, budget, cutoff);
 }

@@ -151,6 +151,11 @@ std::vector<int64_t> to_bytes(const Problem& problem, const PreparedProblem& pre
   return offsets;
 }
 
+int64_t lower_bound_in_bytes(const Problem& problem) {
+  const PreparedProblem prepared = prepare(problem);
+  return prepared.lower_bound * prepared.unit;
+}
+
 int64_t height_of(const PreparedProblem& problem, const std::vector<int64_t>& offsets) {
   int64_t height = 0;
   for (size_t i = 0; i < offsets.size(); ++i) height = std::max(height, offsets[i] + problem.sizes[i]);
@@ -173,6 +178,13 @@ std::vector<int64_t> peak_load_of_each(const PreparedProblem& problem) {
     }
   }
   return peaks;
+}
+
+std::vector<int32_t> num_born_before(const PreparedProblem& problem) {
+  std::vector<int32_t> born_before(problem.loads.size() + 1, 0);
+  for (int32_t start : problem.starts) ++born_before[start + 1];
+  std::partial_sum(born_before.begin(), born_before.end(), born_before.begin());
+  return born_before;
 }
 
 }  // namespace memomalloc::planner

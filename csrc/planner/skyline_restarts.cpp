@@ -22,8 +22,7 @@ SkylineRestarts::SkylineRestarts(const PreparedProblem& problem, size_t best_ord
                                  Builder builder)
     : problem_(problem), random_(seed), best_order_(best_order), builder_(builder) {}
 
-bool SkylineRestarts::run(int64_t target, Budget& budget, int64_t max_runs) {
-  const int64_t old_height = best_.height;
+void SkylineRestarts::run(int64_t target, Budget& budget, int64_t max_runs) {
   for (; max_runs > 0 && best_.height > target && !budget.spent(); --max_runs) {
     next_keys(target);
     // Equally good counts as better: it lets the search drift over plateaus.
@@ -33,7 +32,6 @@ bool SkylineRestarts::run(int64_t target, Budget& budget, int64_t max_runs) {
     }
     if (!best_.offsets.empty()) budget.found(best_.height);
   }
-  return best_.height < old_height;
 }
 
 const std::vector<float>& SkylineRestarts::order(size_t which) {

@@ -32,9 +32,8 @@ class SkylineRestarts {
   SkylineRestarts(const PreparedProblem& problem, size_t best_order, uint64_t seed,
                   Builder builder = Builder::kSkyline);
 
-  // Runs until the best height is at most `target`, the budget is spent, or `max_runs` were made. Whether the
-  // best became better.
-  bool run(int64_t target, Budget& budget, int64_t max_runs = std::numeric_limits<int64_t>::max());
+  // Runs until the best height is at most `target`, the budget is spent, or `max_runs` were made.
+  void run(int64_t target, Budget& budget, int64_t max_runs = std::numeric_limits<int64_t>::max());
 
   // Out of reach, without offsets, until a run has ended.
   const Placement& best() const { return best_; }
@@ -57,7 +56,7 @@ class SkylineRestarts {
   std::vector<int32_t> buffers_;
   std::vector<int32_t> ranks_;
   Placement current_;
-  Placement best_{{}, std::numeric_limits<int64_t>::max()};
+  Placement best_{{}, kNoCutoff};
 };
 
 // Part by part: only those above the target are searched, the highest first.

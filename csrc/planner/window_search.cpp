@@ -18,7 +18,6 @@ constexpr size_t kMaxBuffers = 4000;
 // For an effort of one, times the number of buffers.
 constexpr int64_t kNodesTimesBuffers = 2'000'000;
 // About what these take.
-constexpr double kNodeCost_ns = 5000;
 constexpr double kCostPerBuffer_ns = 300;
 constexpr double kScanCostPerBuffer_ns = 5;
 constexpr GreedyOrder kOrders[] = {GreedyOrder::kSize, GreedyOrder::kBreadth, GreedyOrder::kArea,
@@ -90,7 +89,6 @@ int64_t WindowSearch::lower_window(int32_t buffer, int32_t num_births, int64_t f
   }
 
   Problem window;
-  int64_t height = 0;  // that the free buffers have
   for (const std::vector<int32_t>* part : {&free_, &beyond_}) {
     for (int32_t other : *part) {
       window.sizes.push_back(problem_.sizes[other]);
@@ -98,7 +96,6 @@ int64_t WindowSearch::lower_window(int32_t buffer, int32_t num_births, int64_t f
       window.ends.push_back(std::min(right, problem_.ends[other]));
       if (!problem_.alignments.empty()) window.alignments.push_back(problem_.alignments[other]);
       window.pins.push_back(part == &free_ ? kFree : best.offsets[other]);
-      if (part == &free_) height = std::max(height, best.offsets[other] + problem_.sizes[other]);
     }
   }
   const PreparedProblem prepared = prepare(window);
@@ -121,7 +118,7 @@ int64_t WindowSearch::lower_window(int32_t buffer, int32_t num_births, int64_t f
   if (placement.height > goal.target && is_small_enough_for_tree_search(prepared)) {
     TreeSearch tree(prepared, seed_);
     tree.improve(placement, goal, kNodesTimesBuffers * effort_ / prepared.num_buffers, budget);
-    work_ns_ += kNodeCost_ns * static_cast<double>(tree.num_nodes());
+    work_ns_ += kTreeSearchNodeCost_ns * static_cast<double>(tree.num_nodes());
   }
   int64_t reached = 0;
   for (size_t k = 0; k < prepared.origins.size(); ++k) {

@@ -8,11 +8,6 @@
 namespace memomalloc::planner {
 namespace {
 
-int64_t bound_of(const Problem& problem) {
-  const PreparedProblem prepared = prepare(problem);
-  return prepared.lower_bound * prepared.unit;
-}
-
 int64_t largest_load(const Problem& problem) {
   const PreparedProblem prepared = prepare(problem);
   return *std::max_element(prepared.loads.begin(), prepared.loads.end()) * prepared.unit;
@@ -36,7 +31,7 @@ TEST(LowerBound, IsNeverAboveTheBestPlacement) {
   int reached = 0;
   for (int k = 0; k < 4000; ++k) {
     const Problem problem = aligned_problem(random, 1 + below(random, 6), k % 4 == 0);
-    const int64_t bound = bound_of(problem);
+    const int64_t bound = lower_bound_in_bytes(problem);
     const int64_t best = smallest_arena(problem);
     ASSERT_LE(bound, best);
     EXPECT_GE(bound, largest_load(problem));
@@ -48,16 +43,17 @@ TEST(LowerBound, IsNeverAboveTheBestPlacement) {
 }
 
 TEST(LowerBound, CountsWholeMultiplesOfAnAlignmentForAllButTheHighest) {
-  EXPECT_EQ(bound_of({{64, 64, 64}, {0, 0, 0}, {1, 1, 1}, {4096, 4096, 4096}, {}}), 2 * 4096 + 64);
+  EXPECT_EQ(lower_bound_in_bytes({{64, 64, 64}, {0, 0, 0}, {1, 1, 1}, {4096, 4096, 4096}, {}}),
+            2 * 4096 + 64);
 }
 
 TEST(LowerBound, LetsSmallBuffersFillWhatAlignmentLeavesFree) {
-  EXPECT_EQ(bound_of({{64, 64, 4032}, {0, 0, 0}, {1, 1, 1}, {4096, 4096, 1}, {}}), 4096 + 64);
+  EXPECT_EQ(lower_bound_in_bytes({{64, 64, 4032}, {0, 0, 0}, {1, 1, 1}, {4096, 4096, 1}, {}}), 4096 + 64);
 }
 
 TEST(LowerBound, IsTheLargestLoadWithoutAlignments) {
-  EXPECT_EQ(bound_of({{3, 5, 7}, {0, 1, 2}, {2, 3, 4}, {}, {}}), 12);
-  EXPECT_EQ(bound_of({}), 0);
+  EXPECT_EQ(lower_bound_in_bytes({{3, 5, 7}, {0, 1, 2}, {2, 3, 4}, {}, {}}), 12);
+  EXPECT_EQ(lower_bound_in_bytes({}), 0);
 }
 
 }  // namespace

@@ -258,7 +258,7 @@ TEST(NextFit, WastesNoMoreThanALargestBufferWhereThoseDieFirstThatAreBornFirst) 
   const Result result = plan(problem, request);
   EXPECT_EQ(result.planner, "next_fit");
   expect_valid(problem, result);
-  EXPECT_LE(result.arena, prepare(problem).lower_bound * prepare(problem).unit + 2 * 1960);
+  EXPECT_LE(result.arena, lower_bound_in_bytes(problem) + 2 * 1960);
 }
 
 TEST(Plan, GivesAPlanOfNextFitWhereNoOtherWasMadeInTime) {
