@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -13,6 +14,17 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 _PATIENCE_S = 2.0
 _libc = ctypes.CDLL(None)
+
+
+def die_with_parent(parent: int) -> None:
+    """Let this process, which was just forked, be killed when its parent ends, or end now if it did already.
+
+    Args:
+        parent: its number.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked to be told
+        os._exit(1)
 
 
 @contextlib.contextmanager
@@ -26,14 +38,8 @@ def child_group(arguments: Sequence[str], **options: Any) -> Iterator[subprocess
         arguments: of the command line.
         options: of `subprocess.Popen`.
     """
-    parent = os.getpid()
-
-    def tie_to_parent() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked to be told
-            os._exit(1)
-
-    with subprocess.Popen(arguments, start_new_session=True, preexec_fn=tie_to_parent, **options) as process:
+    tie = functools.partial(die_with_parent, os.getpid())
+    with subprocess.Popen(arguments, start_new_session=True, preexec_fn=tie, **options) as process:
         try:
             yield process
         except BaseException:

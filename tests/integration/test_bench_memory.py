@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,34 @@ def test_what_was_measured_is_neither_replaced_nor_mixed(path: Path) -> None:
     assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)
     assert "cannot stand beside new ones" in finished.stderr
     assert path.read_text() == before
+
+
+def test_standard_output_is_no_older_results_where_it_is_a_file(tmp_path: Path) -> None:
+    # Without --smoke, which replaces whatever is there; what is measured does not matter here.
+    program = """
+        import sys
+        from memomalloc.bench import memory_session
+        from memomalloc.bench.memory_results import MemoryRow
+        from memomalloc.cli import main
+
+        def run_memory_session(cases, results, *, path, **told):
+            assert path is None
+            results.rows += [MemoryRow(case.process, case.upstream, case.shapes) for case in cases]
+
+        memory_session.run_memory_session = run_memory_session
+        sys.exit(main(["bench", "memory", "--only", "threads", "--upstream", "glibc", "-o", "-"]))
+    """
+    path = tmp_path / "results.json"
+    with open(path, "w") as file:
+        finished = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert finished.returncode == 0, finished.stderr
+    assert "2 rows are in standard output" in finished.stderr
+    results = load_results(path)
+    assert isinstance(results, MemoryResults)
+    assert [row.shapes for row in results.rows] == ["plain", "auto"]

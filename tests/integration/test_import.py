@@ -25,6 +25,20 @@ def test_import_installs_nothing_starts_nothing_and_imports_no_torch() -> None:
     assert child.stdout == "fine\n", child.stderr
 
 
+def test_import_loads_no_file_format_before_one_is_used() -> None:
+    child = run_python("""
+        import sys
+        import memomalloc
+        late = ("atomic_file", "input_file", "json_document", "notebook", "plan_file", "trace_file")
+        assert not [name for name in late if f"memomalloc.data.{name}" in sys.modules]
+        problem = memomalloc.Problem.from_arrays([64], [0], [1])
+        memomalloc.plan(problem).save("/dev/null")
+        assert "memomalloc.data.plan_file" in sys.modules
+        print("fine")
+    """)
+    assert child.stdout == "fine\n", child.stderr
+
+
 def test_naming_the_runtime_installs_no_allocator() -> None:
     child = run_python("""
         import torch, memomalloc

@@ -1,18 +1,28 @@
-"""Values of JSON from outside as dataclasses: each field has the type that it is declared with, or all is refused."""
+"""Results as documents of JSON, which come from outside when they are read.
+
+Each field of a dataclass has the type that it is declared with, or all is refused.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
+
+from memomalloc.data.atomic_file import atomic_file
 
 MAX_FIGURE = 1e18
 """Nothing that is measured is larger, in any unit; sums and products of figures stay finite."""
 
 _Kind = TypeVar("_Kind")
+
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
 
 
 def checked(kind: type[_Kind], values: Any, *, where: str) -> _Kind:
@@ -26,7 +36,7 @@ def checked(kind: type[_Kind], values: Any, *, where: str) -> _Kind:
     Raises:
         ValueError: the values are none of the dataclass; the message says which.
     """
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     require(values, dict, where)
     for name, entry in fields.items():
@@ -47,6 +57,33 @@ def require(value: Any, kind: Any, where: str) -> None:
         name = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
         name = name.replace("collections.abc.", "")
         raise ValueError(f"{where} must be {name}, with numbers from 0 to {MAX_FIGURE:g}, not {reprlib.repr(value)}")
+
+
+def require_entries(document: Mapping[str, Any], **others: Any) -> None:
+    """See that a document has what all results have (``machine``, ``versions``, ``rows``), and others.
+
+    Args:
+        document: what was read.
+        others: the type of each other entry, by its name.
+
+    Raises:
+        ValueError: an entry is of another type; the message says which.
+        KeyError: it is not there.
+    """
+    common: dict[str, Any] = {"machine": dict[str, Any], "versions": dict[str, str], "rows": list[dict]}  # type: ignore[type-arg]
+    for name, kind in (common | others).items():
+        require(document[name], kind, name)
+
+
+def save_document(path: str | Path, results: Any, *, file_format: str, version: int) -> None:
+    """Write a dataclass as a results file; it appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    document = {"format": file_format, "version": version, **dataclasses.asdict(results)}
+    with atomic_file(path) as file:
+        file.write(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from memomalloc.bench import row_text as text
-from memomalloc.bench.document import checked, require
+from memomalloc.bench.document import checked, require_entries, save_document
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.report_tables import Report, ReportTable, conditions_table, geometric_mean
-from memomalloc.data.atomic_file import atomic_file
 
 FORMAT = "memomalloc-executorch-results"
 VERSION = 1
@@ -75,8 +73,7 @@ class ExecutorchResults:
         Raises:
             ValueError, KeyError: it is none.
         """
-        for name, kind in (("machine", dict[str, Any]), ("versions", dict[str, str]), ("rows", list[dict])):  # type: ignore[type-arg]
-            require(document[name], kind, name)
+        require_entries(document)
         rows = [checked(ExecutorchRow, row, where="row") for row in document["rows"]]
         return cls(document["machine"], document["versions"], rows)
 
@@ -86,9 +83,7 @@ class ExecutorchResults:
         Raises:
             OSError: it cannot be written.
         """
-        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        with atomic_file(path) as file:
-            file.write(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
+        save_document(path, self, file_format=FORMAT, version=VERSION)
 
 
 def executorch_report(results: ExecutorchResults) -> Report:

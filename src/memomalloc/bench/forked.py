@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -12,15 +11,13 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from memomalloc.child_group import die_with_parent
 from memomalloc.errors import MemomallocError
 
 _Result = TypeVar("_Result")
 
 #: The child sends what it has to say; it is passed on to the parent's ``on_message``.
 Send = Callable[[Any], None]
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 class ProcessDiedError(MemomallocError, RuntimeError):
@@ -92,9 +89,7 @@ def _died(exit_code: int) -> ProcessDiedError:
 
 
 def _work(function: Callable[[Send], Any], sender: Connection, parent: int) -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked to be told
-        os._exit(1)
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         answer = ("result", function(lambda message: sender.send(("message", message))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def describe_machine() -> dict[str, Any]:
         "transparent_huge_pages": _chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
         "load_average": os.getloadavg()[0],
     }
+
+
+def without_load(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """A machine but for how busy it was: what is the same in two sessions on it."""
+    return {name: value for name, value in machine.items() if name != "load_average"}
 
 
 def describe_versions() -> dict[str, str]:

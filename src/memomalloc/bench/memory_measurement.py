@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from memomalloc.bench import process as own
-from memomalloc.bench.forked import ProcessDiedError, Send, run_forked
+from memomalloc.bench.forked import Send, run_forked
+from memomalloc.bench.measurement import MAX_ERROR_LENGTH
 from memomalloc.bench.memory_processes import PROCESSES
 from memomalloc.bench.memory_results import PLAIN, MemoryCase, MemoryRow
 from memomalloc.bench.upstream_process import answers, require_upstream
@@ -28,9 +29,6 @@ from memomalloc.runtime import extension
 from memomalloc.runtime.memory import armed_plan
 from memomalloc.runtime.memory.process_memory import memory_stats, release
 from memomalloc.runtime.models.optimizing import optimize
-
-#: An error message in a row is cut here.
-MAX_ERROR_LENGTH = 1000
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def _serve(request: MemoryRequest, send: Send) -> None:
             )
         except (MissingDependencyError, RuntimeNotAvailableError):
             raise
-        except (ProcessDiedError, Exception) as error:  # whatever a process dies of is its result
+        except Exception as error:  # whatever a process dies of is its result
             message = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
             row = MemoryRow(**dataclasses.asdict(case), error=message)
         send({"row": dataclasses.asdict(row)})

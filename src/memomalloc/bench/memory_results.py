@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memomalloc.bench.document import checked, require
-from memomalloc.bench.machine import describe_machine, describe_versions
-from memomalloc.data.atomic_file import atomic_file
+from memomalloc.bench.document import checked, require_entries, save_document
+from memomalloc.bench.machine import describe_machine, describe_versions, without_load
 
 FORMAT = "memomalloc-memory-results"
 VERSION = 1
@@ -119,9 +117,8 @@ class MemoryResults:
 
     def conditions(self) -> dict[str, Any]:
         """What must be the same where rows of two sessions stand side by side: all but how busy the machine was."""
-        machine = {name: value for name, value in self.machine.items() if name != "load_average"}
         return {
-            "machine": machine,
+            "machine": without_load(self.machine),
             "versions": self.versions,
             "seed": self.seed,
             "rounds": self.rounds,
@@ -143,13 +140,9 @@ class MemoryResults:
         Raises:
             ValueError, KeyError: it is none.
         """
-        for name, kind in (("machine", dict[str, Any]), ("versions", dict[str, str]), ("rows", list[dict])):  # type: ignore[type-arg]
-            require(document[name], kind, name)
-        require(document["seed"], int, "seed")
-        require(document["rounds"], int, "rounds")
-        require(document["smoke"], bool, "smoke")
-        require(document["processes"], dict[str, str], "processes")
-        require(document["environment"], dict[str, dict[str, str]], "environment")
+        require_entries(
+            document, seed=int, rounds=int, smoke=bool, processes=dict[str, str], environment=dict[str, dict[str, str]]
+        )
         return cls(
             machine=document["machine"],
             versions=document["versions"],
@@ -167,6 +160,4 @@ class MemoryResults:
         Raises:
             OSError: it cannot be written.
         """
-        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        with atomic_file(path) as file:
-            file.write(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
+        save_document(path, self, file_format=FORMAT, version=VERSION)

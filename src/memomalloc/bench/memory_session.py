@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from memomalloc.bench.document import checked
+from memomalloc.bench.memory_measurement import MemoryRequest
 from memomalloc.bench.memory_results import MemoryCase, MemoryResults, MemoryRow
 from memomalloc.bench.session import answers_of, tail
 from memomalloc.bench.upstream import UPSTREAMS
@@ -61,9 +62,6 @@ def _measure_upstream(
     on_progress: Callable[[MemoryCase, int], None],
 ) -> None:
     """Measure cases of one upstream. A process that dies costs the case at hand; another one does the rest."""
-    # Here and not above: it imports torch, which the help and a wrong option do not need.
-    from memomalloc.bench.memory_measurement import MemoryRequest
-
     while left:
         with tempfile.TemporaryFile() as log:
             request = MemoryRequest(tuple(left), results.seed, results.rounds, results.smoke)

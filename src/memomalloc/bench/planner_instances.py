@@ -8,11 +8,9 @@ from pathlib import Path
 
 from memomalloc.bench.hard_instances import cut_rectangle
 from memomalloc.bench.lifetime_families import FAMILIES
-from memomalloc.data.any_file import read_any
-from memomalloc.data.plan import Plan
+from memomalloc.data.any_file import read_trace_or_problem
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace
-from memomalloc.errors import FileFormatError
 
 #: Buffers, seed and share of dropped pieces of the generated instances.
 HARD = ((100, 1, 0.0), (150, 2, 0.05), (300, 3, 0.0), (400, 4, 0.05))
@@ -30,9 +28,7 @@ def read_instance(path: Path) -> Problem:
     Raises:
         FileFormatError: it is neither.
     """
-    found = read_any(path)
-    if isinstance(found, Plan):
-        raise FileFormatError(path, "this is a plan already, not a trace file or CSV file of buffers")
+    found = read_trace_or_problem(path)
     return found.problem() if isinstance(found, Trace) else found
 
 

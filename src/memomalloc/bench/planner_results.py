@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memomalloc.bench.document import checked, require
+from memomalloc.bench.document import checked, require_entries
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.planners import Measurement
 from memomalloc.data.atomic_file import atomic_file
@@ -46,10 +46,7 @@ class PlannerResults:
         Raises:
             ValueError, KeyError: it is none.
         """
-        for name, kind in (("machine", dict[str, Any]), ("versions", dict[str, str]), ("rows", list[dict])):  # type: ignore[type-arg]
-            require(document[name], kind, name)
-        require(document["time_limit_s"], float, "time_limit_s")
-        require(document["seed"], int, "seed")
+        require_entries(document, time_limit_s=float, seed=int)
         return cls(
             machine=document["machine"],
             versions=document["versions"],

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memomalloc.bench.case import Case
 from memomalloc.bench.document import require
-from memomalloc.bench.machine import describe_machine, describe_versions
+from memomalloc.bench.machine import describe_machine, describe_versions, without_load
 from memomalloc.bench.row import Row
 from memomalloc.data.atomic_file import atomic_file
 
@@ -43,14 +42,14 @@ class Results:
         """Results without rows, of this machine."""
         return cls(describe_machine(), describe_versions(), seed, repetitions)
 
-    def row_of(self, case: Case) -> Row | None:
-        """The row of a case, if it was measured."""
-        return next((row for row in self.rows if row.case == case), None)
-
     def conditions(self) -> dict[str, Any]:
         """What must be the same where rows of two sessions stand side by side: all but how busy the machine was."""
-        machine = {name: value for name, value in self.machine.items() if name != "load_average"}
-        return {"machine": machine, "versions": self.versions, "seed": self.seed, "repetitions": self.repetitions}
+        return {
+            "machine": without_load(self.machine),
+            "versions": self.versions,
+            "seed": self.seed,
+            "repetitions": self.repetitions,
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all.

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +28,24 @@ MAX_LOG_LENGTH = 1000
 
 class SessionError(MemomallocError, RuntimeError):
     """Nothing can be measured with this suite or upstream; the message says why."""
+
+
+def require_same_conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """See that what is measured now may stand beside what was measured before.
+
+    Args:
+        old: ``conditions()`` of the results that there are.
+        new: those of the new ones.
+
+    Raises:
+        SessionError: it may not; the message says what differs.
+    """
+    for name, value in old.items():
+        if value != new[name]:
+            raise SessionError(
+                f"the results cannot stand beside new ones: their {name} was {value}, and is {new[name]} now; "
+                "name another file"
+            )
 
 
 @dataclass

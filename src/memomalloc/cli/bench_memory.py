@@ -70,12 +70,13 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.memory_session import run_memory_session
     from memomalloc.cli import INTERRUPTED
     from memomalloc.cli.output_file import require_outputs
+    from memomalloc.cli.results_output import how_to_go_on, is_stream, require_new
 
     require_outputs(args.output)
     # A pipe or a terminal takes results once, at the end.
-    is_file = args.output != STANDARD_OUTPUT and (args.output.is_file() or not args.output.exists())
-    if args.output.is_file() and not args.resume and not args.smoke:
-        raise FileFormatError(args.output, "exists: go on with it with --resume, or name another file")
+    is_file = not is_stream(args.output)
+    if not args.resume and not args.smoke:
+        require_new(args.output)
     results = MemoryResults.here(
         seed=args.seed, rounds=min(args.rounds, _SMOKE_ROUNDS) if args.smoke else args.rounds, smoke=args.smoke
     )
@@ -105,8 +106,7 @@ def run(args: argparse.Namespace) -> int:
             cases, results, path=args.output if is_file else None, on_progress=on_progress, on_row=on_row
         )
     except KeyboardInterrupt:
-        how = f"{len(results.rows)} rows are in {named(args.output)}: go on with the same command and --resume"
-        print(f"memomalloc: interrupted; {how if results.rows else 'no row was measured yet'}", file=sys.stderr)
+        print(f"memomalloc: interrupted; {how_to_go_on(len(results.rows), args.output)}", file=sys.stderr)
         return INTERRUPTED
     finally:
         if not is_file:
@@ -120,18 +120,12 @@ def _resumed(path: object, new: MemoryResults) -> MemoryResults:
     """The old results, if what is measured now may stand beside them."""
     from memomalloc.bench.memory_results import MemoryResults
     from memomalloc.bench.results_file import load_results
-    from memomalloc.bench.session import SessionError
+    from memomalloc.bench.session import require_same_conditions
 
     old = load_results(str(path))
     if not isinstance(old, MemoryResults):
         raise FileFormatError(str(path), "results of something else, not of processes' memory")
-    now = new.conditions()
-    for name, value in old.conditions().items():
-        if value != now[name]:
-            raise SessionError(
-                f"the results cannot stand beside new ones: their {name} was {value}, and is {now[name]} now; "
-                "name another file"
-            )
+    require_same_conditions(old.conditions(), new.conditions())
     return old
 
 

@@ -16,7 +16,6 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memomalloc.cli.option_types import named, output_file, time_limit, whole
@@ -27,7 +26,6 @@ from memomalloc.harmless_text import harmless
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from memomalloc.bench.results import Results
     from memomalloc.bench.row import Row
     from memomalloc.bench.session import Progress
     from memomalloc.bench.upstream_process import Request
@@ -95,23 +93,25 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.results import Results
     from memomalloc.bench.results_file import load_model_results
     from memomalloc.bench.row_text import conclusion
-    from memomalloc.bench.session import run_session
+    from memomalloc.bench.session import require_same_conditions, run_session
     from memomalloc.cli import INTERRUPTED
     from memomalloc.cli.output_file import require_outputs
-    from memomalloc.errors import FileFormatError
+    from memomalloc.cli.results_output import how_to_go_on, is_stream, require_new
 
     to_stdout = args.output == STANDARD_OUTPUT
     console = Console(stderr=to_stdout)
     if not console.is_terminal:
         console = Console(width=_WIDTH, stderr=to_stdout)
     require_outputs(args.output)
-    if args.output.is_file() and not to_stdout and not args.resume and not args.smoke:
-        raise FileFormatError(args.output, "exists: go on with it with --resume, or name another file")
+    if not args.resume and not args.smoke:
+        require_new(args.output)
     request = _request(args)
     repetitions = dataclasses.asdict(request.effort)
     results = Results.here(seed=args.seed, repetitions=repetitions)
     if args.resume and args.output.is_file():
-        results = _resumed(load_model_results(args.output), results)
+        old = load_model_results(args.output)
+        require_same_conditions(old.conditions(), results.conditions())
+        results = old
 
     def on_row(row: Row) -> None:
         # No markup: an error may have brackets.
@@ -124,13 +124,13 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         with _ProgressLine(console) as line:
-            kept = None if _is_stream(args.output) else args.output
+            kept = None if is_stream(args.output) else args.output
             run_session(request, results, path=kept, on_progress=line.show, on_row=on_row)
     except KeyboardInterrupt:
-        print(f"memomalloc: interrupted; {_how_to_go_on(len(results.rows), args.output)}", file=sys.stderr)
+        print(f"memomalloc: interrupted; {how_to_go_on(len(results.rows), args.output)}", file=sys.stderr)
         return INTERRUPTED
     finally:
-        if _is_stream(args.output):
+        if is_stream(args.output):
             results.save(args.output)
     out = named(args.output)
     console.print(
@@ -139,17 +139,6 @@ def run(args: argparse.Namespace) -> int:
         markup=False,
     )
     return 0 if all(row.status == "ok" for row in results.rows) else 1
-
-
-def _is_stream(path: Path) -> bool:
-    """Whether results can only be written there once, at the end."""
-    return path == STANDARD_OUTPUT or (path.exists() and not path.is_file())
-
-
-def _how_to_go_on(num_rows: int, path: Path) -> str:
-    if not num_rows:
-        return "no row was measured yet"
-    return f"{num_rows} rows are in {named(path)}: go on with the same command and --resume"
 
 
 def _request(args: argparse.Namespace) -> Request:
@@ -184,20 +173,6 @@ def _request(args: argparse.Namespace) -> Request:
         upstreams=args.upstream,
     )
     return Request(args.suite, user_references, args.seed, effort, tuple(dimensions.cases(args.suite, models)))
-
-
-def _resumed(old: Results, new: Results) -> Results:
-    """The old results, if what is measured now may stand beside them."""
-    from memomalloc.bench.session import SessionError
-
-    now = new.conditions()
-    for name, value in old.conditions().items():
-        if value != now[name]:
-            raise SessionError(
-                f"the results cannot stand beside new ones: their {name} was {value}, and is {now[name]} now; "
-                "name another file"
-            )
-    return old
 
 
 class _ProgressLine:

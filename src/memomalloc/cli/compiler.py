@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memomalloc.cli.option_types import input_file, output_file, time_limit, whole
+from memomalloc.cli.plan import summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,9 +133,8 @@ def _write(output: Path, dumped: DumpedProblem, made: Plan, model: TfliteModel |
 
 def _print(problems: Sequence[DumpedProblem], plans: Sequence[Plan], *, as_json: bool) -> None:
     if as_json:
-        names = ("planner", "num_buffers", "arena_bytes", "lower_bound_bytes", "gap", "proven_optimal", "elapsed_s")
         rows = [
-            {"problem": dumped.name, "own_bytes": dumped.own_bytes} | {name: getattr(made, name) for name in names}
+            {"problem": dumped.name, "own_bytes": dumped.own_bytes} | summary(made)
             for dumped, made in zip(problems, plans, strict=True)
         ]
         print(json.dumps(rows))

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         planned.save(args.output)
     # Where the plan itself is printed, a person still wants to know how good it is.
     printed_on = sys.stderr if args.output == STANDARD_OUTPUT else sys.stdout
-    print(json.dumps(_summary(planned)) if args.json else _sentence(args.file, planned), file=printed_on)
+    print(json.dumps(summary(planned)) if args.json else _sentence(args.file, planned), file=printed_on)
     return 0
 
 
@@ -101,20 +101,17 @@ def _suffix(path: Path) -> str:
 
 
 def _read(args: argparse.Namespace) -> Trace | Problem:
-    from memomalloc.data.any_file import read_any
-    from memomalloc.data.plan import Plan
+    from memomalloc.data.any_file import read_trace_or_problem
     from memomalloc.data.trace import Trace
-    from memomalloc.errors import FileFormatError
 
-    subject = read_any(args.file, alignment_bytes=args.alignment)
-    if isinstance(subject, Plan):
-        raise FileFormatError(args.file, "this is a plan already, not a trace file or CSV file of buffers")
+    subject = read_trace_or_problem(args.file, alignment_bytes=args.alignment)
     if isinstance(subject, Trace) and args.alignment not in (None, 64):
         return subject.problem(args.alignment)
     return subject
 
 
-def _summary(planned: Plan) -> dict[str, object]:
+def summary(planned: Plan) -> dict[str, object]:
+    """What ``--json`` prints of a plan."""
     names = ("planner", "num_buffers", "arena_bytes", "lower_bound_bytes", "gap", "proven_optimal", "elapsed_s")
     return {name: getattr(planned, name) for name in names}
 

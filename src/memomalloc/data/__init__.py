@@ -4,22 +4,35 @@ May import ``memomalloc.errors``, ``memomalloc.harmless_text`` and ``memomalloc.
 and nothing else of the package. Never imports torch.
 
 Data does not know what is made of it: ``origin``, ``problem``, ``trace`` and ``plan`` import no format, no notebook and
-no checker. Those import the data, and are put together here (see `forms`).
+no checker. Those import the data, and are put together here (see `forms`); formats and notebook only when first used.
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from typing import Any
+
 from memomalloc.data.checker import check
 from memomalloc.data.forms import Form, register
-from memomalloc.data.notebook import plan_html, trace_html
 from memomalloc.data.origin import Origin, SourceLine
 from memomalloc.data.plan import Plan
-from memomalloc.data.plan_file import read_plan, write_plan
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace, TracedBuffer
-from memomalloc.data.trace_file import read_trace, write_trace
 
 __all__ = ["Origin", "Plan", "Problem", "SourceLine", "Trace", "TracedBuffer", "check"]
 
-register(Plan, Form(write_plan, read_plan, plan_html))
-register(Trace, Form(write_trace, read_trace, trace_html))
+
+def _late(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module of this folder, imported at the first call: most programs save and show nothing."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        return getattr(importlib.import_module(f"memomalloc.data.{module}"), name)(*args, **options)
+
+    return call
+
+
+register(Plan, Form(_late("plan_file", "write_plan"), _late("plan_file", "read_plan"), _late("notebook", "plan_html")))
+register(
+    Trace, Form(_late("trace_file", "write_trace"), _late("trace_file", "read_trace"), _late("notebook", "trace_html"))
+)

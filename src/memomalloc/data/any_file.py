@@ -44,3 +44,19 @@ def read_any(
         if f'"{PLAN_FORMAT}"'.encode() in beginning:
             return load_plan(file, path, max_arena_bytes=max_arena_bytes)
         return load_trace(file, path)
+
+
+def read_trace_or_problem(path: str | Path, *, alignment_bytes: int | None = None) -> Trace | Problem:
+    """What a file has to be planned.
+
+    Args:
+        path: as `read_any` takes it.
+        alignment_bytes: of a CSV file; None: 1, as the format has it.
+
+    Raises:
+        FileFormatError: it is a plan, or nothing that memomalloc reads.
+    """
+    found = read_any(path, alignment_bytes=alignment_bytes)
+    if isinstance(found, Plan):
+        raise FileFormatError(path, "this is a plan already, not a trace file or CSV file of buffers")
+    return found

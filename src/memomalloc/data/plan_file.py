@@ -210,9 +210,7 @@ def _digits(column: Int64Array) -> Iterator[bytes]:
 
 
 def _compact(value: Any) -> bytes:
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=lambda array: array.tolist()
-    ).encode("ascii")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def _validated(payload: dict[str, Any], path: str | Path, max_arena_bytes: int) -> Plan:

@@ -44,6 +44,7 @@ def read_iree_dump(path: str | Path, *, alignment_bytes: int = 64) -> list[Dumpe
     except UnicodeDecodeError as error:
         raise FileFormatError(path, f"not UTF-8 text, so not a {_WHAT}: {error}") from error
     found: list[DumpedProblem] = []
+    taken: set[str] = set()
     function = "module"
     constants: dict[str, int] = {}
     number = 0
@@ -58,10 +59,10 @@ def read_iree_dump(path: str | Path, *, alignment_bytes: int = 64) -> list[Dumpe
             if end is None:
                 raise FileFormatError(path, "the dump ends within a stream.resource.pack", line=number + 1)
             text = "\n".join(lines[number : end + 1])
-            taken = {dumped.name for dumped in found}
             name = plain = f"@{function} {match[1]}"
             while name in taken:
                 name = f"{plain} again {len(taken)}"
+            taken.add(name)
             found.append(DumpedProblem(name, _problem(text, constants, path, number + 1, alignment_bytes), None))
             number = end
         number += 1

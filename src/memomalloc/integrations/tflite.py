@@ -66,6 +66,8 @@ class TfliteModel:
         """
         self._path = path
         self._schema: Any = require("ai_edge_litert.schema_py_generated", extra="tflite", feature="planning for TFLite")
+        types = vars(self._schema.TensorType).items()
+        self._item_bytes = {value: _ITEM_BYTES.get(name, 0) for name, value in types if name.isupper()}
         content = read_bounded(path, MAX_FILE_BYTES, what=_WHAT)
         if content[4:8] != _IDENTIFIER:
             raise FileFormatError(path, f"not a {_WHAT}: its bytes 4 to 8 are not {_IDENTIFIER.decode()}")
@@ -78,9 +80,9 @@ class TfliteModel:
                     "one only (no control flow)",
                 )
             problem = self._problem(alignment_bytes)
+        except FileFormatError:
+            raise
         except (struct.error, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            if isinstance(error, FileFormatError):
-                raise
             raise FileFormatError(path, f"damaged, or not a {_WHAT}: {error}") from error
         own = plan(problem, planner="greedy_by_size")
         self.dumped = DumpedProblem("subgraph 0", problem, own.arena_bytes)
@@ -172,10 +174,11 @@ class TfliteModel:
                     last[tensor] = step
         for tensor in _indices(subgraph.outputs):
             last[tensor] = len(operators)
-        planned = [index for index in sorted(first) if self._bytes_in_arena(index) > 0]
+        sizes = {index: self._bytes_in_arena(index) for index in sorted(first)}
+        planned = [index for index, size in sizes.items() if size > 0]
         try:
             return Problem.from_arrays(
-                [self._bytes_in_arena(index) for index in planned],
+                [sizes[index] for index in planned],
                 [first[index] for index in planned],
                 [last[index] + 1 for index in planned],
                 alignment_bytes=alignment_bytes,
@@ -193,8 +196,7 @@ class TfliteModel:
         is_constant = buffer.data is not None and len(buffer.data) > 0
         if is_constant or tensor.isVariable:
             return 0
-        names = {value: name for name, value in vars(self._schema.TensorType).items() if name.isupper()}
-        item_bytes = _ITEM_BYTES.get(names.get(tensor.type, ""), 0)
+        item_bytes = self._item_bytes.get(tensor.type, 0)
         shape = [int(extent) for extent in _indices(tensor.shape)]
         if any(extent < 0 for extent in shape):
             return 0
