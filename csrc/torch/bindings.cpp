@@ -14,7 +14,6 @@
 #include "core/front.hpp"
 #include "core/process_memory.hpp"
 #include "core/recording.hpp"
-#include "core/registry.hpp"
 #include "core/run_budget.hpp"
 #include "core/thread_state.hpp"
 #include "core/upstream_memory.hpp"
@@ -127,7 +126,12 @@ struct RecordingWithOrigins {
                                    std::vector<std::string> library_folders) {
     const auto origins = OriginCapture::of_this_thread(
         {hold(module_call_code.ptr()), hold(boundary_code.ptr()), std::move(library_folders)});
-    return {origins, Recording::open(origins)};
+    try {
+      return {origins, Recording::open(origins)};
+    } catch (...) {
+      origins->recording_closed();
+      throw;
+    }
   }
 
   RecordingWithOrigins(std::shared_ptr<OriginCapture> capture, std::shared_ptr<Recording> recording)
@@ -239,7 +243,7 @@ NB_MODULE(_runtime, module) {
       .def_prop_ro("outcome", &Run::outcome)
       // How many requests of the run went upstream, how many slots no request came for, how many of those
       // requests only met what an earlier run, or an earlier refusal, left behind, and how many were outputs
-      // whose places all hold outputs. Zeroes where this call did not end the run.
+      // for which there was no memory. Zeroes where this call did not end the run.
       .def("end", [](Run& run) {
         const RunCounts counts = run.end();
         return nb::make_tuple(counts.num_upstream(), counts.missing,
@@ -255,8 +259,6 @@ NB_MODULE(_runtime, module) {
       .def_static("compile", &compile_layout, "offsets"_a, "sizes"_a, "smallest_sizes"_a, "escapes"_a,
                   "askers"_a, "arena_bytes"_a)
       .def_prop_ro("num_slots", [](const Handle<const Layout>& layout) { return layout.shared->num_slots(); })
-      .def_prop_ro("region_bytes",
-                   [](const Handle<const Layout>& layout) { return layout.shared->region_bytes(); })
       .def_prop_ro("output_bytes",
                    [](const Handle<const Layout>& layout) { return layout.shared->output_bytes(); });
 

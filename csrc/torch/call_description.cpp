@@ -296,14 +296,15 @@ bool CallDescription::put_dictionary(PyObject* value, int depth, bool by_value) 
 bool CallDescription::put_unusual(PyObject* value, bool by_value) {
   const Reference held = Reference::borrow(value);
   const Unwatched unwatched(unusual_.set_eval_frame);
-  const Reference described = Reference::steal(
-      PyObject_CallFunctionObjArgs(unusual_.describe, value, by_value ? Py_True : Py_False, nullptr));
+  const Reference described = Reference::steal(asking_python([&] {
+    return PyObject_CallFunctionObjArgs(unusual_.describe, value, by_value ? Py_True : Py_False, nullptr);
+  }));
   if (!described) return false;
   PyObject *exact = nullptr, *family = nullptr, *sizes = nullptr;
   if (!PyArg_ParseTuple(described.get(), "OOO!", &exact, &family, &PyList_Type, &sizes)) return false;
-  const Py_hash_t exact_hash = PyObject_Hash(exact);
+  const Py_hash_t exact_hash = asking_python([&] { return PyObject_Hash(exact); });
   if (exact_hash == -1) return false;
-  const Py_hash_t family_hash = PyObject_Hash(family);
+  const Py_hash_t family_hash = asking_python([&] { return PyObject_Hash(family); });
   if (family_hash == -1) return false;
   const Py_ssize_t n = PyList_GET_SIZE(sizes);
   structure_.push_back(word(Tag::kUnusual, static_cast<uint64_t>(n)));
@@ -357,7 +358,8 @@ Match CallDescription::matches(const CallKey& key) const {
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
     const Token& token = tokens_[i];
     PyObject* ours = (key.sameness == Sameness::kExact ? token.exact : token.family).get();
-    const int equal = PyObject_RichCompareBool(ours, key.tokens[i].get(), Py_EQ);
+    const int equal =
+        asking_python([&] { return PyObject_RichCompareBool(ours, key.tokens[i].get(), Py_EQ); });
     if (equal != 1) return equal < 0 ? Match::kFailed : Match::kOther;
   }
   return Match::kSame;

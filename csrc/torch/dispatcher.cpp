@@ -1,11 +1,9 @@
 #include "torch/dispatcher.hpp"
 
 #include <Python.h>
-#include <cxxabi.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -32,20 +30,8 @@ namespace {
 
 // --- Calls of Python
 
-// Python ends a thread of its own that asks for the GIL at exit by pthread_exit (up to 3.13), which unwinds
-// its stack without the GIL. The references on our stack can not be dropped then: the thread stays where it
-// is, as newer Pythons let it.
-template <typename Function>
-PyObject* calling(const Function& function) {
-  try {
-    return function();
-  } catch (abi::__forced_unwind&) {
-    for (;;) pause();
-  }
-}
-
 PyObject* call_function(PyObject* function, PyObject* args, PyObject* kwargs) {
-  return calling([&] { return PyObject_Call(function, args, kwargs); });
+  return asking_python([&] { return PyObject_Call(function, args, kwargs); });
 }
 
 // --- Counters
@@ -103,7 +89,7 @@ constexpr uint64_t kRunsUntilTold = 256;
 
 // What calls of one group do.
 struct Armed {
-  std::unique_ptr<CallKey> key;  // null: its calls are too unusual to be looked up
+  std::shared_ptr<const CallKey> key;  // null: its calls are too unusual to be looked up
   Reference group;
   Reference plan_object;      // keeps `plan`
   ArmedPlan* plan = nullptr;  // null: its calls run unplanned, for `unplanned`
@@ -168,14 +154,13 @@ struct Call {
 
 class Dispatcher {
  public:
-  Dispatcher(nb::object function, nb::object owner, const std::string& shapes, nb::object model,
-             nb::object unusual, nb::object is_of_a_signal_handler, nb::object report_fault,
-             nb::object switch_object, nb::object compiler_globals, nb::object set_eval_frame)
+  Dispatcher(nb::object function, nb::object owner, const std::string& shapes, nb::object unusual,
+             nb::object is_of_the_program, nb::object report_fault, nb::object switch_object,
+             nb::object compiler_globals, nb::object set_eval_frame)
       : function_(Reference::steal(function.release().ptr())),
         owner_(Reference::steal(PyWeakref_NewRef(owner.ptr(), nullptr))),
-        model_(Reference::steal(model.release().ptr())),
         unusual_(Reference::steal(unusual.release().ptr())),
-        is_of_a_signal_handler_(Reference::steal(is_of_a_signal_handler.release().ptr())),
+        is_of_the_program_(Reference::steal(is_of_the_program.release().ptr())),
         report_fault_(Reference::steal(report_fault.release().ptr())),
         switch_(Reference::steal(switch_object.release().ptr())),
         compiler_globals_(Reference::steal(compiler_globals.release().ptr())),
@@ -186,8 +171,8 @@ class Dispatcher {
   }
 
   int traverse(visitproc visit, void* arg) const {
-    for (const Reference* held : {&function_, &owner_, &model_, &unusual_, &is_of_a_signal_handler_,
-                                  &report_fault_, &switch_, &compiler_globals_, &set_eval_frame_}) {
+    for (const Reference* held : {&function_, &owner_, &unusual_, &is_of_the_program_, &report_fault_,
+                                  &switch_, &compiler_globals_, &set_eval_frame_}) {
       Py_VISIT(held->get());
     }
     for (const auto& [group, armed] : by_group_) {
@@ -196,15 +181,8 @@ class Dispatcher {
     return 0;
   }
 
-  void clear_references() {
-    clear();
-    // What is called stays as it is: somebody may call this yet.
-    model_ = Reference();
-  }
-
   // --- From the program
 
-  // `variant` null: the training mode of the model.
   PyObject* call(PyObject* args, PyObject* kwargs, PyObject* variant) {
     const Reference function = Reference::borrow(function_.get());
     if (is_being_looked_at()) return call_function(function.get(), args, kwargs);
@@ -316,12 +294,6 @@ class Dispatcher {
         result = run_unplanned("disabled", function_.get(), args, kwargs);
         return Before::kDone;
       }
-      Reference training;
-      if (variant == nullptr) {
-        training = training_mode();
-        if (!training) return fault();
-        variant = training.get();
-      }
       CallDescription description;
       const Describing described = describe(description, args, kwargs, variant);
       if (described == Describing::kFailed) return fault();
@@ -353,6 +325,7 @@ class Dispatcher {
       return was_called ? Before::kDone : fault();
     } catch (...) {
       if (was_called && PyErr_Occurred() == nullptr && result == nullptr) PyErr_NoMemory();
+      if (!was_called) PyErr_Clear();
       return was_called ? Before::kDone : Before::kFault;
     }
   }
@@ -371,8 +344,8 @@ class Dispatcher {
     if (!error) return false;
     if (!PyErr_GivenExceptionMatches(error.get(), PyExc_Exception)) return true;
     const Unwatched unwatched(set_eval_frame_.get());
-    const Reference answer =
-        Reference::steal(PyObject_CallFunctionObjArgs(is_of_a_signal_handler_.get(), error.get(), nullptr));
+    const Reference answer = Reference::steal(asking_python(
+        [&] { return PyObject_CallFunctionObjArgs(is_of_the_program_.get(), error.get(), nullptr); }));
     if (answer) return answer.get() == Py_True;
     Reference other = take_error();
     if (PyErr_GivenExceptionMatches(other.get(), PyExc_Exception)) return false;
@@ -384,31 +357,15 @@ class Dispatcher {
   bool report(const Reference& fault) noexcept {
     const Unwatched unwatched(set_eval_frame_.get());
     const Reference owner = referent(owner_.get());
-    const Reference done = Reference::steal(PyObject_CallFunctionObjArgs(
-        report_fault_.get(), owner ? owner.get() : Py_None, fault.get(), nullptr));
+    const Reference done = Reference::steal(asking_python([&] {
+      return PyObject_CallFunctionObjArgs(report_fault_.get(), owner ? owner.get() : Py_None, fault.get(),
+                                          nullptr);
+    }));
     if (done) return true;
     Reference error = take_error();
     if (!is_the_programs(error)) return true;
     give_error(std::move(error));
     return false;
-  }
-
-  Reference training_mode() noexcept {
-    static PyObject* const training = PyUnicode_InternFromString("training");
-    PyObject* model = model_.get();
-    Reference held;
-    if (model == nullptr || model == Py_None) return Reference::borrow(Py_None);
-    if (PyWeakref_CheckRef(model)) {
-      held = referent(model);
-      if (!held) return Reference::borrow(Py_False);
-      model = held.get();
-    }
-    PyObject* mode = PyObject_GetAttr(model, training);
-    if (mode == nullptr && PyErr_ExceptionMatches(PyExc_AttributeError)) {
-      PyErr_Clear();
-      return Reference::borrow(Py_False);
-    }
-    return Reference::steal(mode);
   }
 
   Describing describe(CallDescription& description, PyObject* args, PyObject* kwargs, PyObject* variant) {
@@ -466,7 +423,7 @@ class Dispatcher {
         Reference::steal(PyLong_FromUnsignedLongLong(description.hash(Sameness::kExact) >> 4));
     const Reference group = Reference::borrow(armed.group.get());
     static PyObject* const name = PyUnicode_InternFromString("_is_due");
-    const Reference answer = Reference::steal(calling(
+    const Reference answer = Reference::steal(asking_python(
         [&] { return PyObject_CallMethodObjArgs(owner.get(), name, group.get(), kind.get(), nullptr); }));
     if (answer) {
       is_due = answer.get() == Py_True;
@@ -558,7 +515,7 @@ class Dispatcher {
     const Unwatched unwatched(set_eval_frame_.get());
     Reference error;
     {
-      const Reference wants_attention = Reference::steal(calling([&] { return ask(owner.get()); }));
+      const Reference wants_attention = Reference::steal(asking_python([&] { return ask(owner.get()); }));
       if (wants_attention) {
         const bool wants = wants_attention.get() == Py_True;
         armed.wants_attention = wants;
@@ -592,7 +549,7 @@ class Dispatcher {
       was_called = true;
       return run_unplanned("unplannable", function_.get(), args, kwargs);
     }
-    nb::object call_object = nb::cast(Call{});
+    nb::object call_object = asking_python([] { return nb::cast(Call{}); });  // it may run the collector
     Call& call = *nb::inst_ptr<Call>(call_object);
     call.function = Reference::borrow(function_.get());
     call.args = Reference::borrow(args);
@@ -606,8 +563,8 @@ class Dispatcher {
       const Unwatched unwatched(set_eval_frame_.get());
       call.unwatched = &unwatched;
       static PyObject* const name = PyUnicode_InternFromString("_think");
-      const Reference returned = Reference::steal(
-          calling([&] { return PyObject_CallMethodObjArgs(owner.get(), name, call_object.ptr(), nullptr); }));
+      const Reference returned = Reference::steal(asking_python(
+          [&] { return PyObject_CallMethodObjArgs(owner.get(), name, call_object.ptr(), nullptr); }));
       if (!returned) error = take_error();
       call.unwatched = nullptr;
     }
@@ -640,14 +597,15 @@ class Dispatcher {
   void put(const Call& call, nb::object group, bool is_family, ArmedRef armed) {
     armed->group = Reference::borrow(group.ptr());
     if (call.description != nullptr) {
-      armed->key = std::make_unique<CallKey>(call.description->key(is_family ? family_ : Sameness::kExact));
+      armed->key =
+          std::make_shared<const CallKey>(call.description->key(is_family ? family_ : Sameness::kExact));
     }
     ArmedRef old;
     const auto found = by_group_.find(group.ptr());
     if (found != by_group_.end()) {
       old = found->second;
       forget_key(old);
-      if (armed->key == nullptr) armed->key = std::move(old->key);
+      if (armed->key == nullptr) armed->key = old->key;  // which may be in the middle of a comparison
       armed->last_use = old->last_use;
       armed->num_as_planned = old->num_as_planned;
     }
@@ -674,9 +632,8 @@ class Dispatcher {
 
   const Reference function_;
   const Reference owner_;  // weak: it has us
-  Reference model_;        // or a weak reference to it, or None
   const Reference unusual_;
-  const Reference is_of_a_signal_handler_;
+  const Reference is_of_the_program_;
   const Reference report_fault_;
   const Reference switch_;
   const Reference compiler_globals_;
@@ -690,45 +647,7 @@ class Dispatcher {
   Counts counts_;
 };
 
-// A method of a model which does not keep the model alive: a call of the model does. What a PlannedFunction
-// calls where the model itself holds the dispatcher.
-struct MethodOf {
-  Reference model;  // weak
-  Reference function;
-
-  MethodOf(nb::object model_object, nb::object function_object)
-      : model(Reference::steal(PyWeakref_NewRef(model_object.ptr(), nullptr))),
-        function(Reference::steal(function_object.release().ptr())) {
-    if (!model) throw nb::python_error();
-  }
-
-  PyObject* call(PyObject* args, PyObject* kwargs) const {
-    const Reference self = referent(model.get());
-    if (!self) {
-      PyErr_SetString(PyExc_ReferenceError, "the model of this call is gone");
-      return nullptr;
-    }
-    const Py_ssize_t n = PyTuple_GET_SIZE(args);
-    const Reference with_self = Reference::steal(PyTuple_New(n + 1));
-    if (!with_self) return nullptr;
-    PyTuple_SET_ITEM(with_self.get(), 0, Reference::borrow(self.get()).release());
-    for (Py_ssize_t i = 0; i < n; ++i) {
-      PyTuple_SET_ITEM(with_self.get(), i + 1, Reference::borrow(PyTuple_GET_ITEM(args, i)).release());
-    }
-    return call_function(function.get(), with_self.get(), kwargs);
-  }
-};
-
 // --- Slots
-
-PyObject* call_dispatcher(PyObject* self, PyObject* args, PyObject* kwargs) {
-  if (!nb::inst_ready(self)) {
-    PyErr_SetString(PyExc_TypeError, "a Dispatcher that was not made");
-    return nullptr;
-  }
-  const Reference held = Reference::borrow(self);
-  return nb::inst_ptr<Dispatcher>(self)->call(args, kwargs, nullptr);
-}
 
 int traverse_dispatcher(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
@@ -736,12 +655,12 @@ int traverse_dispatcher(PyObject* self, visitproc visit, void* arg) {
 }
 
 int clear_dispatcher(PyObject* self) {
-  if (nb::inst_ready(self)) nb::inst_ptr<Dispatcher>(self)->clear_references();
+  // What is called stays as it is: somebody may call this yet.
+  if (nb::inst_ready(self)) nb::inst_ptr<Dispatcher>(self)->clear();
   return 0;
 }
 
-PyType_Slot dispatcher_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&call_dispatcher)},
-                                  {Py_tp_traverse, reinterpret_cast<void*>(&traverse_dispatcher)},
+PyType_Slot dispatcher_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse_dispatcher)},
                                   {Py_tp_clear, reinterpret_cast<void*>(&clear_dispatcher)},
                                   {0, nullptr}};
 
@@ -753,17 +672,6 @@ PyObject* make_call(PyObject* self, PyObject*, PyObject*) {
   const Reference held = Reference::borrow(self);
   return nb::inst_ptr<Call>(self)->run();
 }
-
-PyObject* call_method(PyObject* self, PyObject* args, PyObject* kwargs) {
-  if (!nb::inst_ready(self)) {
-    PyErr_SetString(PyExc_TypeError, "a MethodOf that was not made");
-    return nullptr;
-  }
-  const Reference held = Reference::borrow(self);
-  return nb::inst_ptr<MethodOf>(self)->call(args, kwargs);
-}
-
-PyType_Slot method_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&call_method)}, {0, nullptr}};
 
 PyType_Slot call_slots[] = {{Py_tp_call, reinterpret_cast<void*>(&make_call)}, {0, nullptr}};
 
@@ -797,27 +705,18 @@ void bind_dispatcher(nb::module_& module) {
       .def_prop_ro("variant", [](const Call& call) { return object_or_none(call.variant); })
       .def_prop_ro("kind", &Call::kind)
       // None where the call is too unusual to be looked up.
-      .def_prop_ro("numbers",
-                   [](const Call& call) -> nb::object {
-                     if (call.description == nullptr) return nb::none();
-                     nb::list numbers;
-                     for (const int64_t number : call.description->numbers()) numbers.append(number);
-                     return nb::object(std::move(numbers));
-                   })
-      .def_prop_ro("is_done", [](const Call& call) { return call.state != Call::State::kNotRun; });
-
-  nb::class_<MethodOf>(module, "MethodOf", nb::type_slots(method_slots))
-      .def(nb::init<nb::object, nb::object>(), "model"_a, "function"_a)
-      .def_prop_ro("__self__", [](const MethodOf& method) -> nb::object {
-        Reference self = referent(method.model.get());
-        return self ? nb::steal(self.release()) : nb::none();
+      .def_prop_ro("numbers", [](const Call& call) -> nb::object {
+        if (call.description == nullptr) return nb::none();
+        nb::list numbers;
+        for (const int64_t number : call.description->numbers()) numbers.append(number);
+        return nb::object(std::move(numbers));
       });
 
   nb::class_<Dispatcher>(module, "Dispatcher", nb::type_slots(dispatcher_slots), nb::is_weak_referenceable())
       .def(nb::init<nb::object, nb::object, const std::string&, nb::object, nb::object, nb::object,
-                    nb::object, nb::object, nb::object, nb::object>(),
-           "function"_a, "owner"_a, "shapes"_a, "model"_a.none(), "unusual"_a, "is_of_a_signal_handler"_a,
-           "report_fault"_a, "switch"_a, "compiler_globals"_a, "set_eval_frame"_a.none())
+                    nb::object, nb::object, nb::object>(),
+           "function"_a, "owner"_a, "shapes"_a, "unusual"_a, "is_of_the_program"_a, "report_fault"_a,
+           "switch"_a, "compiler_globals"_a, "set_eval_frame"_a.none())
       .def(
           "call",
           [](Dispatcher& dispatcher, nb::tuple args, nb::dict kwargs, nb::object variant) {

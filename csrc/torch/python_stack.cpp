@@ -1,7 +1,7 @@
 #include "torch/python_stack.hpp"
 
 #include <algorithm>
-#include <mutex>
+#include <new>
 #include <utility>
 
 #include "core/thread_state.hpp"
@@ -12,15 +12,13 @@ namespace {
 // Trivial, so that it may be read while the thread dies.
 thread_local PythonStack* t_stack = nullptr;
 
-// Objects that were let go without the interpreter's lock. Never destroyed: they may come at process exit.
-struct ReleasedObjects {
-  std::mutex lock;
-  std::vector<PyObject*> objects;
+// An object that was let go without the interpreter's lock. No lock of ours either: a child of fork() would
+// find it as another thread had it.
+struct ReleasedObject {
+  PyObject* object;
+  ReleasedObject* next;
 };
-ReleasedObjects& released_objects() noexcept {
-  static auto* released = new ReleasedObjects;
-  return *released;
-}
+std::atomic<ReleasedObject*> g_released{nullptr};
 
 // Whether the calling thread has the interpreter's lock. Not PyGILState_Check(), which says yes to everybody
 // once there was a second interpreter.
@@ -38,12 +36,11 @@ void let_go(PyObject* object) noexcept {
     Py_DECREF(object);
     return;
   }
-  try {
-    ReleasedObjects& released = released_objects();
-    const std::lock_guard<std::mutex> guard(released.lock);
-    released.objects.push_back(object);
-  } catch (...) {
-    // No memory: the object stays, and nothing else happens.
+  auto* released = new (std::nothrow) ReleasedObject{object, g_released.load(std::memory_order_relaxed)};
+  if (released == nullptr) return;  // no memory: the object stays, and nothing else happens
+  // release: pairs with the acquire in drop_released_objects(), which reads what is written here.
+  while (!g_released.compare_exchange_weak(released->next, released, std::memory_order_release,
+                                           std::memory_order_relaxed)) {
   }
 }
 
@@ -93,14 +90,13 @@ PythonObject hold(PyObject* object) {
 }
 
 void drop_released_objects() noexcept {
-  std::vector<PyObject*> objects;
-  {
-    ReleasedObjects& released = released_objects();
-    const std::lock_guard<std::mutex> guard(released.lock);
-    objects.swap(released.objects);
+  // acquire: see let_go().
+  ReleasedObject* released = g_released.exchange(nullptr, std::memory_order_acquire);
+  while (released != nullptr) {
+    const ReleasedObject first = *released;
+    delete std::exchange(released, first.next);
+    Py_DECREF(first.object);  // which may run code of the program
   }
-  // Without our lock: what goes here may run code of the program.
-  for (PyObject* object : objects) Py_DECREF(object);
 }
 
 bool LibraryFrames::is_library(const std::string& file) const {

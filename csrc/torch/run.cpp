@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "torch/asker.hpp"
+#include "torch/python_object.hpp"
 
 namespace nb = nanobind;
 
@@ -49,8 +50,8 @@ Run begin_run(ArmedPlan& plan, double wait_s) {
   constexpr double kForEver_s = 1e9;
   BeginResult result;
   {
-    std::optional<nb::gil_scoped_release> release;
-    if (plan.prefaults()) release.emplace();  // which may take seconds
+    std::optional<WithoutGil> without;
+    if (plan.prefaults()) without.emplace();  // which may take seconds
     result = plan.begin();
   }
   if (result.outcome == Begin::kNoRegion && wait_s > 0) {
@@ -58,10 +59,11 @@ Run begin_run(ArmedPlan& plan, double wait_s) {
     const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(longest);
     while (result.outcome == Begin::kNoRegion && Clock::now() < deadline) {
       {
-        const nb::gil_scoped_release release;
+        const WithoutGil without;
         result = plan.begin(std::min<std::chrono::nanoseconds>(kSlice, deadline - Clock::now()));
       }
-      if (result.outcome == Begin::kNoRegion && PyErr_CheckSignals() != 0) throw nb::python_error();
+      if (result.outcome == Begin::kNoRegion && asking_python([] { return PyErr_CheckSignals(); }) != 0)
+        throw nb::python_error();
     }
   }
   Run run(result);

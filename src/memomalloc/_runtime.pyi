@@ -35,14 +35,6 @@ class Call:
     def kind(self) -> int: ...
     @property
     def numbers(self) -> list[int] | None: ...
-    @property
-    def is_done(self) -> bool: ...
-
-class MethodOf:
-    def __init__(self, model: Any, function: Callable[..., Any]) -> None: ...
-    __call__: Callable[..., Any]
-    @property
-    def __self__(self) -> Any: ...
 
 class Dispatcher:
     def __init__(
@@ -50,15 +42,13 @@ class Dispatcher:
         function: Callable[..., Any],
         owner: Any,
         shapes: str,
-        model: Any,
         unusual: Callable[[Any, bool], tuple[Any, Any, list[int]]],
-        is_of_a_signal_handler: Callable[[BaseException], bool],
+        is_of_the_program: Callable[[BaseException], bool],
         report_fault: Callable[[Any, BaseException], None],
         switch: Any,
         compiler_globals: dict[str, Any],
         set_eval_frame: Callable[[Any], Any] | None,
     ) -> None: ...
-    __call__: Callable[..., Any]
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], variant: Any) -> Any: ...
     def arm(
         self,
@@ -114,8 +104,6 @@ class Layout:
     ) -> Layout: ...
     @property
     def num_slots(self) -> int: ...
-    @property
-    def region_bytes(self) -> int: ...
     @property
     def output_bytes(self) -> int: ...
 

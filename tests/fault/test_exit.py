@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -82,6 +83,84 @@ def test_exit_while_daemon_threads_are_in_the_middle_of_runs() -> None:
         threading.Thread(target=wrapper, args=(chain_values(1),), daemon=True).start()
     inside.wait()
     assert wrapper.stats().num_regions_in_use == 3
+
+
+def _park(inside: threading.Barrier) -> None:
+    """Stay, and ask for the interpreter's lock again and again: at exit the thread is ended as it does."""
+    if threading.current_thread() is not threading.main_thread():
+        inside.wait()
+        while True:
+            time.sleep(0.001)
+
+
+@in_child_process()
+def test_exit_while_daemon_threads_are_in_calls_of_every_kind() -> None:
+    inside = threading.Barrier(6)
+
+    def park(step: int, values: torch.Tensor) -> None:
+        if step == 3:
+            _park(inside)
+
+    def run_in_daemon(call: Any) -> None:
+        threading.Thread(target=call, args=(chain_values(1),), daemon=True).start()
+
+    run_in_daemon(memomalloc.optimize(Chain(visit=park), warm_up_calls=0))  # recorded
+    run_in_daemon(memomalloc.optimize(Chain(visit=park)))  # runs as it is
+    run_in_daemon(memomalloc.optimize(Chain(visit=park), inplace=True))
+    run_in_daemon(memomalloc.optimize(lambda values: [park(3, values), chain_result(values)]))
+    rare = memomalloc.optimize(Chain(visit=park), max_plans=1)  # learns while another plan of it is armed
+    learn(rare, chain_values(0))
+    threading.Thread(target=rare, args=(chain_values(1, 77),), daemon=True).start()
+    inside.wait()
+
+
+@in_child_process()
+def test_exit_while_a_daemon_thread_waits_for_memory() -> None:
+    inside = threading.Barrier(2)
+
+    def park(step: int, values: torch.Tensor) -> None:
+        if step == 3:
+            _park(inside)
+
+    arenas = memomalloc.ArenaSettings(max_arenas=1, wait_s=60)
+    wrapper = memomalloc.optimize(Chain(visit=park), arenas=arenas)
+    learn(wrapper, chain_values(0))
+    for _ in range(3):
+        threading.Thread(target=wrapper, args=(chain_values(1),), daemon=True).start()
+    inside.wait()
+    time.sleep(0.2)  # until the others wait, in slices of 50 ms
+
+
+@in_child_process()
+def test_exit_while_daemon_threads_have_unusual_arguments_compared() -> None:
+    """Python of the program's and of ours that native code calls besides the function."""
+    inside = threading.Barrier(3)
+
+    class Parks:
+        def __init__(self, where: str) -> None:
+            self.where = where
+
+        def _come(self, where: str) -> None:
+            if where == self.where:
+                _park(inside)
+
+        def __hash__(self) -> int:
+            self._come("hash")
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            self._come("eq")
+            return isinstance(other, Parks)
+
+    def run(values: torch.Tensor, _: Parks) -> torch.Tensor:
+        return chain_result(values)
+
+    wrapper = memomalloc.optimize(run)
+    for _ in range(6):
+        wrapper(chain_values(0), Parks("nowhere"))
+    for where in ("hash", "eq"):
+        threading.Thread(target=wrapper, args=(chain_values(1), Parks(where)), daemon=True).start()
+    inside.wait()
 
 
 @pytest.mark.parametrize("how", ["sys.exit(3)", "os._exit(3)", "os.abort()"])

@@ -72,7 +72,7 @@ def _visit_all_that_learning_does(number: int, error: BaseException, shapes: str
         values = chain_values(0, size)
         extra = 2 if at >= len(sizes) else 0
         try:
-            result = _calling(thrower, wrapper._planned.caller(), values)
+            result = _calling(thrower, wrapper._planned._dispatch().call, (values,), {}, None)
         except type(error):
             num_out += 1
         else:

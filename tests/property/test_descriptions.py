@@ -177,7 +177,7 @@ class _Owner:
 
     def __init__(self, shapes: str) -> None:
         self.is_family = shapes != "exact"
-        self.dispatcher = dispatcher_of(self, lambda *args, **kwargs: None, shapes, None)
+        self.dispatcher = dispatcher_of(self, lambda *args, **kwargs: None, shapes)
         self.numbers: list[list[int] | None] = []
 
     def _think(self, call: Any) -> None:

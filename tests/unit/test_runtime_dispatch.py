@@ -14,8 +14,10 @@ import torch
 
 import memomalloc
 from memomalloc.runtime import extension
-from memomalloc.runtime.calls.dispatch import is_of_a_signal_handler
 from memomalloc.runtime.calls.planned_function import PlannedFunction
+from memomalloc.runtime.faults import is_of_the_program
+from memomalloc.runtime.models.outside_calls import OutsideCall, replace_call
+from memomalloc.runtime.models.planned_model import MethodOf
 from models import Chain, chain_result, chain_values
 from serving import assert_equal_bits, fully_served, learn
 
@@ -192,11 +194,11 @@ def test_a_wrapper_may_be_dropped_while_it_is_called() -> None:
             drop = False
             learn(holder[0], chain_values(0))
         drop = True
-        call = holder[0]._planned.caller()
-        assert_equal_bits(call(chain_values(1)), chain_result(chain_values(1)) + 1)
+        call = holder[0]._planned._dispatch().call
+        assert_equal_bits(call((chain_values(1),), {}, None), chain_result(chain_values(1)) + 1)
         assert not holder
         # What calls it is still there, and what learned is not.
-        assert_equal_bits(call(chain_values(1)), chain_result(chain_values(1)) + 1)
+        assert_equal_bits(call((chain_values(1),), {}, None), chain_result(chain_values(1)) + 1)
 
 
 def test_a_model_is_called_from_a_finalizer_in_the_middle_of_its_call() -> None:
@@ -286,7 +288,7 @@ def test_a_tracer_sees_the_function(recwarn: pytest.WarningsRecorder) -> None:
     wrapper = memomalloc.optimize(chain_result)
     learn(wrapper, chain_values(0))
     before = wrapper.stats()
-    traced = torch.jit.trace(lambda values: wrapper._planned.caller()(values), chain_values(0))
+    traced = torch.jit.trace(lambda values: wrapper._planned._dispatch().call((values,), {}, None), chain_values(0))
     assert_equal_bits(traced(chain_values(1)), chain_result(chain_values(1)))
     assert wrapper.stats().runs_replayed == before.runs_replayed
 
@@ -323,12 +325,12 @@ def test_many_threads_call_at_once_while_one_forgets() -> None:
 def test_a_module_may_hold_what_calls_it() -> None:
     """As ``torch.nn.Module.compile`` does it: no cycle; a copy is without it; a compiler sees the module."""
     module = Chain().eval()
-    method = extension.load().MethodOf(module, torch.nn.Module._call_impl)
+    method = MethodOf(module, torch.nn.Module._call_impl)
     assert method.__self__ is module
-    planned = PlannedFunction(method, model=weakref.ref(module))
-    dispatcher = planned.caller()
+    planned = PlannedFunction(method)
+    dispatcher = planned._dispatch()
     assert dispatcher.owner is planned
-    module._compiled_call_impl = dispatcher
+    replace_call(module, OutsideCall(module, planned))
     for _ in range(8):
         assert_equal_bits(module(chain_values(0)), chain_result(chain_values(0)))
     assert planned.stats().runs_replayed > 0
@@ -359,4 +361,4 @@ def test_uses_are_numbered() -> None:
 def test_an_error_of_no_handler_is_not_a_handlers() -> None:
     with pytest.raises(ValueError, match="ours") as caught:
         raise ValueError("ours")
-    assert not is_of_a_signal_handler(caught.value)
+    assert not is_of_the_program(caught.value)

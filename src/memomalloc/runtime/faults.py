@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from types import CodeType
 from typing import Any
 
 
@@ -16,17 +17,20 @@ def is_of_the_program(error: BaseException) -> bool:
     """
     if not isinstance(error, Exception):
         return True  # Ctrl-C, an exit
-    frames = set()
+    handlers = {code for number in signal.valid_signals() if (code := _code_of(signal.getsignal(number))) is not None}
     traceback = error.__traceback__
     while traceback is not None:
-        frames.add(traceback.tb_frame.f_code)
+        if traceback.tb_frame.f_code in handlers:
+            return True
         traceback = traceback.tb_next
-    return any(_code_of(signal.getsignal(number)) in frames for number in signal.valid_signals())
+    return False
 
 
-def _code_of(handler: Any) -> Any:
+def _code_of(handler: Any) -> CodeType | None:
     while isinstance(handler, functools.partial):
         handler = handler.func
-    if not hasattr(handler, "__code__"):  # an object that can be called
-        handler = vars(type(handler)).get("__call__")
-    return getattr(handler, "__code__", None)
+    for function in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004  # an object that can be called
+        code = getattr(function, "__code__", None)
+        if isinstance(code, CodeType):
+            return code
+    return None

@@ -22,8 +22,7 @@ The owner tells the dispatcher what to do with calls:
 
 ``arm(call, group, ...)``
     Calls like this one are replayed with the plan of the group: all that are alike in everything, or, ``is_family``, in
-    everything but
-    sizes that the bounds cover. Replaces what was said of the group before.
+    everything but sizes that the bounds cover. Replaces what was said of the group before.
 ``pass_on(call, group, reason, is_family)``
     Calls like this one go straight to the function, and are counted under that reason.
 ``disarm(group)``, ``clear()``
@@ -38,11 +37,8 @@ another question raises is logged. What a signal handler of the program raises m
 
 from __future__ import annotations
 
-import functools
-import signal
 import weakref
 from collections.abc import Callable, Hashable
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,21 +46,20 @@ import torch
 from memomalloc.runtime import extension
 from memomalloc.runtime.calls.signatures import Sizes, describe
 from memomalloc.runtime.events import report
+from memomalloc.runtime.faults import is_of_the_program
 from memomalloc.runtime.switch import switch
 
 if TYPE_CHECKING:
     from memomalloc._runtime import Dispatcher
 
 
-def dispatcher_of(owner: Any, function: Callable[..., Any], shapes: str, model: object) -> Dispatcher:
+def dispatcher_of(owner: Any, function: Callable[..., Any], shapes: str) -> Dispatcher:
     """A dispatcher of calls of ``function``.
 
     Args:
         owner: answers the questions of this module's docstring; is not kept alive.
         function: what is called.
         shapes: a policy, see ``shape_policy``.
-        model: the module, or a weak reference to it, whose training mode is the variant of calls that come without one;
-            None: it is None.
 
     Raises:
         RuntimeNotAvailableError: the runtime cannot run here.
@@ -73,9 +68,8 @@ def dispatcher_of(owner: Any, function: Callable[..., Any], shapes: str, model: 
         function,
         owner,
         shapes,
-        model,
         _unusual,
-        is_of_a_signal_handler,
+        is_of_the_program,
         _report_fault,
         switch,
         vars(torch.compiler),
@@ -93,27 +87,6 @@ def _unusual(value: Any, by_value: bool) -> tuple[Hashable, Hashable, list[int]]
 
 
 def _nothing(size: int) -> Hashable:
-    return None
-
-
-def is_of_a_signal_handler(error: BaseException) -> bool:
-    """Whether an error passed through a signal handler of the program: such handlers run between any two bytecodes."""
-    handlers = {code for number in signal.valid_signals() if (code := _code_of(signal.getsignal(number))) is not None}
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code in handlers:
-            return True
-        traceback = traceback.tb_next
-    return False
-
-
-def _code_of(handler: Any) -> CodeType | None:
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    for function in (handler, getattr(handler, "__func__", None), vars(type(handler)).get("__call__")):
-        code = getattr(function, "__code__", None)
-        if isinstance(code, CodeType):
-            return code
     return None
 
 

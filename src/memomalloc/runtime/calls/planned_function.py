@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,20 +56,9 @@ _FAULTS = (
 )
 
 
-class _ProcessCounts:
-    """The unplanned calls that all dispatchers have counted, those that are gone included."""
-
-    def unplanned(self) -> Mapping[str, int]:
-        """How many there were, by reason."""
-        counts: Mapping[str, int] = extension.load().unplanned_calls()
-        return counts
-
-
-_the_process = _ProcessCounts()
-
-
-def _process_counts() -> _ProcessCounts:
-    return _the_process
+def _unplanned_by(reference: weakref.ref[Dispatcher]) -> Mapping[str, int] | None:
+    dispatcher = reference()
+    return None if dispatcher is None else dispatcher.unplanned()
 
 
 class PlannedFunction(LockHolder):
@@ -84,7 +74,6 @@ class PlannedFunction(LockHolder):
         self,
         function: Callable[..., Any],
         *,
-        model: object = None,
         shapes: str = "exact",
         settings: PlanSettings | None = None,
         max_plans: int = 64,
@@ -94,7 +83,6 @@ class PlannedFunction(LockHolder):
 
         Args:
             function: what is called.
-            model: the module, or a weak reference to it, whose training mode counts in calls through :meth:`caller`.
             shapes: a policy, see ``shape_policy``.
             settings: how plans are made and armed.
             max_plans: groups of calls that are remembered.
@@ -106,7 +94,6 @@ class PlannedFunction(LockHolder):
         self.settings = settings or PlanSettings()
         self.max_plans = max_plans
         self.max_bytes = max_bytes
-        self._model = model
         self._dispatcher: Dispatcher | None = None
         self._budget: Any = None
         self._groups: dict[Kind, CallGroup] = {}
@@ -132,24 +119,12 @@ class PlannedFunction(LockHolder):
             return self.function(*args, **kwargs)
         return (self._dispatcher or self._dispatch()).call(args, kwargs, variant)
 
-    def caller(self) -> Callable[..., Any]:
-        """What calls the function at the least cost: ``caller(*args, **kwargs)``; the variant is the model's mode.
-
-        It is native where memomalloc is not switched off: a compiler cannot look into it, and it does not keep this
-        object alive, without which nothing is planned.
-        """
-        return self._dispatch() if switch.on else self._call
-
-    def _call(self, *args: Any, **kwargs: Any) -> Any:
-        model = self._model() if isinstance(self._model, weakref.ref) else self._model
-        return self(args, kwargs, variant=None if self._model is None else getattr(model, "training", False))
-
     def _dispatch(self) -> Dispatcher:
         with self.lock:
             if self._dispatcher is None:
-                dispatcher = dispatcher_of(self, self.function, self.shapes, self._model)
-                self._calls.count_natively(weakref.ref(dispatcher))
-                process_calls.count_natively(_process_counts)
+                dispatcher = dispatcher_of(self, self.function, self.shapes)
+                self._calls.count_natively(functools.partial(_unplanned_by, weakref.ref(dispatcher)))
+                process_calls.count_natively(extension.load().unplanned_calls)
                 self._dispatcher = dispatcher
             return self._dispatcher
 

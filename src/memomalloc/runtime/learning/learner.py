@@ -19,7 +19,7 @@ class State(Enum):
 
     WARMING_UP = "The next call runs as it is: compilers and libraries prepare themselves in it."
     RECORDING = "The next call is recorded."
-    RECORDED = "The next call finds a new plan, made as it comes: by then it shows which outputs the program holds."
+    RECORDED = "The next call finds a new plan, made as it comes."
     UNCONFIRMED = "The plan was made of one recording; its first run is the second opinion."
     ARMED = "Calls are replayed, and there is nothing to learn."
     GROWING = "Calls are replayed; the next one like those that deviated lets the plan grow."

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from memomalloc.runtime.fork_safety import LockHolder
 
@@ -54,14 +54,6 @@ class Replayed:
         return Replayed(**sums, requests_upstream=add_counts(self.requests_upstream, other.requests_upstream))
 
 
-class NativeCounts(Protocol):
-    """What counts unplanned calls in native code."""
-
-    def unplanned(self) -> Mapping[str, int]:
-        """How many there were, by reason."""
-        ...
-
-
 class CallCounts(LockHolder):
     """Calls that were not replayed, counted by any thread; also counted by the process, where that is given."""
 
@@ -71,10 +63,10 @@ class CallCounts(LockHolder):
         self._recorded = 0
         self._unplanned: Counter[str] = Counter()
         self._retired = Replayed()
-        self._native: list[Callable[[], NativeCounts | None]] = []
+        self._native: list[Callable[[], Mapping[str, int] | None]] = []
 
-    def count_natively(self, native: Callable[[], NativeCounts | None]) -> None:
-        """Native code counts unplanned calls, too, as long as it is there."""
+    def count_natively(self, native: Callable[[], Mapping[str, int] | None]) -> None:
+        """Native code counts unplanned calls, too, and gives them by reason; None once it is gone."""
         with self.lock:
             self._native = [known for known in self._native if known() is not None and known != native] + [native]
 
@@ -102,8 +94,7 @@ class CallCounts(LockHolder):
         with self.lock:
             unplanned = self._unplanned.copy()
             for native in self._native:
-                if (counts := native()) is not None:
-                    unplanned.update(counts.unplanned())
+                unplanned.update(native() or {})
             return self._recorded, dict(unplanned), self._retired
 
 

@@ -29,7 +29,7 @@ class Plans:
     @property
     def plans(self) -> tuple[Plan, ...]:
         """The plans that are armed."""
-        return tuple(armed.plan for armed in self._planned.armed_plans())
+        return self._planned.plans
 
     @property
     def traces(self) -> tuple[Trace, ...]:
@@ -38,7 +38,7 @@ class Plans:
 
     def deviations(self) -> tuple[Deviation, ...]:
         """The requests that deviated in the last run that did, with who was expected to ask; at most 16 a plan."""
-        return tuple(deviation for armed in self._planned.armed_plans() for deviation in armed.deviations())
+        return self._planned.deviations()
 
     def save_plans(self, file: PlansFile) -> int:
         """Save the plans that are armed, to be shipped with the model, for :func:`optimize` or :meth:`load_plans`.
