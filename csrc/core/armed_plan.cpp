@@ -78,6 +78,13 @@ void ArmedPlan::count_end() noexcept {
   if (budget_ != nullptr) budget_->give_back(layout_->region_bytes() + layout_->output_bytes());
 }
 
+bool ArmedPlan::is_within_budget(const Region& region) const noexcept {
+  if (budget_ == nullptr) return true;
+  return std::max(region.charged_bytes(), layout_->region_bytes()) +
+             std::max(region.outputs().used_bytes(), layout_->output_bytes()) <=
+         budget_->limit_bytes();
+}
+
 Region* ArmedPlan::take_home() noexcept {
   Region* region = t_state.home;
   if (region == nullptr || !region->try_take()) return nullptr;
@@ -86,7 +93,7 @@ Region* ArmedPlan::take_home() noexcept {
     if (has_room) return region;
   } else if (!region->is_clear()) {
     region->laid()->num_kept_regions_.fetch_add(1, std::memory_order_relaxed);
-  } else if (has_room && region->lay(shared_from_this())) {
+  } else if (has_room && is_within_budget(*region) && region->lay(shared_from_this())) {
     return region;
   }
   region->leave();

@@ -81,6 +81,10 @@ class ArmedPlan : public std::enable_shared_from_this<ArmedPlan> {
   // Rises from plan to plan; never 0.
   uint64_t number() const noexcept { return number_; }
 
+  // Whether a region laid with the plan stays within the budget. What other plans left in its memory, idle,
+  // counts.
+  bool is_within_budget(const Region& region) const noexcept;
+
   // A run is over, as far as limits go.
   void count_end() noexcept;
 

@@ -96,10 +96,10 @@ void release_carefully(Owner* owner, void* block) noexcept {
   if (owner != nullptr) {
     switch (owner->kind()) {
       case Owner::Kind::kRegion:
-        is_freed = static_cast<Region*>(owner)->give_back_carefully(block, reports_frees());
+        is_freed = static_cast<Region*>(owner)->give_back_carefully(block, &reports_frees);
         break;
       case Owner::Kind::kOutputs:
-        is_freed = static_cast<OutputChunk*>(owner)->give_back(block, reports_frees());
+        is_freed = static_cast<OutputChunk*>(owner)->give_back(block, &reports_frees);
         break;
       case Owner::Kind::kRecordedBlocks:
         is_freed = release_recorded_block(block, g_upstream.profiling());

@@ -36,7 +36,7 @@ struct alignas(64) Slot {
   uint32_t output = 0;  // which output it is, counted from 1; 0: none
 };
 
-// From offsets to places, by open addressing. A view, so that an arena can keep its own close at hand.
+// From offsets to places, by open addressing. A view, so that a region can keep its own close at hand.
 struct PlaceTable {
   struct Entry {
     uint64_t offset;
@@ -59,9 +59,12 @@ struct PlaceTable {
     return (offset * 0x9E3779B97F4A7C15u) >> shift;
   }
 
-  const Entry* entries = nullptr;
-  uint64_t mask = 0;
-  uint32_t shift = 0;
+  // Of no plan: nothing starts anywhere. Addresses are looked up in it, too: bad frees are counted.
+  static constexpr Entry kNoEntries[2] = {kEmpty, kEmpty};
+
+  const Entry* entries = kNoEntries;
+  uint64_t mask = 1;
+  uint32_t shift = 63;
 };
 
 // A plan compiled for replay; immutable, and laid over one region after another.

@@ -107,7 +107,7 @@ void* OutputChunk::take(uint64_t offset, uint64_t bytes) noexcept {
   return base_ + offset;
 }
 
-bool OutputChunk::give_back(void* block, bool report) noexcept {
+bool OutputChunk::give_back(void* block, bool (*reports)() noexcept) noexcept {
   const auto offset = static_cast<uint64_t>(static_cast<std::byte*>(block) - base_);
   if (offset % kAlignmentUnit != 0 || offset >= bytes_) return false;
   const uint64_t unit = offset / kAlignmentUnit;
@@ -120,7 +120,7 @@ bool OutputChunk::give_back(void* block, bool report) noexcept {
   const uint64_t reported_bytes = reported_[unit].load(std::memory_order_relaxed);
   if (reported_bytes != 0) {
     reported_[unit].store(0, std::memory_order_relaxed);
-    if (report) g_upstream.report(block, -static_cast<int64_t>(reported_bytes));
+    if (reports()) g_upstream.report(block, -static_cast<int64_t>(reported_bytes));
   }
   // release: our last reads and writes of the bytes happen before the acquire in is_free() that lets them be
   // reused. The chunk may be gone after it.
@@ -196,7 +196,7 @@ void OutputMemory::prepare(const Layout& layout, bool poison) noexcept {
   try {
     blocks_.resize(sizes.size());
   } catch (...) {
-    blocks_.clear();  // no memory: outputs come from upstream
+    forget_plan();  // no memory: outputs come from upstream
     return;
   }
   for (std::size_t i = 0; i < sizes.size(); ++i) {
@@ -255,18 +255,19 @@ OutputMemory::Block OutputMemory::reserve_more(uint64_t bytes) {
   const uint64_t wanted =
       (std::max(bytes * kBlocksOfNewChunk, 2 * last) + kGranule - 1) / kGranule * kGranule;
   std::unique_ptr<OutputChunk> chunk;
+  uint64_t offset = OutputChunk::kNoRoom;
   try {
     chunks_.reserve(chunks_.size() + 1);
     chunk = OutputChunk::map(wanted);
     if (chunk == nullptr) chunk = OutputChunk::map(least);
+    if (chunk != nullptr && chunk->use(bytes)) offset = chunk->reserve(bytes);
   } catch (...) {
-    chunk = nullptr;
+    // No memory for what is known of it.
   }
-  if (chunk == nullptr || !chunk->use(bytes)) {
+  if (offset == OutputChunk::kNoRoom) {
     uncharge(bytes);
     return {};
   }
-  const uint64_t offset = chunk->reserve(bytes);
   chunks_.push_back(std::move(chunk));
   return {chunks_.back().get(), offset, bytes, true};
 }
@@ -309,9 +310,9 @@ uint64_t OutputMemory::release_pages() {
     released += chunk->release_pages();
     uncharge(used - chunk->used_bytes());
   }
-  chunks_.erase(
-      std::remove_if(chunks_.begin(), chunks_.end(), [](const auto& chunk) { return chunk->is_empty(); }),
-      chunks_.end());
+  // What is given back from now on is counted until the next time.
+  const auto is_gone = [](const auto& chunk) { return chunk->used_bytes() == 0 && chunk->is_empty(); };
+  chunks_.erase(std::remove_if(chunks_.begin(), chunks_.end(), is_gone), chunks_.end());
   return released;
 }
 

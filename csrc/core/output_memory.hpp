@@ -40,14 +40,13 @@ class OutputChunk final : public Owner {
   void* take(uint64_t offset, uint64_t bytes) noexcept;
 
   // Gives a block back; false, and nothing has changed, if none lives at that address. noexcept and without a
-  // lock: it runs in ~StorageImpl on any thread.
-  bool give_back(void* block, bool report) noexcept;
+  // lock: it runs in ~StorageImpl on any thread. `reports`: see Region::give_back_carefully().
+  bool give_back(void* block, bool (*reports)() noexcept) noexcept;
   void note_reported(const void* block, uint64_t bytes) noexcept;
 
   // Overwrite blocks as they are given back.
   void set_poison(bool poison) noexcept { poison_.store(poison, std::memory_order_relaxed); }
 
-  std::byte* base() const noexcept { return base_; }
   uint64_t bytes() const noexcept { return bytes_; }
   // Up to where blocks were handed out since the last release_pages(): what may be resident.
   uint64_t used_bytes() const noexcept { return used_bytes_; }

@@ -67,25 +67,6 @@ bool make_room(uint64_t bytes) noexcept {
   return true;
 }
 
-uint64_t release_pages_locked(std::chrono::nanoseconds idle_for) {
-  uint64_t released = 0;
-  for (Region* region : Region::all()) {
-    if (!region->try_take()) continue;
-    try {
-      released += region->release_pages(idle_for);
-    } catch (...) {
-      region->leave();
-      throw;
-    }
-    region->leave();
-  }
-  if (released != 0) {
-    ++g_use.num_releases;
-    g_use.released_bytes += released;
-  }
-  return released;
-}
-
 // Gives back what lies idle, while there is anything to give back.
 void* release_idle_pages(void*) {
   std::unique_lock<std::mutex> lock(g_registry_lock);
@@ -93,11 +74,14 @@ void* release_idle_pages(void*) {
     // Woken at once where the time is set anew.
     g_release_changed.wait_for(lock, g_release_after / kLooksPerPeriod);
     if (g_release_after.count() <= 0) break;
+    const std::chrono::nanoseconds idle_for = g_release_after;
+    lock.unlock();
     try {
-      release_pages_locked(g_release_after);
+      release_pages(idle_for);
     } catch (...) {
       // No memory for the list of pages: the next look is soon enough.
     }
+    lock.lock();
   }
   g_is_releasing = false;
   return nullptr;
@@ -134,6 +118,13 @@ Suits suits(const Region& region, const ArmedPlan& plan) noexcept {
 }
 
 bool make_ready(Region* region, const std::shared_ptr<ArmedPlan>& plan) noexcept {
+  if (region->laid() != plan && !plan->is_within_budget(*region)) {
+    try {
+      region->release_pages({});
+    } catch (...) {
+      // No memory for the list of pages: they stay.
+    }
+  }
   if (!region->has_room_for(plan->layout()) && !region->grow_for(plan->layout())) return false;
   return region->laid() == plan || region->lay(plan);
 }
@@ -182,14 +173,26 @@ void set_release_after(std::chrono::nanoseconds idle_for) {
   if (g_use.used_bytes != 0) start_releasing();
 }
 
-std::chrono::nanoseconds release_after() {
-  const RegistryGuard guard(g_registry_lock);
-  return g_release_after;
-}
-
 uint64_t release_pages(std::chrono::nanoseconds idle_for) {
-  const RegistryGuard guard(g_registry_lock);
-  return release_pages_locked(idle_for);
+  uint64_t released = 0;
+  // The lock for one region at a time: deleters of recorded calls, and runs that begin, may wait for it.
+  for (std::size_t id = 0;; ++id) {
+    const RegistryGuard guard(g_registry_lock);
+    if (id == Region::all().size()) {
+      if (released != 0) ++g_use.num_releases;
+      g_use.released_bytes += released;
+      return released;
+    }
+    Region* region = Region::all()[id];
+    if (!region->try_take()) continue;
+    try {
+      released += region->release_pages(idle_for);
+    } catch (...) {
+      region->leave();
+      throw;
+    }
+    region->leave();
+  }
 }
 
 Region* take_region(const std::shared_ptr<ArmedPlan>& plan) noexcept {

@@ -45,7 +45,6 @@ void set_memory_limit(uint64_t bytes);
 // Pages of regions that lay idle for so long are given back, by a thread that is there while there are any;
 // 0: they are kept.
 void set_release_after(std::chrono::nanoseconds idle_for);
-std::chrono::nanoseconds release_after();
 
 // Gives back the pages of regions that were idle for so long, and on which nothing lives; the bytes.
 uint64_t release_pages(std::chrono::nanoseconds idle_for = {});

@@ -1,7 +1,6 @@
 #include "core/region.hpp"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -36,15 +35,6 @@ std::vector<Region*>& regions() noexcept {
 }
 
 }  // namespace
-
-RunCounts& RunCounts::operator+=(const RunCounts& other) noexcept {
-  served += other.served;
-  missing += other.missing;
-  kept += other.kept;
-  upstream_bytes += other.upstream_bytes;
-  for (std::size_t i = 0; i < kNumDeviations; ++i) upstream[i] += other.upstream[i];
-  return *this;
-}
 
 uint64_t RunCounts::num_upstream() const noexcept {
   return std::accumulate(upstream.begin(), upstream.end(), uint64_t{0});
@@ -200,7 +190,7 @@ void* Region::count_upstream(Deviation why, uint32_t slot, std::size_t bytes, bo
   return nullptr;
 }
 
-bool Region::give_back_carefully(void* block, bool report) noexcept {
+bool Region::give_back_carefully(void* block, bool (*reports)() noexcept) noexcept {
   const uint32_t place = place_of(block);
   if (!is_live(place)) return false;
   // relaxed: as in is_live().
@@ -210,7 +200,7 @@ bool Region::give_back_carefully(void* block, bool report) noexcept {
   // relaxed: as in is_live(); nobody but the block's holder, and a run that begins, writes here.
   const uint64_t reported_bytes = reported_bytes_[place].load(std::memory_order_relaxed);
   reported_bytes_[place].store(0, std::memory_order_relaxed);
-  if (report && reported_bytes != 0) g_upstream.report(block, -static_cast<int64_t>(reported_bytes));
+  if (reported_bytes != 0 && reports()) g_upstream.report(block, -static_cast<int64_t>(reported_bytes));
   vacate(place);
   return true;
 }
@@ -234,7 +224,6 @@ bool Region::has_room_for(const Layout& layout) const noexcept {
 
 bool Region::lay(std::shared_ptr<ArmedPlan> plan) noexcept {
   const Layout& layout = plan->layout();
-  is_laying_ = true;
   try {
     const uint32_t num_words = layout.num_places() + 1;
     if (num_words > num_words_) {
@@ -251,9 +240,7 @@ bool Region::lay(std::shared_ptr<ArmedPlan> plan) noexcept {
     }
     if (blocked_in_run_.size() < layout.num_slots()) blocked_in_run_.resize(layout.num_slots(), 0);
   } catch (...) {
-    layout_ = nullptr;
-    laid_.reset();
-    is_laying_ = false;
+    forget_plan();
     return false;
   }
   // See Layout::assign_places().
@@ -268,7 +255,6 @@ bool Region::lay(std::shared_ptr<ArmedPlan> plan) noexcept {
   outputs_.forget_plan();
   laid_ = std::move(plan);
   plan_number_.store(laid_->number(), std::memory_order_relaxed);  // read by statistics
-  is_laying_ = false;
   const ReplayOptions& options = laid_->options();
   // Advice that the system may refuse: the region works without.
   if (options.huge_pages && huge_bytes_ < layout.region_bytes()) {
@@ -298,6 +284,7 @@ void Region::forget_plan() noexcept {
   forget_reported();
   occupants_[layout_->num_places()].store(0, std::memory_order_relaxed);  // as in lay()
   outputs_.forget_plan();
+  place_table_ = {};
   layout_ = nullptr;
   laid_.reset();
   plan_number_.store(0, std::memory_order_relaxed);  // read by statistics

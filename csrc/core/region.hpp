@@ -38,7 +38,6 @@ struct RunCounts {
   std::array<uint64_t, kNumDeviations> upstream{};
   uint64_t upstream_bytes = 0;  // of those requests
 
-  RunCounts& operator+=(const RunCounts& other) noexcept;
   uint64_t num_upstream() const noexcept;
 };
 
@@ -99,8 +98,9 @@ class alignas(64) Region final : public Owner {
   }
 
   // The same for a region that is poisoned or watched by the profiler. False, and nothing has changed, if no
-  // block of this region is live at that address.
-  bool give_back_carefully(void* block, bool report) noexcept;
+  // block of this region is live at that address. `reports`: whether this thread tells of frees; it is asked
+  // for blocks that were told of only, since it may cost a thread its first look at what is its own.
+  bool give_back_carefully(void* block, bool (*reports)() noexcept) noexcept;
 
   // --- Taking
 
@@ -289,7 +289,6 @@ class alignas(64) Region final : public Owner {
 
   std::shared_ptr<ArmedPlan> laid_;
   std::atomic<uint64_t> plan_number_{0};  // for statistics
-  bool is_laying_ = false;                // what is read by the plan is being changed
   uint32_t num_words_ = 0;                // there is room for so many places, and the word behind them
   uint64_t taken_bytes_ = 0;              // of addresses
   uint64_t mapped_bytes_ = 0;             // of them accessible

@@ -19,6 +19,7 @@ class RunBudget {
     return false;
   }
   void give_back(uint64_t bytes) noexcept { used_bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
+  uint64_t limit_bytes() const noexcept { return limit_bytes_; }
   uint64_t used_bytes() const noexcept { return used_bytes_.load(std::memory_order_relaxed); }
 
  private:

@@ -11,6 +11,7 @@
 
 #include "core/process_memory.hpp"
 #include "core_fixture.hpp"
+#include "interposed_calls.hpp"
 #include "live_blocks.hpp"
 #include "memory_map.hpp"
 
@@ -81,6 +82,48 @@ TEST_F(FrontTest, ABadFreeOfMemoryThatIsGoneIsCounted) {
   }
   release(block);
   expected_bad_frees_ = 1;
+}
+
+TEST_F(FrontTest, ABadFreeOfAPlanThatIsGoneIsCounted) {
+  const Armed other(two_side_by_side(), 1);  // so that the region stays
+  void* block = nullptr;
+  {
+    Armed plan(two_side_by_side(), 1);
+    const BeginResult run = plan.begin();
+    block = allocate(128);
+    release(block);
+    ArmedPlan::end(run.token);
+  }
+  release(block);
+  expected_bad_frees_ = 1;
+}
+
+TEST_F(FrontTest, APlanIsLaidAfterOneWithoutMemoryForItsTables) {
+  const auto in_a_row = [](uint64_t num_buffers) {
+    std::vector<PlannedBuffer> buffers;
+    for (uint64_t i = 0; i < num_buffers; ++i) buffers.push_back({64 * i, 64, 64, false});
+    return make_layout(std::move(buffers));
+  };
+  Armed small(in_a_row(2), 1);
+  Armed next(in_a_row(3), 1);
+  Armed middle(in_a_row(10), 1);  // whose tables the others share
+  Armed large(in_a_row(1000), 1);
+  ArmedPlan::end(middle.begin().token);
+  for (uint64_t num_good_calls = 0;; ++num_good_calls) {
+    ArmedPlan::end(small.begin().token);
+    BeginResult run{};
+    {
+      const FailingNew failing(num_good_calls);
+      run = large.begin();
+    }
+    const bool is_laid = run.outcome == Begin::kStarted;
+    if (is_laid) ArmedPlan::end(run.token);
+    const BeginResult after = next.begin();
+    ASSERT_EQ(after.outcome, Begin::kStarted);
+    for (int i = 0; i < 3; ++i) release(allocate(64));
+    EXPECT_EQ(ArmedPlan::end(after.token).served, 3u);
+    if (is_laid) break;
+  }
 }
 
 TEST_F(FrontTest, BadFreesAreCountedUnderPoisonAndProfilerToo) {

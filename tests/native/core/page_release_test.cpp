@@ -144,6 +144,8 @@ TEST_F(PageReleaseTest, RunsGoOnWhilePagesAreReleased) {
   for (std::thread& thread : running) thread.join();
   stop = true;
   releasing.join();
+  release_pages();
+  EXPECT_EQ(memory_use().used_bytes, 0u);
 }
 
 }  // namespace

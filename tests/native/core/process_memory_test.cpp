@@ -23,6 +23,10 @@ constexpr std::size_t kBytes = 64 << 10;
 
 class ProcessMemoryTest : public CoreTest {
  protected:
+  void SetUp() override {
+    CoreTest::SetUp();
+    release_pages();  // of threads of earlier tests
+  }
   void TearDown() override {
     set_memory_limit(UINT64_MAX);
     CoreTest::TearDown();
@@ -155,6 +159,24 @@ TEST_F(ProcessMemoryTest, SeveralPlansMayShareABudgetForTheirRuns) {
   std::thread([&] { release(block_of_a_run(first)); }).join();
   ArmedPlan::end(here.token);
   EXPECT_EQ(budget->used_bytes(), 0u);
+}
+
+TEST_F(ProcessMemoryTest, WhatOtherPlansOfABudgetLeftIsIdleAndMakesRoom) {
+  const auto budget = std::make_shared<RunBudget>(4 * kBytes);
+  const auto with_output = [](uint64_t bytes, uint64_t output_bytes) {
+    return make_layout({{0, bytes, bytes, false}, {bytes, output_bytes, output_bytes, true}});
+  };
+  Armed large_inside(with_output(3 * kBytes, kBytes), ReplayOptions{}, budget);
+  Armed large_output(with_output(kBytes, 3 * kBytes), ReplayOptions{}, budget);
+  for (int i = 0; i < 4; ++i) {
+    Armed& plan = i % 2 == 0 ? large_inside : large_output;
+    const BeginResult run = plan.begin();
+    ASSERT_EQ(run.outcome, Begin::kStarted);
+    release(allocate(plan->layout().region_bytes()));
+    release(allocate(plan->layout().output_bytes()));
+    EXPECT_EQ(ArmedPlan::end(run.token).served, 2u);
+    EXPECT_EQ(memory_use().used_bytes, 4 * kBytes);
+  }
 }
 
 TEST_F(ProcessMemoryTest, AThreadMayWaitForItsTurn) {
