@@ -37,12 +37,13 @@ ArmedPlan::ArmedPlan(std::shared_ptr<const Layout> layout, ReplayOptions options
 std::shared_ptr<ArmedPlan> ArmedPlan::make(std::shared_ptr<const Layout> layout, ReplayOptions options,
                                            std::shared_ptr<RunBudget> budget) {
   std::shared_ptr<ArmedPlan> plan(new ArmedPlan(std::move(layout), options, std::move(budget)));
-  g_num_in_use.fetch_add(1, std::memory_order_relaxed);
+  if (!options.gives_way) g_num_in_use.fetch_add(1, std::memory_order_relaxed);
   return plan;
 }
 
 void ArmedPlan::retire() noexcept {
   if (is_retired_.exchange(true, std::memory_order_relaxed)) return;
+  if (options_.gives_way) return;
   const bool is_last = g_num_in_use.fetch_sub(1, std::memory_order_relaxed) == 1;
   std::shared_ptr<ArmedPlan> kept = shared_from_this();  // goes after the lock does
   const RegistryGuard guard(g_registry_lock);
@@ -102,10 +103,8 @@ Region* ArmedPlan::take_home() noexcept {
 
 BeginResult ArmedPlan::begin() noexcept {
   ThreadState& thread = t_state;
-  if (thread.running != nullptr) {
-    if (!thread.running->is_abandoned()) return {Begin::kNested, 0};
-    finish_run_of_thread();
-  }
+  if (is_running_on_this_thread()) return {Begin::kNested, 0};
+  end_run_that_gives_way();
   if (thread.is_exiting || !may_begin()) return {Begin::kNoRegion, 0};  // nobody would end it
   end_runs_at_thread_exit();
   Region* region = take_home();
@@ -159,7 +158,11 @@ void forget_waiting_threads() noexcept {
 
 bool is_running_on_this_thread() noexcept {
   if (t_state.running != nullptr && t_state.running->is_abandoned()) finish_run_of_thread();
-  return t_state.running != nullptr;
+  return t_state.running != nullptr && !t_state.running->gives_way();
+}
+
+void end_run_that_gives_way() noexcept {
+  if (t_state.running != nullptr && t_state.running->gives_way()) finish_run_of_thread();
 }
 
 RunCounts finish_run_of_thread() noexcept {
@@ -168,7 +171,7 @@ RunCounts finish_run_of_thread() noexcept {
   const RunCounts counts = region->finish_run();
   ArmedPlan& plan = *region->laid();
   plan.count(counts);
-  if (region->deviating_requests().count != 0) {
+  if (region->deviating_requests().count != 0 && !region->gives_way()) {
     const RegistryGuard guard(g_registry_lock);
     plan.last_deviating_ = region->deviating_requests();
   }

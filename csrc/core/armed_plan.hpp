@@ -34,6 +34,9 @@ struct ReplayOptions {
   bool prefault = false;           // make the pages of a run resident as it begins, not at their first use
   bool huge_pages = false;         // ask for huge pages (MADV_HUGEPAGE)
   uint32_t max_runs = UINT32_MAX;  // at one time
+  // Of runs without a plan, whose large requests come from spare memory of the process all the same: a run
+  // gives way to any other that the thread begins, and no memory is kept for it.
+  bool gives_way = false;
 };
 
 // What the runs of a plan did since it was armed.
@@ -81,6 +84,8 @@ class ArmedPlan : public std::enable_shared_from_this<ArmedPlan> {
   // Rises from plan to plan; never 0.
   uint64_t number() const noexcept { return number_; }
 
+  // Whether requests that it does not foresee may be served from spare memory, which no budget counts.
+  bool may_use_spare() const noexcept { return budget_ == nullptr; }
   // Whether a region laid with the plan stays within the budget. What other plans left in its memory, idle,
   // counts.
   bool is_within_budget(const Region& region) const noexcept;
@@ -124,8 +129,11 @@ class ArmedPlan : public std::enable_shared_from_this<ArmedPlan> {
   DeviatingRequests last_deviating_;  // guarded by the registry lock
 };
 
-// Whether the calling thread is in a run. A run that another thread has asked to end is ended here.
+// Whether the calling thread is in a run of a plan. A run that another thread has asked to end is ended here.
 bool is_running_on_this_thread() noexcept;
+
+// Ends the run without a plan that the calling thread is in, if any.
+void end_run_that_gives_way() noexcept;
 
 // Ends the calling thread's run: its counts go to the plan, the region back to the process.
 RunCounts finish_run_of_thread() noexcept;

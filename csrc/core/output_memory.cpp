@@ -191,8 +191,10 @@ void OutputMemory::abandon() noexcept {
 }
 
 void OutputMemory::prepare(const Layout& layout, bool poison) noexcept {
+  if (std::exchange(poison_, poison) != poison) {
+    for (auto& chunk : chunks_) chunk->set_poison(poison);
+  }
   const std::vector<uint64_t>& sizes = layout.outputs();
-  if (sizes.empty()) return;
   try {
     blocks_.resize(sizes.size());
   } catch (...) {
@@ -208,7 +210,6 @@ void OutputMemory::prepare(const Layout& layout, bool poison) noexcept {
     if (block.chunk != nullptr) block.chunk->let_go(block.offset);
     block = reserve(sizes[i]);
   }
-  for (auto& chunk : chunks_) chunk->set_poison(poison);
 }
 
 void OutputMemory::forget_plan() noexcept {
@@ -218,23 +219,29 @@ void OutputMemory::forget_plan() noexcept {
   blocks_.clear();
 }
 
+OutputMemory::Block OutputMemory::reserve_used(uint64_t bytes) {
+  for (auto& chunk : chunks_) {
+    const uint64_t offset = chunk->reserve(bytes);
+    if (offset == OutputChunk::kNoRoom) continue;
+    if (offset + bytes <= chunk->used_bytes()) return {chunk.get(), offset, bytes, true};
+    // Found behind all that is used. It may not be used, or only later.
+    chunk->cancel(offset);
+    break;
+  }
+  return {};
+}
+
 OutputMemory::Block OutputMemory::reserve(uint64_t bytes) noexcept {
   try {
-    for (auto& chunk : chunks_) {
-      const uint64_t offset = chunk->reserve(bytes);
-      if (offset == OutputChunk::kNoRoom) continue;
-      if (offset + bytes <= chunk->used_bytes()) return {chunk.get(), offset, bytes, true};
-      // Found behind all that is used. It may not be used, or only later.
-      chunk->cancel(offset);
-      break;
-    }
-    return reserve_more(bytes);
+    const Block block = reserve_used(bytes);
+    return block.chunk != nullptr ? block : reserve_more(bytes, AtCostOf::kIdle);
   } catch (...) {
     return {};  // no memory: the output comes from upstream
   }
 }
 
-OutputMemory::Block OutputMemory::reserve_more(uint64_t bytes) {
+OutputMemory::Block OutputMemory::reserve_more(uint64_t bytes, AtCostOf whose) {
+  const auto charge = whose == AtCostOf::kIdle ? &memomalloc::charge : &charge_free;
   if (bytes > OutputChunk::kMaxBlockBytes) return {};
   const RegistryGuard guard(g_registry_lock);
   for (auto& chunk : chunks_) {
@@ -268,8 +275,15 @@ OutputMemory::Block OutputMemory::reserve_more(uint64_t bytes) {
     uncharge(bytes);
     return {};
   }
+  chunk->set_poison(poison_);
   chunks_.push_back(std::move(chunk));
   return {chunks_.back().get(), offset, bytes, true};
+}
+
+void* OutputMemory::hand_out(const Block& block) noexcept {
+  last_chunk_ = block.chunk;
+  last_block_ = block.chunk->take(block.offset, block.bytes);
+  return last_block_;
 }
 
 void* OutputMemory::take(uint32_t output) noexcept {
@@ -277,9 +291,30 @@ void* OutputMemory::take(uint32_t output) noexcept {
   Block& block = blocks_[output - 1];
   if (!block.is_ready) return nullptr;
   block.is_ready = false;
-  last_chunk_ = block.chunk;
-  last_block_ = block.chunk->take(block.offset, block.bytes);
-  return last_block_;
+  return hand_out(block);
+}
+
+void* OutputMemory::take_spare(uint64_t bytes) noexcept {
+  try {
+    return take_unforeseen(reserve_used(bytes));
+  } catch (...) {
+    return nullptr;  // no memory for what is known of it
+  }
+}
+
+void* OutputMemory::take_more_spare(uint64_t bytes) noexcept {
+  try {
+    return take_unforeseen(reserve_more(bytes, AtCostOf::kNobody));
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+void* OutputMemory::take_unforeseen(const Block& block) noexcept {
+  if (block.chunk == nullptr) return nullptr;
+  void* taken = hand_out(block);
+  block.chunk->let_go(block.offset);  // whose it is, the word says; nobody keeps it for a run to come
+  return taken;
 }
 
 void OutputMemory::note_reported(uint64_t bytes) noexcept { last_chunk_->note_reported(last_block_, bytes); }

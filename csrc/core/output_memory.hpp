@@ -104,6 +104,10 @@ class OutputMemory {
 
   // The block of an output, counted from 1, which lives from now on; null if it has none.
   void* take(uint32_t output) noexcept;
+  // A block that no plan foresees, from what is used already; null if there is no room.
+  void* take_spare(uint64_t bytes) noexcept;
+  // The same from more memory, where the process has some that nobody uses. Takes the registry lock.
+  void* take_more_spare(uint64_t bytes) noexcept;
   // The profiler was told of the block that was taken last.
   void note_reported(uint64_t bytes) noexcept;
 
@@ -125,12 +129,19 @@ class OutputMemory {
     bool is_ready = false;  // free, to be taken in the run to come
   };
 
+  // Whom more memory may cost theirs: others that lie idle, or nobody.
+  enum class AtCostOf : uint8_t { kIdle, kNobody };
+
+  // A free block in what is used so far, or none.
+  Block reserve_used(uint64_t bytes);
+  Block reserve_more(uint64_t bytes, AtCostOf whose);
   Block reserve(uint64_t bytes) noexcept;
-  // The same where there is no room in what is used so far.
-  Block reserve_more(uint64_t bytes);
+  void* hand_out(const Block& block) noexcept;
+  void* take_unforeseen(const Block& block) noexcept;
 
   std::vector<std::unique_ptr<OutputChunk>> chunks_;
   std::vector<Block> blocks_;  // by output of the plan that the region is laid with
+  bool poison_ = false;
   OutputChunk* last_chunk_ = nullptr;
   void* last_block_ = nullptr;
 };

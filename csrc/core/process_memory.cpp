@@ -195,6 +195,19 @@ uint64_t release_pages(std::chrono::nanoseconds idle_for) {
   }
 }
 
+void release_home() {
+  const RegistryGuard guard(g_registry_lock);
+  Region* home = t_state.home;
+  if (home == nullptr || !home->try_take()) return;
+  try {
+    home->release_pages({});
+  } catch (...) {
+    home->leave();
+    throw;
+  }
+  home->leave();
+}
+
 Region* take_region(const std::shared_ptr<ArmedPlan>& plan) noexcept {
   const RegistryGuard guard(g_registry_lock);
   start_releasing();  // a forked child has none
@@ -228,15 +241,20 @@ Region* take_region(const std::shared_ptr<ArmedPlan>& plan) noexcept {
   return nullptr;
 }
 
+bool charge_free(uint64_t bytes) noexcept {
+  if (is_over(bytes)) return false;
+  g_use.used_bytes += bytes;
+  g_use.peak_bytes = std::max(g_use.peak_bytes, g_use.used_bytes);
+  start_releasing();
+  return true;
+}
+
 bool charge(uint64_t bytes) noexcept {
   if (is_over(bytes) && !make_room(bytes)) {
     ++g_use.num_over_limit;
     return false;
   }
-  g_use.used_bytes += bytes;
-  g_use.peak_bytes = std::max(g_use.peak_bytes, g_use.used_bytes);
-  start_releasing();
-  return true;
+  return charge_free(bytes);
 }
 
 void uncharge(uint64_t bytes) noexcept { g_use.used_bytes -= bytes; }

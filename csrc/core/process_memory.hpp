@@ -49,6 +49,9 @@ void set_release_after(std::chrono::nanoseconds idle_for);
 // Gives back the pages of regions that were idle for so long, and on which nothing lives; the bytes.
 uint64_t release_pages(std::chrono::nanoseconds idle_for = {});
 
+// The same for the region that the calling thread used last, whatever else is idle. Throws std::bad_alloc.
+void release_home();
+
 // A region for a run of the plan, taken and laid with it: one that has it, or a clear one, or a new one. Null
 // where there is no memory. Takes the registry lock.
 Region* take_region(const std::shared_ptr<ArmedPlan>& plan) noexcept;
@@ -57,6 +60,8 @@ Region* take_region(const std::shared_ptr<ArmedPlan>& plan) noexcept;
 
 // Whether so many bytes more may be used; they are counted then. Unmaps idle regions where that helps.
 bool charge(uint64_t bytes) noexcept;
+// The same for what upstream would serve as well: nothing is unmapped for it.
+bool charge_free(uint64_t bytes) noexcept;
 void uncharge(uint64_t bytes) noexcept;
 // In the child of a fork(), which has only one thread.
 void recover_memory_after_fork() noexcept;

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "core/armed_plan.hpp"
 #include "core/registry.hpp"
 #include "core/thread_state.hpp"
 
@@ -54,6 +55,7 @@ std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source
     if (recording->source_ != nullptr) recording->source_->recording_closed();
     return recording;
   }
+  end_run_that_gives_way();
   std::shared_ptr<Recording> detached;  // goes after the lock does, as in close()
   const RegistryGuard guard(g_registry_lock);
   open_recordings().push_back(recording.get());

@@ -10,6 +10,7 @@
 #include "core/armed_plan.hpp"
 #include "core/free_pages.hpp"
 #include "core/process_memory.hpp"
+#include "core/registry.hpp"
 #include "core/survivors.hpp"
 #include "core/thread_state.hpp"
 
@@ -22,6 +23,11 @@ namespace {
 constexpr uint32_t kFirstWindow = 4;
 constexpr uint32_t kFirstWindowByAsker = 16;  // it is mistaken less often
 constexpr uint32_t kMaxWindow = 1024;
+
+// Smaller requests that no plan foresees are upstream's: it has them at hand, and they fault little.
+constexpr std::size_t kMinSpareBytes = std::size_t{128} << 10;
+// A run without a plan leaves an arena alone that is so many times larger than what it needs itself.
+constexpr uint64_t kSmallShare = 4;
 
 constexpr unsigned char kPoison = 0xEF;
 
@@ -80,6 +86,8 @@ void Region::block_what_survives() noexcept {
   for_each_slot_under_survivors(*layout_, occupant_of, [this](uint32_t k) { block(k); });
 }
 
+bool Region::gives_way() const noexcept { return laid_->options().gives_way; }
+
 RunCounts Region::finish_run() noexcept {
   state_.store(State::kTaken, std::memory_order_relaxed);
   counts_.served = cursor() - num_skipped_ - num_refused_;
@@ -96,6 +104,7 @@ bool Region::is_blocked_or_follows_blocked(uint32_t k) const noexcept {
 
 void* Region::take_carefully(std::size_t bytes) noexcept {
   void* block = take_unreported(bytes);
+  if (block == nullptr && bytes >= kMinSpareBytes) block = take_spare(bytes);
   if (block != nullptr && reports_) {
     if (last_reported_ != nullptr) {
       // relaxed: whoever frees the block got it after this.
@@ -171,6 +180,26 @@ void* Region::serve_output(uint32_t k, std::size_t bytes) noexcept {
   ++num_refused_;
   ++counts_.kept;
   return count_upstream(Deviation::kOccupied, k, bytes);
+}
+
+// What no plan foresees lies among the outputs: it may outlive the run as well.
+void* Region::take_spare(std::size_t bytes) noexcept {
+  if (!laid_->may_use_spare()) return nullptr;
+  last_reported_ = nullptr;
+  const uint64_t wanted = round_up_to_alignment(bytes);
+  if (void* block = outputs_.take_spare(wanted)) return block;
+  // Of a run without a plan: it is in place of the arena, not beside it.
+  if (gives_way() && outputs_.used_bytes() + wanted > charged_bytes() / kSmallShare) give_up_arena();
+  return outputs_.take_more_spare(wanted);
+}
+
+void Region::give_up_arena() noexcept {
+  const uint64_t charged = charged_bytes();
+  if (charged == 0) return;
+  madvise(base_, charged, MADV_DONTNEED);  // nothing lives there
+  const RegistryGuard guard(g_registry_lock);
+  uncharge(charged_bytes_.exchange(0, std::memory_order_relaxed));
+  prefaulted_bytes_ = 0;
 }
 
 void* Region::refuse(uint32_t k, std::size_t bytes) noexcept {
@@ -323,6 +352,13 @@ std::vector<ByteRange> Region::live_ranges() const {
 
 bool Region::grow_for(const Layout& layout) noexcept {
   const uint64_t bytes = layout.region_bytes();
+  if (bytes > charged_bytes()) {
+    try {
+      outputs_.release_pages();  // what a run without a plan has left is idle now
+    } catch (...) {
+      // No memory for the list of pages: they stay.
+    }
+  }
   if (!charge_region(bytes)) return false;
   if (bytes > taken_bytes_) {
     // Elsewhere: nothing lives here, and what was in it is of no use to the next run.

@@ -119,6 +119,8 @@ class alignas(64) Region final : public Owner {
   const std::shared_ptr<ArmedPlan>& laid() const noexcept { return laid_; }
   // Whether no tensor lives in it; its outputs lie elsewhere.
   bool is_clear() const noexcept { return num_live_blocks() == 0; }
+  // Whether the run is one without a plan.
+  bool gives_way() const noexcept;
   bool is_mapped() const noexcept { return base_ != nullptr; }
   // The largest arena that was laid since pages were last given back: so much may be resident.
   uint64_t charged_bytes() const noexcept { return charged_bytes_.load(std::memory_order_relaxed); }
@@ -241,6 +243,8 @@ class alignas(64) Region final : public Owner {
   void* take_unreported(std::size_t bytes) noexcept;
   void* serve(uint32_t slot) noexcept;
   void* serve_output(uint32_t slot, std::size_t bytes) noexcept;
+  void* take_spare(std::size_t bytes) noexcept;
+  void give_up_arena() noexcept;
   void* refuse(uint32_t slot, std::size_t bytes) noexcept;
   void* count_upstream(Deviation why, uint32_t slot, std::size_t bytes, bool by_its_asker = false) noexcept;
   uint32_t find_match(uint64_t wanted) const noexcept;

@@ -208,6 +208,7 @@ NB_MODULE(_runtime, module) {
         return release_pages(std::chrono::nanoseconds(static_cast<int64_t>(idle_for_s * 1e9)));
       },
       "idle_for_s"_a = 0.0, nb::call_guard<nb::gil_scoped_release>());
+  module.def("release_home", &release_home, nb::call_guard<nb::gil_scoped_release>());
   module.def("memory_use", [] {
     const MemoryUse use = memory_use();
     nb::dict result;
@@ -275,13 +276,14 @@ NB_MODULE(_runtime, module) {
       .def(
           "__init__",
           [](PlanOwner* owner, const Handle<const Layout>& layout, std::optional<uint32_t> max_runs,
-             const Handle<RunBudget>* budget, bool poison, bool prefault, bool huge_pages) {
-            const ReplayOptions options{poison, prefault, huge_pages, max_runs.value_or(UINT32_MAX)};
+             const Handle<RunBudget>* budget, bool poison, bool prefault, bool huge_pages, bool gives_way) {
+            const ReplayOptions options{poison, prefault, huge_pages, max_runs.value_or(UINT32_MAX),
+                                        gives_way};
             new (owner) PlanOwner(
                 ArmedPlan::make(layout.shared, options, budget != nullptr ? budget->shared : nullptr));
           },
           "layout"_a, "max_runs"_a.none() = nb::none(), "budget"_a.none() = nb::none(), "poison"_a = false,
-          "prefault"_a = false, "huge_pages"_a = false)
+          "prefault"_a = false, "huge_pages"_a = false, "gives_way"_a = false)
       .def(
           "begin", [](const PlanOwner& owner, double wait_s) { return begin_run(*owner.plan, wait_s); },
           "wait_s"_a = 0.0)

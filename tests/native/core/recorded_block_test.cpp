@@ -108,7 +108,7 @@ TEST_F(RecordedBlockTest, AReplayThatIsRecordedIsServedFromItsPlan) {
   const RunCounts counts = ArmedPlan::end(run.token);
   EXPECT_EQ(counts.served, 1u);
   EXPECT_EQ(g_range.owner(planned)->kind(), Owner::Kind::kRegion);
-  EXPECT_EQ(g_range.owner(extra)->kind(), Owner::Kind::kRecordedBlocks);
+  EXPECT_EQ(g_range.owner(extra)->kind(), Owner::Kind::kOutputs);
   release(planned);
   release(extra);
 }

@@ -27,7 +27,7 @@ from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.learning.learner import Order
 from memomalloc.runtime.learning.origins import call_of_the_program
 from memomalloc.runtime.learning.recorder import Recording
-from memomalloc.runtime.memory.armed_plan import ArmedPlan, process_calls, stats_of
+from memomalloc.runtime.memory.armed_plan import ArmedPlan, process_calls, stats_of, unplanned_run
 from memomalloc.runtime.memory.deviations import Deviation
 from memomalloc.runtime.memory.statistics import CallCounts, Stats
 from memomalloc.runtime.switch import switch
@@ -185,6 +185,16 @@ class PlannedFunction(LockHolder):
         self._calls.count_unplanned(reason)
         return call()
 
+    def _run_until_planned(self, reason: str, call: Call) -> Any:
+        """Make a call for which there is no plan yet; its large tensors come from spare memory of the process."""
+        if self.max_bytes is not None:  # which counts what plans take, and nothing else
+            return self._run_unplanned(reason, call)
+        run = unplanned_run()
+        try:
+            return self._run_unplanned(reason, call)
+        finally:
+            run.end()
+
     def _think(self, call: Call) -> Any:
         """Make a call that no armed group serves as it is; see ``dispatch`` for this and the next two."""
         if extension.install().is_running():
@@ -255,7 +265,7 @@ class PlannedFunction(LockHolder):
                 return self._learn_in_turn(group, call, sizes, is_family=is_family)
         if armed is not None:
             return self._replay(group, call, is_family=is_family)
-        return self._run_unplanned("learning", call)
+        return self._run_until_planned("learning", call)
 
     def _learn_in_turn(self, group: CallGroup, call: Call, sizes: Sequence[int], *, is_family: bool) -> Any:
         """Carry out what the learner says."""
@@ -263,7 +273,7 @@ class PlannedFunction(LockHolder):
             if group.armed is not None:
                 return self._replay(group, call, is_family=is_family)
             with group.running_as_it_is():
-                return self._run_unplanned("postponed", call)
+                return self._run_until_planned("postponed", call)
         order = group.prepare(sizes)
         if order is Order.RECORD:
             return self._record(group, call, sizes)
@@ -273,7 +283,9 @@ class PlannedFunction(LockHolder):
                 return call()
         if group.armed is None:  # also where another thread has just dropped it
             with group.running_as_it_is():
-                return self._run_unplanned(group.resting or "warm_up", call)
+                if group.resting:
+                    return self._run_unplanned(group.resting, call)
+                return self._run_until_planned("warm_up", call)
         if order is Order.TIME:
             self._tell_dispatcher(group, call, is_family=is_family)
             with timed(group.timed):
@@ -281,8 +293,8 @@ class PlannedFunction(LockHolder):
         return self._replay(group, call, is_family=is_family)
 
     def _record(self, group: CallGroup, call: Call, sizes: Sequence[int]) -> Any:
-        """Record a call; one whose group is armed is replayed as well, as far as its plan goes."""
-        armed = group.armed
+        """Record a call; one whose group is armed is replayed as well, unless it is larger than what the plan knows."""
+        armed = group.armed if group.envelope.covers(sizes) else None
         recording = Recording()
         run = None
         as_planned = False

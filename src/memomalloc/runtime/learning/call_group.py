@@ -216,8 +216,11 @@ class CallGroup(LockHolder):
                 with allowance.work():
                     self._before_the_call[order](self)
                 is_larger = not self.envelope.covers(sizes)
-            if order is Order.RECORD and self._trace is None:  # what earlier calls left would lie below the recording
-                extension.install().release_upstream_memory()
+            if order is Order.RECORD and (self.armed is None or is_larger):
+                # The recording takes as much once more; and what earlier calls left in upstream would lie below it.
+                extension.install().release_home()
+                if self._trace is None:
+                    extension.install().release_upstream_memory()
         except Exception as error:
             if is_of_the_program(error):
                 raise

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from sys import intern
 from typing import Any, NamedTuple
 
 import torch
@@ -91,9 +92,10 @@ def _describe(context: Context, paths: _ModulePaths) -> _Place:
     path = paths.of(context.modules)
     if context.script_modules:
         path = ".".join(part for part in (path, _script_path(context.script_modules)) if part)
-    source = SourceLine(context.file, context.line, context.function) if context.file else None
+    # Interned: each plan keeps its origins, and those of one model ask from the same places.
+    source = SourceLine(intern(context.file), context.line, intern(context.function)) if context.file else None
     operators = context.operators or (_inductor_operators(source) if source else ()) or (NO_OPERATOR,)
-    return _Place(operators, path, source)
+    return _Place(tuple(map(intern, operators)), intern(path), source)
 
 
 class _ModulePaths:

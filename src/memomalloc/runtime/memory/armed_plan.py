@@ -160,7 +160,7 @@ class ArmedPlan:
             layout,
             settings.max_arenas,
             budget,
-            poison=os.environ.get(POISON_VARIABLE, "") not in ("", "0"),
+            poison=_poisons(),
             prefault=settings.prefault,
             huge_pages=settings.huge_pages,
         )
@@ -208,6 +208,30 @@ class ArmedPlan:
     def replayed(self) -> Replayed:
         """What was replayed so far."""
         return Replayed.of_plan(self.native.counts(), self.num_slots)
+
+
+def _poisons() -> bool:
+    return os.environ.get(POISON_VARIABLE, "") not in ("", "0")
+
+
+@functools.cache
+def _plan_of_nothing() -> Any:
+    native = extension.install()
+    none = np.array([], dtype=np.int64)
+    layout = native.Layout.compile(none, none, none, none.astype(bool), none.astype(np.uint32), 0)
+    return native.ArmedPlan(layout, poison=_poisons(), gives_way=True)
+
+
+def unplanned_run() -> Run:
+    """Begin a run without a plan on this thread: its large tensors come from spare memory of the process.
+
+    It ends before where another run, or a recording, begins on the thread.
+
+    Raises:
+        RuntimeNotAvailableError: the runtime cannot run here.
+    """
+    run: Run = _plan_of_nothing().begin()
+    return run
 
 
 def _too_large(arena_bytes: int, reserved_bytes: int) -> ArenaError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from memomalloc.runtime.fork_safety import LockHolder
 
-#: Why a request of a replayed run went upstream.
+#: Why a request of a replayed run was not served from its plan.
 UPSTREAM_REASONS = ("size", "extra", "occupied", "blocked")
 
 
@@ -115,9 +115,10 @@ class Stats:
         requests_planned: requests that the plans of the replayed runs foresaw.
         requests_served: requests that were served from a plan.
         requests_missing: planned requests that did not come.
-        requests_upstream: requests of replayed runs that went upstream, by reason: ``size`` (no slot near took
+        requests_upstream: requests of replayed runs that no plan served, by reason: ``size`` (no slot near took
             it), ``extra`` (after the last slot), ``occupied`` (a live tensor lay there), ``blocked`` (a tensor of an
-            earlier run, or a refused slot, may lie there).
+            earlier run, or a refused slot, may lie there). They went upstream, or to spare memory of the process where
+            they are large (128 KiB) and the model has no budget of its own.
         bytes_upstream: the sizes of these requests, summed.
         arena_bytes: of one arena of each plan, summed over the plans.
         lower_bound_bytes: the least that these arenas could have.
