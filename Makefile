@@ -112,8 +112,10 @@ docs: $(VENV)/installed  ## the site of documents, built strictly, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: stress
-stress: $(VENV)/installed  ## ten minutes of load on several wrappers, ten thousand calls that raise
-	MEMOMALLOC_STRESS_S=600 MEMOMALLOC_NUM_RAISES=10000 $(BIN)/python -m pytest -s tests/stress tests/fault/test_serving_faults.py
+stress: $(VENV)/installed  ## half an hour of load: twenty models on four threads, wrappers of all kinds, calls that raise
+	MEMOMALLOC_STRESS_S=1200 $(BIN)/python -m pytest -s tests/stress/test_many_models.py
+	MEMOMALLOC_STRESS_S=600 MEMOMALLOC_NUM_RAISES=10000 $(BIN)/python -m pytest -s --deselect tests/stress/test_many_models.py tests/stress \
+	    tests/fault/test_serving_faults.py
 
 .PHONY: fuzz
 fuzz: $(VENV)/installed  ## random programs, problems and damaged files: a minute, or MEMOMALLOC_FUZZ_S=3600 for an hour
