@@ -106,6 +106,10 @@ def main() -> None:
     print(f"{'workload':10}{'upstream':12}{'upstream ns':>12}{'pass-through adds':>19}{'replay ns':>11}")
     for name, allocator, upstream_ns, added_ns, replay_ns in table_rows(results):
         print(f"{name:10}{allocator:12}{upstream_ns:12.1f}{added_ns:19.1f}{replay_ns:11.1f}")
+    print("ns for a run's begin and end together, of one plan and of two in turn")
+    for result in results:
+        one, two = (statistics.median(result[name]) for name in ("run_ns", "run_of_two_in_turn_ns"))
+        print(f"{'':10}{result['upstream']:12}{one:12.1f}{two:19.1f}")
     if arguments.json is not None:
         document = {
             "machine": describe_machine(),

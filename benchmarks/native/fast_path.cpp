@@ -166,6 +166,24 @@ Samples measure(const Workload& workload, uint32_t rounds) {
   return samples;
 }
 
+// Nanoseconds of a run's begin and end together, where the plans take turns on the thread's region.
+std::vector<double> time_runs(const std::vector<std::shared_ptr<ArmedPlan>>& plans, uint32_t rounds) {
+  constexpr uint32_t kRuns = 1000;
+  constexpr int kPasses = 8;
+  std::vector<double> samples;
+  for (uint32_t round = 0; round < rounds; ++round) {
+    double best = 1e300;
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const auto start = std::chrono::steady_clock::now();
+      for (uint32_t i = 0; i < kRuns; ++i) ArmedPlan::end(plans[i % plans.size()]->begin().token);
+      const std::chrono::duration<double, std::nano> elapsed = std::chrono::steady_clock::now() - start;
+      best = std::min(best, elapsed.count() / kRuns);
+    }
+    samples.push_back(best);
+  }
+  return samples;
+}
+
 void print(const char* name, const std::vector<double>& samples, const char* separator) {
   std::printf("\"%s\": [", name);
   for (std::size_t i = 0; i < samples.size(); ++i) std::printf("%s%.3f", i != 0 ? ", " : "", samples[i]);
@@ -184,7 +202,12 @@ void run(uint32_t rounds) {
     print("pass_through_ns", samples.pass_through_ns, ", ");
     print("replay_ns", samples.replay_ns, "}");
   }
-  std::printf("]}\n");
+  std::vector<std::shared_ptr<ArmedPlan>> plans;
+  for (const Workload& workload : {workloads[1], workloads[3]})
+    plans.push_back(ArmedPlan::make(std::make_shared<const Layout>(workload.plan, workload.arena_bytes)));
+  std::printf("], ");
+  print("run_ns", time_runs({plans[1]}, rounds), ", ");
+  print("run_of_two_in_turn_ns", time_runs(plans, rounds), "}\n");
 }
 
 }  // namespace
