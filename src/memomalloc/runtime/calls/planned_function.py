@@ -33,7 +33,7 @@ from memomalloc.runtime.memory.statistics import CallCounts, Stats
 from memomalloc.runtime.switch import switch
 
 if TYPE_CHECKING:
-    from memomalloc._runtime import Call, Dispatcher
+    from memomalloc._runtime import Call, Dispatcher, Run
 
 #: Calls after those that warm up within which :meth:`PlannedFunction.learn` has a plan that is confirmed, or gives up.
 MAX_CALLS_TO_LEARN = 6
@@ -187,13 +187,15 @@ class PlannedFunction(LockHolder):
 
     def _run_until_planned(self, reason: str, call: Call) -> Any:
         """Make a call for which there is no plan yet; its large tensors come from spare memory of the process."""
-        if self.max_bytes is not None:  # which counts what plans take, and nothing else
-            return self._run_unplanned(reason, call)
-        run = unplanned_run()
+        run = self._unplanned_run()
         try:
             return self._run_unplanned(reason, call)
         finally:
-            run.end()
+            if run is not None:
+                run.end()
+
+    def _unplanned_run(self) -> Run | None:
+        return unplanned_run() if self.max_bytes is None else None  # which counts what plans take, and nothing else
 
     def _think(self, call: Call) -> Any:
         """Make a call that no armed group serves as it is; see ``dispatch`` for this and the next two."""
@@ -300,13 +302,14 @@ class PlannedFunction(LockHolder):
         as_planned = False
         with group.lesson():
             try:
-                run = armed.begin() if armed is not None else None
                 with recording:
+                    # Without a plan tensors share pages, too: to fault in those of each costs as much as a call.
+                    run = armed.begin() if armed is not None else self._unplanned_run()
                     result = call_of_the_program(call, call.args, call.kwargs)
             finally:
                 if run is not None and run.started:
                     num_upstream, _, num_blocked, num_kept = run.end()
-                    as_planned = num_upstream == num_blocked + num_kept
+                    as_planned = armed is not None and num_upstream == num_blocked + num_kept
             try:  # the call itself is done, and its result is right
                 self._calls.count_recorded()
                 group.recorded(recording, sizes, as_planned=as_planned)

@@ -217,7 +217,7 @@ class CallGroup(LockHolder):
                     self._before_the_call[order](self)
                 is_larger = not self.envelope.covers(sizes)
             if order is Order.RECORD and (self.armed is None or is_larger):
-                # The recording takes as much once more; and what earlier calls left in upstream would lie below it.
+                # It shows what the process grows by; what earlier calls left in upstream would lie below it.
                 extension.install().release_home()
                 if self._trace is None:
                     extension.install().release_upstream_memory()
