@@ -102,7 +102,7 @@ NB_MODULE(_snapshot, module) {
   module.doc() =
       "Reads pickled snapshots of caching allocators, and builds nothing else. See "
       "memomalloc.data.snapshot_file.";
-  nb::exception<Refused>(module, "Refused", PyExc_ValueError);
+  nb::exception<Refused>(module, "RefusedError", PyExc_ValueError);
   nb::class_<PickleReader>(module, "PickleReader")
       .def(nb::init<size_t>(), nb::arg("max_bytes"))
       .def("feed", &feed, nb::arg("piece"))
