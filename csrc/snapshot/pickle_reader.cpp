@@ -17,6 +17,7 @@ constexpr size_t kMaxRowItems = 2 * 64;
 constexpr int kMaxSettingsDepth = 3;
 constexpr size_t kMaxSettings = 1000;
 // What a piece of a program takes here besides its own bytes; rather too much.
+constexpr size_t kLeastLimit = 1 << 25, kMaxRatio = 8;
 constexpr size_t kNodeBytes = 128, kSlotBytes = 24, kEventBytes = 64, kTextBytes = 128;
 
 // The texts that mean something, at the same index in the table of texts.
@@ -240,9 +241,10 @@ void PickleReader::refuse(const std::string& why) const {
 
 void PickleReader::charge(size_t bytes) {
   kept_bytes_ += bytes;
-  if (kept_bytes_ > max_bytes_) {
-    refuse("what was read so far takes more than the " + std::to_string(max_bytes_ >> 20) +
-           " MiB of memory that a snapshot may take");
+  // What a pickler writes takes about as much here as in the file.
+  const size_t most = std::min(max_bytes_, kLeastLimit + kMaxRatio * at_);
+  if (kept_bytes_ > most) {
+    refuse("what was read so far takes " + std::to_string(kept_bytes_ >> 20) + " MiB of memory, more than a snapshot of so many bytes may take");
   }
 }
 
@@ -418,7 +420,10 @@ size_t PickleReader::run(const uint8_t* const data, const size_t size) {
       case kSetItems: {
         const size_t from = pop_mark();
         if (from == 0 || (!marks_.empty() && marks_.back() == from)) refuse("no dict to set items of");
-        set_items(stack_[from - 1], from);
+        const Value dict = stack_[from - 1];
+        set_items(dict, from);
+        // Picklers set all items of a small dict at once: a row need not wait for the list that it goes into.
+        if (Value row; node(dict)->items.size() <= kMaxRowItems && to_row(*node(dict), row)) become(dict, row);
         break;
       }
       case kMemoize:
@@ -647,13 +652,17 @@ Value PickleReader::look_at(Value value) {
   if (found == nullptr) return resolve(value);
   if (found->form != Form::kDict || found->is_plain || found->items.size() > kMaxRowItems) return value;
   Value row;
-  if (to_event(*found, row) || to_frame(*found, row) || to_segment(*found, row) || to_block(*found, row) ||
-      to_annotation(*found, row)) {
+  if (to_row(*found, row)) {
     become(value, row);
     return row;
   }
   found->is_plain = true;
   return value;
+}
+
+bool PickleReader::to_row(const Node& dict, Value& row) {
+  return to_event(dict, row) || to_frame(dict, row) || to_segment(dict, row) || to_block(dict, row) ||
+         to_annotation(dict, row);
 }
 
 int64_t PickleReader::number(Value value, const char* what) const {

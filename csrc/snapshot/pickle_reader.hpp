@@ -142,6 +142,7 @@ class PickleReader {
   void set_items(Value dict, size_t from);
 
   Value look_at(Value value);
+  bool to_row(const Node& dict, Value& row);
   bool to_event(const Node& dict, Value& row);
   bool to_frame(const Node& dict, Value& row);
   bool to_block(const Node& dict, Value& row);

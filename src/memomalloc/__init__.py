@@ -14,6 +14,8 @@ from memomalloc import errors, planners
 from memomalloc.data.origin import Origin
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
+from memomalloc.data.snapshot import DeviceMemory, Snapshot
+from memomalloc.data.snapshot_file import read_snapshot
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
 from memomalloc.planners import plan
@@ -85,6 +87,7 @@ _RUNTIME = {
 __all__ = [
     "ArenaSettings",
     "Deviation",
+    "DeviceMemory",
     "MemomallocError",
     "MemoryStats",
     "OptimizedFunction",
@@ -96,6 +99,7 @@ __all__ = [
     "Recording",
     "RegionStats",
     "Replay",
+    "Snapshot",
     "Stats",
     "Trace",
     "deviations",
@@ -112,6 +116,7 @@ __all__ = [
     "plan",
     "planners",
     "plans",
+    "read_snapshot",
     "record",
     "release",
     "replay",

@@ -264,8 +264,8 @@ class _Maker:
         mine = np.isin(self._columns["event_trace"], traces)
 
         def column(name: str) -> Int64Array:
-            found = self._columns[f"event_{name}"][mine]
-            return found if found.dtype == np.int64 else found.astype(np.int64)
+            found: Int64Array = self._columns[f"event_{name}"][mine].astype(np.int64, copy=False)
+            return found
 
         action, address, size, times = column("action"), column("address"), column("size"), column("time")
         moves = (action >= ALLOC) & (action <= SEGMENT_UNMAP)
@@ -281,11 +281,12 @@ class _Maker:
         return Events(action, address, size, column("stream"), stack, column("pool")), times if has_times else times[:0]
 
     def _real_stacks(self, stacks: Int64Array) -> Int64Array:
-        ends: Int64Array = self._columns["stack_ends"]
+        ends = self._columns["stack_ends"]
         if not len(ends):
             return stacks
         is_empty = np.append(np.diff(ends, prepend=0) == 0, True)
-        return np.where(is_empty[stacks], np.int64(-1), stacks)
+        real: Int64Array = np.where(is_empty[stacks], np.int64(-1), stacks)
+        return real
 
     def _with_pools(self, events: Events, segments: dict[str, Int64Array]) -> Events:
         """Events of before torch said which pool each is in: that of the segment around it."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from memomalloc.data.call_stacks import CallStacks
 from memomalloc.data.columns import Int64Array
 from memomalloc.data.origin import Origin
 from memomalloc.data.snapshot import ALIGNMENT_BYTES, DeviceMemory, OutOfMemory, Snapshot
@@ -19,6 +19,7 @@ from memomalloc.report.snapshot_period import Period, period_of
 
 ALIVE_BY = ("source", "module", "operator")
 """What tells apart who is alive."""
+_SUMMED = ("allocated_bytes", "reserved_bytes", "fragmentation_bytes", "free_in_used_bytes", "free_segments_bytes")
 FROM_BEFORE = "(allocated before the first event)"
 
 
@@ -83,7 +84,14 @@ class StreamAccount:
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemoryAccount:
-    """A request that could not be served, and what there was at that moment."""
+    """A request that could not be served.
+
+    Attributes:
+        requested_bytes: what was asked for.
+        device_free_bytes: what the driver said was free.
+        source: who asked.
+        moment: what there was then, in all pools of the device.
+    """
 
     requested_bytes: int
     device_free_bytes: int
@@ -144,11 +152,36 @@ class Account:
         return dataclasses.asdict(self)
 
 
-def account_of(memory: DeviceMemory, *, with_period: bool = True, time_limit_s: float = 1.0) -> Account:
+def accounts_of(snapshot: Snapshot, memories: Sequence[DeviceMemory], *, time_limit_s: float = 1.0) -> list[Account]:
+    """Reckon up some memories of a snapshot.
+
+    Args:
+        snapshot: it tells what else was on a device that ran out of memory.
+        memories: of it.
+        time_limit_s: of the planner of each one's period.
+    """
+    return [
+        account_of(
+            memory,
+            beside=[other for other in snapshot.memories if other.device == memory.device and other is not memory],
+            time_limit_s=time_limit_s,
+        )
+        for memory in memories
+    ]
+
+
+def account_of(
+    memory: DeviceMemory,
+    *,
+    beside: Sequence[DeviceMemory] = (),
+    with_period: bool = True,
+    time_limit_s: float = 1.0,
+) -> Account:
     """Reckon up one memory.
 
     Args:
         memory: of a snapshot.
+        beside: the other pools of its device; they count where a request could not be served.
         with_period: look for what repeats, and plan it.
         time_limit_s: of that planner.
     """
@@ -176,7 +209,7 @@ def account_of(memory: DeviceMemory, *, with_period: bool = True, time_limit_s: 
         rounding_bytes=int((blocks.sizes - blocks.requested)[is_alive].sum()),
         awaiting_bytes=int(blocks.sizes[blocks.awaiting].sum()),
         streams=_streams(memory),
-        ooms=tuple(_out_of_memory(memory, event) for event in memory.ooms),
+        ooms=tuple(_out_of_memory(memory, beside, event) for event in memory.ooms),
         alive_at_peak={by: _alive(memory, alive, by) for by in ALIVE_BY},
         never_freed=_alive(memory, never_freed, "source"),
         period=period_of(memory, time_limit_s=time_limit_s) if with_period else None,
@@ -193,11 +226,6 @@ def snapshot_summary(snapshot: Snapshot, accounts: list[Account]) -> dict[str, A
         "unknown_keys": list(snapshot.unknown_keys),
         "memories": [account.as_json() for account in accounts],
     }
-
-
-def source_of(stacks: CallStacks, stack: int) -> str:
-    """The source line of a call stack, as groups are named."""
-    return UNKNOWN if stack < 0 else origin_name(Origin(*stacks.asker(stack)), "source")
 
 
 def _moment(memory: DeviceMemory, tick: int) -> Moment:
@@ -258,9 +286,12 @@ def _streams(memory: DeviceMemory) -> tuple[StreamAccount, ...]:
     return tuple(sorted(found, key=lambda one: (-one.peak_reserved_bytes, -one.peak_allocated_bytes, one.stream)))
 
 
-def _out_of_memory(memory: DeviceMemory, event: OutOfMemory) -> OutOfMemoryAccount:
-    source = source_of(memory.call_stacks, event.stack)
-    return OutOfMemoryAccount(event.requested_bytes, event.device_free_bytes, source, _moment(memory, event.tick))
+def _out_of_memory(memory: DeviceMemory, beside: Sequence[DeviceMemory], event: OutOfMemory) -> OutOfMemoryAccount:
+    asker = None if event.stack < 0 else Origin(*memory.call_stacks.asker(event.stack))
+    moments = [_moment(one, event.tick) for one in (memory, *beside)]
+    sums = [sum(getattr(moment, name) for moment in moments) for name in _SUMMED]
+    moment = Moment(event.tick, moments[0].time_us, *sums)
+    return OutOfMemoryAccount(event.requested_bytes, event.device_free_bytes, origin_name(asker, "source"), moment)
 
 
 def _alive(memory: DeviceMemory, indices: Int64Array, by: str) -> tuple[Alive, ...]:
