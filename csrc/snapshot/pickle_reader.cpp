@@ -244,7 +244,8 @@ void PickleReader::charge(size_t bytes) {
   // What a pickler writes takes about as much here as in the file.
   const size_t most = std::min(max_bytes_, kLeastLimit + kMaxRatio * at_);
   if (kept_bytes_ > most) {
-    refuse("what was read so far takes " + std::to_string(kept_bytes_ >> 20) + " MiB of memory, more than a snapshot of so many bytes may take");
+    refuse("what was read so far takes " + std::to_string(kept_bytes_ >> 20) +
+           " MiB of memory, more than a snapshot of so many bytes may take");
   }
 }
 
@@ -423,7 +424,8 @@ size_t PickleReader::run(const uint8_t* const data, const size_t size) {
         const Value dict = stack_[from - 1];
         set_items(dict, from);
         // Picklers set all items of a small dict at once: a row need not wait for the list that it goes into.
-        if (Value row; node(dict)->items.size() <= kMaxRowItems && to_row(*node(dict), row)) become(dict, row);
+        if (Value row; node(dict)->items.size() <= kMaxRowItems && to_row(*node(dict), row))
+          become(dict, row);
         break;
       }
       case kMemoize:
