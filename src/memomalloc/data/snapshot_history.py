@@ -71,7 +71,8 @@ def buffers_of(events: Events, last: LastBuffers, *, has_last: bool) -> Buffers:
     n = len(order)
     begins = np.flatnonzero(np.diff(address, prepend=address[:1] - 1) != 0)
     # Of each event in this order: where the events of its address end.
-    group_end = np.repeat(np.append(begins[1:], n), np.diff(np.append(begins, n)))
+    group_ends = np.append(begins, n)[1:]
+    group_end = np.repeat(group_ends, group_ends - begins)
     allocs, requests = np.flatnonzero(action == ALLOC), np.flatnonzero(action == FREE_REQUESTED)
     completions = np.flatnonzero(action == FREE_COMPLETED)
     trusts_completions = len(completions) > 0
@@ -98,9 +99,9 @@ def buffers_of(events: Events, last: LastBuffers, *, has_last: bool) -> Buffers:
     ends, unseen = end_of(allocs + 1, until, (reused < n) & (reused < group_end[allocs]))
 
     # Frees before any allocation of an address: a buffer from before the first event.
-    first_alloc = next_of(allocs, begins, group_end[begins])
+    first_alloc = next_of(allocs, begins, group_ends)
     is_before = action[begins] != ALLOC
-    old, old_until = begins[is_before], np.minimum(first_alloc, group_end[begins])[is_before]
+    old, old_until = begins[is_before], np.minimum(first_alloc, group_ends)[is_before]
     old_ends, _ = end_of(old, old_until, first_alloc[is_before] < n)
 
     num_frees = len(completions) if trusts_completions else len(requests)
