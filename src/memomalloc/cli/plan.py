@@ -130,17 +130,10 @@ def _read(args: argparse.Namespace) -> Trace | Problem:
 def _problem_of(snapshot: Snapshot, args: argparse.Namespace) -> Problem:
     from memomalloc.cli.subjects import chosen_memory
     from memomalloc.data.problem import Problem
-    from memomalloc.errors import OptionError
-    from memomalloc.report.snapshot_period import find_window
+    from memomalloc.report.snapshot_period import required_window
 
     memory = chosen_memory(snapshot, args.memory)
-    if args.period:
-        window = find_window(memory)
-        if window is None:
-            raise OptionError(f"nothing repeats in {memory.name}: plan the whole history, without --period")
-        found = window.problem(memory)[0]
-    else:
-        found = memory.problem()
+    found = required_window(memory).problem(memory)[0] if args.period else memory.problem()
     if args.alignment in (None, found.alignment_bytes):
         return found
     sizes = memory.sizes if not args.period else found.sizes

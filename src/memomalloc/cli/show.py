@@ -13,12 +13,14 @@ examples:
   memomalloc show --html map.html inference.py -- --batch 4
   memomalloc show snapshot.pickle
   memomalloc show snapshot.pickle --memory 0:1.0 --html map.html
+  memomalloc show snapshot.pickle --period --html step.html
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", metavar="ID", help="of a snapshot, such as 0 or 0:1.0 (default: all; map: the largest)"
     )
+    parser.add_argument("--period", action="store_true", help="of a snapshot, draw one of the steps that repeat")
     parser.add_argument("--by", choices=BY_CHOICES, help="what colours map and picture (default: module, else size)")
     parser.add_argument(
         "--depth", type=whole(1, 1000), metavar="N", help="parts of module paths that count (default: fitting)"
@@ -91,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
     require_outputs(args.html, args.png, inputs=inputs, prints=args.json or shows_table)
     subjects = _subjects(args)
     snapshots = [subject for subject in subjects if isinstance(subject, Snapshot)]
-    if args.memory is not None and not snapshots:
-        raise OptionError("--memory is for snapshots: leave it out")
+    if (args.memory is not None or args.period) and not snapshots:
+        raise OptionError("--memory and --period are for snapshots: leave them out")
     draws = args.html is not None or args.png is not None
     if len(snapshots) == len(subjects) and not draws:
         _print_accounts(snapshots, args)
@@ -171,8 +174,16 @@ def _placements_of_memory(memory: DeviceMemory, title: str | None, args: argpars
     """Where the buffers lay; alone, also where a plan puts them."""
     from memomalloc.cli.progress import planning_progress
     from memomalloc.planners import plan
-    from memomalloc.report.snapshot_map import placements_of_memory
+    from memomalloc.report.snapshot_map import MAX_RECTANGLES, placements_of_memory
+    from memomalloc.report.snapshot_period import required_window
 
+    if args.period:
+        window = required_window(memory)
+        memory = memory.between(window.start_tick, window.end_tick)
+    elif len(memory) > MAX_RECTANGLES:
+        print(
+            "memomalloc: more buffers than can be drawn one by one: --period draws a step that repeats", file=sys.stderr
+        )
     if title is not None:
         return placements_of_memory(memory, None, title=title)
     planner = (args.planner or ["auto"])[0]

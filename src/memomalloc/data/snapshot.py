@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from memomalloc.data.call_stacks import CallStacks
-from memomalloc.data.columns import BoolArray, Int64Array
+from memomalloc.data.columns import BoolArray, Int64Array, read_only
 from memomalloc.data.origin import Origin
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace
@@ -215,6 +216,38 @@ class DeviceMemory:
             operators, module_path, source = asker
             origins.append(Origin(operators, module_path, source, role, occurrence))
         return tuple(origins)
+
+    def between(self, start_tick: int, end_tick: int) -> DeviceMemory:
+        """A part of the history: what was alive and reserved in the ticks [start_tick, end_tick), cut off at both.
+
+        What was alive before counts as from before, and what is alive after it as alive at the end. The ticks stay.
+        """
+        mine = np.flatnonzero((self.starts < end_tick) & (self.ends > start_tick))
+        before = self.starts[mine] < start_tick
+        # Those from before have ticks of their own, each another one.
+        first_tick = start_tick - int(before.sum())
+        starts = np.where(before, first_tick + np.cumsum(before) - 1, self.starts[mine])
+        columns = {name: read_only(getattr(self, name)[mine]) for name in ("sizes", "addresses", "streams", "stacks")}
+        spans = self.segments
+        there = np.flatnonzero((spans.starts < end_tick) & (spans.ends > start_tick))
+        segments = SegmentSpans(
+            spans.addresses[there],
+            spans.sizes[there],
+            np.where(spans.starts[there] < start_tick, first_tick, spans.starts[there]),
+            np.minimum(spans.ends[there], end_tick),
+            spans.streams[there],
+        )
+        return dataclasses.replace(
+            self,
+            **columns,
+            starts=read_only(starts),
+            ends=read_only(np.minimum(self.ends[mine], end_tick)),
+            escapes=read_only(self.escapes[mine] | (self.ends[mine] > end_tick)),
+            from_before=read_only(self.from_before[mine] | before),
+            end_tick=end_tick,
+            segments=segments,
+            ooms=tuple(event for event in self.ooms if start_tick <= event.tick < end_tick),
+        )
 
     def problem(self) -> Problem:
         """What a static plan of the whole history would have to place, with the alignment of the device.

@@ -9,6 +9,7 @@ import numpy as np
 from memomalloc.data.columns import BoolArray, Int64Array
 from memomalloc.data.problem import Problem
 from memomalloc.data.snapshot import ALIGNMENT_BYTES, DeviceMemory
+from memomalloc.errors import OptionError
 from memomalloc.planners import plan
 from memomalloc.report.live_bytes import LiveBytes
 
@@ -175,6 +176,18 @@ class Window:
         earlier = (index >= self.repeated_first) & (index < self.first) & ~memory.escapes
         lasting = (memory.starts < self.start_tick) & (memory.ends > self.start_tick) & ~earlier
         return Problem.from_arrays(*columns, alignment_bytes=ALIGNMENT_BYTES), lasting, kept
+
+
+def required_window(memory: DeviceMemory) -> Window:
+    """As `find_window`.
+
+    Raises:
+        OptionError: nothing repeats.
+    """
+    window = find_window(memory)
+    if window is None:
+        raise OptionError(f"nothing repeats in {memory.name}: take the whole history, without --period")
+    return window
 
 
 def find_window(memory: DeviceMemory) -> Window | None:

@@ -50,7 +50,7 @@ class Buffers {
   // A name that is short enough for a rectangle or the head of a list.
   nameOf(i) {
     const asker = this.askerOf(i);
-    return asker ? asker.operator.replace(/^\w+::/, "") : `buffer ${i}`;
+    return asker ? asker.operator.replace(/^\w+::|^torch\..*\.(?=\w+$)/, "") : `buffer ${i}`;
   }
 
   deepestModule() { return this.askers.reduce((most, asker) => Math.max(most, asker.module.split(".").length), 1); }
