@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,12 @@ def test_standard_input(files: Path) -> None:
     status = os.system("memomalloc show - --json < small.pickle > out.json")
     assert status == 0
     assert json.loads(Path("out.json").read_text())["snapshots"][0]["num_events"] == 230
+
+
+def test_the_example_reports(files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu_snapshot.py", "large.pickle"])
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "gpu_snapshot.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    assert "device 0: 28.0 MiB reserved for 8.52 MiB at the peak, 19.5 MiB of it fragmentation" in out
+    assert "would save 21.5 MiB" in out
+    assert "pool (2, 1)" in out

@@ -9,7 +9,7 @@ examples:
   memomalloc export trace.jsonl.gz --to chrome trace.json
   memomalloc export trace.jsonl.gz --to csv buffers.csv --plan plan.json
   memomalloc export snapshot.pickle --to chrome trace.json
-  memomalloc export snapshot.pickle --memory 0:1.0 --to trace trace.jsonl.gz
+  memomalloc export snapshot.pickle --memory 0:1.0 --to trace pool.jsonl.gz
 """
 
 from __future__ import annotations
