@@ -377,6 +377,16 @@ def test_bombs_of_all_kinds(path: Path) -> None:
         pickle.dumps({"segments": [], "device_traces": [[{"action": "alloc", "addr": "x", "size": 1}]]}),
         pickle.dumps({"segments": [], "device_traces": [[{"action": "alloc", "addr": 1.5, "size": 1}]]}),
         pickle.dumps({"segments": [], "device_traces": [[]] * 5000}),
+        pickle.dumps({"segments": [], "device_traces": [[] for _ in range(300)]}),
+        pickle.dumps(
+            {
+                "segments": [],
+                "device_traces": [
+                    [{"action": "alloc", "addr": 64 * i, "size": 1, "pool_id": (i, 0)} for i in range(5000)]
+                ],
+            }
+        ),
+        pickle.dumps({"segments": [{"address": i << 50, "total_size": 2**50, "blocks": []} for i in range(4000)]}),
         pickle.dumps([{"device": 10**9, "address": 0, "total_size": 1, "blocks": []}]),
         pickle.dumps([{"device": -5, "address": 0, "total_size": 1, "blocks": []}]),
         pickle.dumps([{"address": 0, "total_size": -1, "blocks": []}]),

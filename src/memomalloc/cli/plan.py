@@ -129,15 +129,14 @@ def _read(args: argparse.Namespace) -> Trace | Problem:
 
 def _problem_of(snapshot: Snapshot, args: argparse.Namespace) -> Problem:
     from memomalloc.cli.subjects import chosen_memory
-    from memomalloc.data.problem import Problem
+    from memomalloc.data.snapshot import ALIGNMENT_BYTES
     from memomalloc.report.snapshot_period import required_window
 
     memory = chosen_memory(snapshot, args.memory)
-    found = required_window(memory).problem(memory)[0] if args.period else memory.problem()
-    if args.alignment in (None, found.alignment_bytes):
-        return found
-    sizes = memory.sizes if not args.period else found.sizes
-    return Problem.from_arrays(sizes, found.starts, found.ends, alignment_bytes=args.alignment)
+    alignment = ALIGNMENT_BYTES if args.alignment is None else args.alignment
+    if args.period:
+        return required_window(memory).problem(memory, alignment)[0]
+    return memory.problem(alignment)
 
 
 def summary(planned: Plan) -> dict[str, object]:

@@ -249,13 +249,16 @@ class DeviceMemory:
             ooms=tuple(event for event in self.ooms if start_tick <= event.tick < end_tick),
         )
 
-    def problem(self) -> Problem:
-        """What a static plan of the whole history would have to place, with the alignment of the device.
+    def problem(self, alignment_bytes: int = ALIGNMENT_BYTES) -> Problem:
+        """What a static plan of the whole history would have to place.
 
         A buffer that is never freed lives to the end; from its allocation on, and not before as an output of a call
         does: the history happens once.
+
+        Args:
+            alignment_bytes: sizes are rounded up to it.
         """
-        return Problem.from_arrays(self.sizes, self.starts, self.ends, alignment_bytes=ALIGNMENT_BYTES)
+        return Problem.from_arrays(self.sizes, self.starts, self.ends, alignment_bytes=alignment_bytes)
 
     def time_us_at(self, tick: int) -> int | None:
         """When the event of a tick was; None where that is not known."""

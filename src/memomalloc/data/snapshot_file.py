@@ -40,6 +40,9 @@ MAX_ADDRESS = 2**62
 MAX_SIZE_BYTES = 2**50
 """Of a block, a segment, a request."""
 MAX_TOTAL_BYTES = 2**61
+MAX_DEVICES = 256
+MAX_POOLS = 1024
+"""Of one device."""
 MAX_SEGMENT_EVENTS = 2**18
 """More than any history has; each takes a step in Python."""
 MAX_UNPACKED_RATIO = 200
@@ -132,8 +135,10 @@ class _Maker:
         )
         num_devices, num_host = columns["num_device_traces"], columns["num_host_traces"]
         devices = columns["segment_device"][columns["segment_list"] == 0]
-        if len(devices) and not 0 <= devices.min() <= devices.max() < 4096:
+        if len(devices) and not 0 <= devices.min() <= devices.max() < MAX_DEVICES:
             self._fail(f"a segment is on device {devices.min() if devices.min() < 0 else devices.max()}")
+        if num_devices > MAX_DEVICES or num_host > MAX_DEVICES:
+            self._fail(f"traces of {max(num_devices, num_host)} devices; at most {MAX_DEVICES} are read")
         memories: list[DeviceMemory] = []
         for device in range(max(num_devices, int(devices.max(initial=-1)) + 1)):
             of_device = (columns["segment_list"] == 0) & (columns["segment_device"] == device)
@@ -180,8 +185,6 @@ class _Maker:
         if len(last.address) and (np.diff(last.address) == 0).any():
             self._fail("two blocks have the same address")
         buffers = buffers_of(events, last, has_last=len(segments["size"]) > 0)
-        if exact_sum(buffers.sizes) > MAX_TOTAL_BYTES:
-            self._fail(f"the sizes of all allocations add up to more than {MAX_TOTAL_BYTES} bytes")
         last_spans = [
             Span(address, address + size, stream, pool)
             for address, size, stream, pool in zip(
@@ -189,22 +192,17 @@ class _Maker:
             )
         ]
         spans = segments_of(events, last_spans, num_before=buffers.num_before)
-        pools = sorted(
-            {*np.unique(buffers.pools).tolist(), *(span.pool for span, _, _ in spans)}, key=self._pools.__getitem__
-        )
+        sums = (exact_sum(buffers.sizes), exact_sum(blocks.sizes), sum(span.high - span.low for span, _, _ in spans))
+        if max(sums) > MAX_TOTAL_BYTES:
+            self._fail(f"its sizes add up to more than {MAX_TOTAL_BYTES} bytes")
+        spans_of: dict[int, list[tuple[Span, int, int]]] = {pool: [] for pool in np.unique(buffers.pools).tolist()}
+        for row in spans:
+            spans_of.setdefault(row[0].pool, []).append(row)
+        if len(spans_of) > MAX_POOLS:
+            self._fail(f"{len(spans_of)} pools on a device; at most {MAX_POOLS} are read")
         return [
-            self._memory(
-                device,
-                pool,
-                events,
-                times,
-                buffers,
-                [row for row in spans if row[0].pool == pool],
-                blocks,
-                block_pools,
-                stacks,
-            )
-            for pool in pools
+            self._memory(device, pool, events, times, buffers, spans_of[pool], blocks, block_pools, stacks)
+            for pool in sorted(spans_of, key=self._pools.__getitem__)
         ]
 
     def _memory(
@@ -261,7 +259,9 @@ class _Maker:
 
     def _events(self, traces: list[int]) -> tuple[Events, Int64Array]:
         """The events of some traces, in order; and their times, if all have one."""
-        mine = np.isin(self._columns["event_trace"], traces)
+        trace = self._columns["event_trace"]
+        # Of a device there is one, or none.
+        mine = trace == traces[0] if len(traces) == 1 else np.isin(trace, traces)
 
         def column(name: str) -> Int64Array:
             found: Int64Array = self._columns[f"event_{name}"][mine].astype(np.int64, copy=False)

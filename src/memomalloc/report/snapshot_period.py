@@ -156,7 +156,9 @@ class Window:
     end_tick: int
     sizes_vary: bool
 
-    def problem(self, memory: DeviceMemory) -> tuple[Problem, BoolArray, BoolArray]:
+    def problem(
+        self, memory: DeviceMemory, alignment_bytes: int = ALIGNMENT_BYTES
+    ) -> tuple[Problem, BoolArray, BoolArray]:
         """What a plan of it has to place; and which buffers are there all the time, and which are kept by it for ever.
 
         A buffer that is freed only in the next repetition has a place of its own in this one; one that lives still
@@ -175,7 +177,7 @@ class Window:
         # Those of earlier repetitions have the places that those of this one will have.
         earlier = (index >= self.repeated_first) & (index < self.first) & ~memory.escapes
         lasting = (memory.starts < self.start_tick) & (memory.ends > self.start_tick) & ~earlier
-        return Problem.from_arrays(*columns, alignment_bytes=ALIGNMENT_BYTES), lasting, kept
+        return Problem.from_arrays(*columns, alignment_bytes=alignment_bytes), lasting, kept
 
 
 def required_window(memory: DeviceMemory) -> Window:
