@@ -423,6 +423,7 @@ size_t PickleReader::run(const uint8_t* const data, const size_t size) {
         const size_t from = pop_mark();
         if (from == 0 || (!marks_.empty() && marks_.back() == from)) refuse("no dict to set items of");
         const Value dict = stack_[from - 1];
+        if (from == stack_.size()) break;
         set_items(dict, from);
         // Picklers set all items of a small dict at once: a row need not wait for the list that it goes into.
         if (Value row; node(dict)->items.size() <= kMaxRowItems && to_row(*node(dict), row))

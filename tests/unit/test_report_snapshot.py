@@ -103,6 +103,16 @@ def test_out_of_memory_counts_all_pools_of_the_device(tmp_path: Path) -> None:
     assert snapshot_summary(found, [account, private])["memories"][1]["memory"] == "0:1.0"
 
 
+def test_a_program_that_runs_out_of_memory_again_and_again(tmp_path: Path) -> None:
+    allocator = CachingAllocator(capacity=MIB)
+    for _ in range(200):
+        with pytest.raises(OutOfMemoryError):
+            allocator.alloc(50 * MIB, frames=stack(5))
+    account = account_of(memory_of(tmp_path, allocator))
+    assert (account.num_ooms, len(account.ooms), account.num_buffers) == (200, 50, 0)
+    assert account.ooms[0].moment.reserved_bytes == 0
+
+
 def test_what_was_lost_is_in_the_account(tmp_path: Path) -> None:
     allocator = CachingAllocator(max_entries=30)
     train(allocator)

@@ -13,6 +13,8 @@ _TORCH = re.compile(r"(?:^|/)(?:site-packages|dist-packages|pytorch)/(?:torch|tr
 _IN_TORCH = re.compile(r".*/torch/(.*)\.py")
 #: A frame of C++ that the dispatcher made: the name of an operator is in it.
 _OPERATOR = re.compile(r"at::_ops::(\w+)::(?:call|redispatch)\(")
+#: Of a stack, the innermost frames in which who asked is looked for.
+_MAX_FRAMES = 1024
 _MAX_DEPTH = 64
 _MAX_OPERATORS = 16
 
@@ -70,7 +72,7 @@ class CallStacks:
         """
         found = self._askers.get(index)
         if found is None:
-            found = self._askers[index] = _asker(self.stack(index))
+            found = self._askers[index] = _asker(self.stack(index)[:_MAX_FRAMES])
         return found
 
 

@@ -40,6 +40,8 @@ MAX_ADDRESS = 2**62
 MAX_SIZE_BYTES = 2**50
 """Of a block, a segment, a request."""
 MAX_TOTAL_BYTES = 2**61
+MAX_NAME = 2048
+"""Characters of the name of a file or function; what is more is left out."""
 MAX_DEVICES = 256
 MAX_POOLS = 1024
 """Of one device."""
@@ -121,10 +123,10 @@ class _Maker:
         stacks = CallStacks(
             frames=tuple(
                 Frame(
-                    self._texts[file],
-                    line if line > 0 else 0,
-                    self._texts[function],
-                    self._texts[node] if node >= 0 else "",
+                    self._texts[file][:MAX_NAME],
+                    max(line, 0),
+                    self._texts[function][:MAX_NAME],
+                    self._texts[node][:MAX_NAME] if node >= 0 else "",
                 )
                 for file, line, function, node in zip(
                     *(columns[f"frame_{name}"].tolist() for name in ("file", "line", "function", "node")), strict=True
@@ -195,7 +197,10 @@ class _Maker:
         sums = (exact_sum(buffers.sizes), exact_sum(blocks.sizes), sum(span.high - span.low for span, _, _ in spans))
         if max(sums) > MAX_TOTAL_BYTES:
             self._fail(f"its sizes add up to more than {MAX_TOTAL_BYTES} bytes")
-        spans_of: dict[int, list[tuple[Span, int, int]]] = {pool: [] for pool in np.unique(buffers.pools).tolist()}
+        failed = events.pool[events.action == OUT_OF_MEMORY]
+        spans_of: dict[int, list[tuple[Span, int, int]]] = {
+            pool: [] for pool in np.unique(np.concatenate([buffers.pools, failed])).tolist()
+        }
         for row in spans:
             spans_of.setdefault(row[0].pool, []).append(row)
         if len(spans_of) > MAX_POOLS:

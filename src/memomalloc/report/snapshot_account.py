@@ -19,6 +19,8 @@ from memomalloc.report.snapshot_period import Period, period_of
 
 ALIVE_BY = ("source", "module", "operator")
 """What tells apart who is alive."""
+MAX_OOMS = 50
+"""A program that goes on after one may have many."""
 _SUMMED = ("allocated_bytes", "reserved_bytes", "fragmentation_bytes", "free_in_used_bytes", "free_segments_bytes")
 FROM_BEFORE = "(allocated before the first event)"
 
@@ -119,7 +121,8 @@ class Account:
         rounding_bytes: at the end, what blocks have beyond the requests.
         awaiting_bytes: at the end, freed, but waiting for another stream.
         streams: what each keeps; the largest first.
-        ooms: requests that could not be served.
+        num_ooms: requests that could not be served.
+        ooms: the first `MAX_OOMS` of them.
         alive_at_peak: by ``source``, ``module`` and ``operator``; the largest first.
         never_freed: allocated in the history and alive at the end, by source line; the largest first.
         period: the step that repeats, with its plan; None: none was found, or it was not looked for.
@@ -141,6 +144,7 @@ class Account:
     rounding_bytes: int
     awaiting_bytes: int
     streams: tuple[StreamAccount, ...]
+    num_ooms: int
     ooms: tuple[OutOfMemoryAccount, ...]
     alive_at_peak: dict[str, tuple[Alive, ...]]
     never_freed: tuple[Alive, ...]
@@ -209,7 +213,8 @@ def account_of(
         rounding_bytes=int((blocks.sizes - blocks.requested)[is_alive].sum()),
         awaiting_bytes=int(blocks.sizes[blocks.awaiting].sum()),
         streams=_streams(memory),
-        ooms=tuple(_out_of_memory(memory, beside, event) for event in memory.ooms),
+        num_ooms=len(memory.ooms),
+        ooms=tuple(_out_of_memory(memory, beside, event) for event in memory.ooms[:MAX_OOMS]),
         alive_at_peak={by: _alive(memory, alive, by) for by in ALIVE_BY},
         never_freed=_alive(memory, never_freed, "source"),
         period=period_of(memory, time_limit_s=time_limit_s) if with_period else None,
@@ -269,21 +274,30 @@ def _split_blocks(memory: DeviceMemory) -> Int64Array:
 
 def _streams(memory: DeviceMemory) -> tuple[StreamAccount, ...]:
     segments, found = memory.segments, []
-    for stream in np.unique(np.concatenate([memory.streams, segments.streams])).tolist():
-        mine, its = memory.streams == stream, segments.streams == stream
+    buffers_of, segments_of = _places(memory.streams), _places(segments.streams)
+    nothing = np.zeros(0, dtype=np.int64)
+    for stream in sorted({*buffers_of, *segments_of}):
+        mine, its = buffers_of.get(stream, nothing), segments_of.get(stream, nothing)
         live = LiveBytes.of(memory.sizes[mine], memory.starts[mine], memory.ends[mine])
         reserved = LiveBytes.of(segments.sizes[its], segments.starts[its], segments.ends[its])
         found.append(
             StreamAccount(
                 stream=stream,
-                num_buffers=int(mine.sum()),
+                num_buffers=len(mine),
                 peak_allocated_bytes=live.peak_live_bytes,
                 peak_reserved_bytes=reserved.peak_live_bytes,
-                end_allocated_bytes=int(memory.sizes[mine & memory.escapes].sum()),
-                end_reserved_bytes=int(segments.sizes[its & (segments.ends == memory.end_tick)].sum()),
+                end_allocated_bytes=int(memory.sizes[mine][memory.escapes[mine]].sum()),
+                end_reserved_bytes=int(segments.sizes[its][segments.ends[its] == memory.end_tick].sum()),
             )
         )
     return tuple(sorted(found, key=lambda one: (-one.peak_reserved_bytes, -one.peak_allocated_bytes, one.stream)))
+
+
+def _places(column: Int64Array) -> dict[int, Int64Array]:
+    """Where each value is."""
+    order = np.argsort(column, kind="stable")
+    values, firsts = np.unique(column[order], return_index=True)
+    return dict(zip(values.tolist(), np.split(order, firsts[1:]), strict=True)) if len(values) else {}
 
 
 def _out_of_memory(memory: DeviceMemory, beside: Sequence[DeviceMemory], event: OutOfMemory) -> OutOfMemoryAccount:

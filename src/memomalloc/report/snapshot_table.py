@@ -17,6 +17,7 @@ from memomalloc.report.snapshot_period import Period
 from memomalloc.report.terminal import bar, name_text
 
 _BAR_CELLS = 12
+_MAX_OOMS = 3
 _SINCE_US = 1_000_000_000_000_000
 """September 2001: what is before is no time, but counts something."""
 _ODDITIES = {
@@ -67,9 +68,13 @@ def _beginning(account: Account) -> list[RenderableType]:
 def _moments(account: Account) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for name in ("at the peak", "at the end", *(f"out of memory {i + 1}" for i in range(min(len(account.ooms), 3)))):
+    for name in (
+        "at the peak",
+        "at the end",
+        *(f"out of memory {i + 1}" for i in range(min(len(account.ooms), _MAX_OOMS))),
+    ):
         table.add_column(name, justify="right", no_wrap=True)
-    moments = [account.peak, account.end, *(event.moment for event in account.ooms[:3])]
+    moments = [account.peak, account.end, *(event.moment for event in account.ooms[:_MAX_OOMS])]
     for name, attribute in (
         ("reserved", "reserved_bytes"),
         ("allocated", "allocated_bytes"),
@@ -87,12 +92,14 @@ def _lines(account: Account) -> list[str]:
         f"at the end: {account.num_inactive_split:,} inactive split blocks, {byte_text(account.inactive_split_bytes)}; "
         f"rounding {byte_text(account.rounding_bytes)}; awaiting another stream {byte_text(account.awaiting_bytes)}",
     ]
-    for event in account.ooms:
+    for event in account.ooms[:_MAX_OOMS]:
         found.append(
             f"out of memory at tick {event.moment.tick:,}{_time(event.moment)}: {byte_text(event.requested_bytes)} "
             f"asked for by {harmless(event.source)}, {byte_text(event.device_free_bytes)} free on the device, "
             f"{byte_text(event.moment.fragmentation_bytes)} reserved and not allocated"
         )
+    if account.num_ooms > _MAX_OOMS:
+        found.append(f"and {account.num_ooms - _MAX_OOMS:,} more times out of memory")
     found += [f"odd: {count:,} {_ODDITIES[name]}" for name, count in account.oddities.items()]
     return found
 
