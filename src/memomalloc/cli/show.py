@@ -97,8 +97,12 @@ def run(args: argparse.Namespace) -> int:
     if (args.memory is not None or args.period) and not snapshots:
         raise OptionError("--memory and --period are for snapshots: leave them out")
     draws = args.html is not None or args.png is not None
-    if len(snapshots) == len(subjects) and not draws:
+    if args.period and not draws:
+        raise OptionError("--period draws one step: say where with --html or --png; the tables have it anyway")
+    has_accounts = len(snapshots) == len(subjects)
+    if has_accounts and (args.json or shows_table):
         _print_accounts(snapshots, args)
+    if has_accounts and not draws:
         return 0
     placements = _placements(subjects, args)
     title = " and ".join(_title(path) for path in _files(args))
@@ -110,11 +114,11 @@ def run(args: argparse.Namespace) -> int:
         from memomalloc.report.picture import save_picture
 
         save_picture(placements, args.png, by=args.by, depth=args.depth)
-    if args.json:
+    if args.json and not has_accounts:
         from memomalloc.report.summary import summary
 
         print(json.dumps({"placements": [summary(placement, depth=args.depth) for placement in placements]}))
-    elif shows_table:
+    elif shows_table and not has_accounts:
         _print_tables(placements, args)
     for path in (args.html, args.png):
         say_written(path, quiet=args.json or STANDARD_OUTPUT in (args.html, args.png))
