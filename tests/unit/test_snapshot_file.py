@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import resource
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,51 @@ def test_operators_of_cpp_frames_and_nodes_of_compiled_graphs(path: Path) -> Non
     assert second is not None
     assert (first.operators, first.module_path) == (("aten::add",), "model")
     assert second.operators == ("relu_1",)
+
+
+def cpp_pickled(value: Any, texts: dict[str, int]) -> bytes:
+    """As torch's own pickler in C++ writes: protocol 2, texts by number, each container in one piece."""
+    if isinstance(value, bool) or value is None:
+        return {True: b"\x88", False: b"\x89", None: b"N"}[value]
+    if isinstance(value, int):
+        return b"J" + struct.pack("<i", value) if -(2**31) <= value < 2**31 else b"\x8a\x08" + struct.pack("<q", value)
+    if isinstance(value, float):
+        return b"G" + struct.pack(">d", value)
+    if isinstance(value, str):
+        if value in texts:
+            return b"h" + bytes([texts[value]]) if texts[value] < 256 else b"j" + struct.pack("<I", texts[value])
+        number = texts[value] = len(texts)
+        put = b"q" + bytes([number]) if number < 256 else b"r" + struct.pack("<I", number)
+        return b"X" + struct.pack("<I", len(value)) + value.encode() + put
+    if isinstance(value, dict):
+        return b"}(" + b"".join(cpp_pickled(part, texts) for item in value.items() for part in item) + b"u"
+    end = b"t" if isinstance(value, tuple) else b"e"
+    return (b"(" if end == b"t" else b"](") + b"".join(cpp_pickled(item, texts) for item in value) + end
+
+
+def test_what_torchs_pickler_in_cpp_writes(path: Path) -> None:
+    allocator = CachingAllocator()
+    train(allocator, num_steps=40)
+    content = cpp_pickled(snapshot(allocator), {})
+    made = pickle.loads(b"\x80\x02" + content + b".")
+    assert made == snapshot(allocator)
+    path.write_bytes(b"\x80\x02" + content + b".")
+    memory = only(read_snapshot(path))
+    assert memory.trace.peak_live_bytes == allocator.peak_allocated
+    assert reserved_at(memory, memory.end_tick - 1) == allocator.reserved
+
+
+def test_files_of_other_devices_lack_some_keys(path: Path) -> None:
+    """XPU's have neither pools nor settings, and segments that are mapped."""
+    allocator = CachingAllocator(expandable=True, with_pools=False)
+    train(allocator)
+    made = snapshot(allocator)
+    for segment in made["segments"]:
+        del segment["segment_pool_id"], segment["is_expandable"], segment["frames"]
+    path.write_bytes(pickle.dumps({key: made[key] for key in ("segments", "device_traces")}))
+    memory = only(read_snapshot(path))
+    assert memory.trace.peak_live_bytes == allocator.peak_allocated
+    assert (memory.pool, reserved_at(memory, memory.end_tick - 1)) == ((0, 0), allocator.reserved)
 
 
 def test_what_memomalloc_exports_is_read_back(path: Path) -> None:
