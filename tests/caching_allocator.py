@@ -8,7 +8,6 @@ files that it writes are what `memomalloc.read_snapshot` has to understand, and 
 
 from __future__ import annotations
 
-import copy
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -289,8 +288,3 @@ def train(allocator: CachingAllocator, *, num_steps: int = 6, num_layers: int = 
         allocator.annotate("step", "END")
     assert weights
     assert states
-
-
-def copied(allocator: CachingAllocator) -> CachingAllocator:
-    """The same state, which can go on by itself."""
-    return copy.deepcopy(allocator)

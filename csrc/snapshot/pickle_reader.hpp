@@ -104,7 +104,6 @@ class PickleReader {
   int32_t num_device_traces = 0, num_host_traces = 0;
   std::vector<std::pair<std::string, std::string>> settings;  // as text
   std::vector<std::string> unknown_keys;
-  size_t num_bytes_read() const { return base_; }
 
  private:
   enum class Form : uint8_t { kList, kTuple, kDict };
