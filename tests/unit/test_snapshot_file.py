@@ -238,6 +238,20 @@ def test_operators_of_cpp_frames_and_nodes_of_compiled_graphs(path: Path) -> Non
     assert second.operators == ("relu_1",)
 
 
+def test_what_the_program_said_of_an_allocation_is_an_annotation(path: Path) -> None:
+    allocator = CachingAllocator()
+    address = allocator.alloc(100)
+    made = snapshot(allocator)
+    said = {"action": "annotate", "addr": address, "size": 100, "stream": 0, "time_us": 77, "user_metadata": "packed"}
+    made["device_traces"][0].append(said)
+    made["device_traces"][0].append({**said, "action": "something newer"})
+    path.write_bytes(pickle.dumps(made))
+    found = read_snapshot(path)
+    assert [(note.device, note.time_us, note.name, note.stage) for note in found.annotations] == [(0, 77, "packed", "")]
+    assert only(found).oddities.unknown_events == 1
+    assert only(found).sizes.tolist() == [100]
+
+
 def cpp_pickled(value: Any, texts: dict[str, int]) -> bytes:
     """As torch's own pickler in C++ writes: protocol 2, texts by number, each container in one piece."""
     if isinstance(value, bool) or value is None:

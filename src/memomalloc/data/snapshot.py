@@ -89,7 +89,7 @@ class Annotation:
     Attributes:
         device: its index.
         time_us: microseconds since 1970.
-        name: of what began or ended.
+        name: of what began or ended; or what was said of an allocation.
         stage: ``START``, ``END``, or empty.
     """
 

@@ -22,6 +22,7 @@ from memomalloc.data.input_file import MAX_FILE_BYTES, limit_pipe, limit_unpacke
 from memomalloc.data.snapshot import Annotation, Blocks, DeviceMemory, OutOfMemory, SegmentSpans, Snapshot
 from memomalloc.data.snapshot_history import (
     ALLOC,
+    ANNOTATE,
     OUT_OF_MEMORY,
     SEGMENT_ALLOC,
     SEGMENT_UNMAP,
@@ -349,10 +350,19 @@ class _Maker:
 
     def _annotations(self) -> list[Annotation]:
         columns = (self._columns[f"annotation_{name}"].tolist() for name in ("device", "time", "name", "stage"))
-        return [
+        found = [
             Annotation(device, time, self._texts[name], self._texts[stage] if stage >= 0 else "")
             for device, time, name, stage in zip(*columns, strict=True)
         ]
+        # What the program said of an allocation is an event of its own.
+        trace, said = self._columns["event_trace"], self._columns["event_metadata"]
+        of_device = (trace >= 0) & (trace < self._columns["num_device_traces"])
+        places = np.flatnonzero(of_device & (self._columns["event_action"] == ANNOTATE) & (said >= 0))
+        rows = (column[places].tolist() for column in (trace, self._columns["event_time"], said))
+        found += [
+            Annotation(device, max(time, 0), self._texts[name], "") for device, time, name in zip(*rows, strict=True)
+        ]
+        return found
 
     def _check(self, addresses: Int64Array, sizes: Int64Array, what: str) -> None:
         for column, name, highest in ((addresses, "address", MAX_ADDRESS), (sizes, "size", MAX_SIZE_BYTES)):

@@ -12,7 +12,7 @@ from memomalloc.data.snapshot import Oddities
 
 ALLOC, FREE_REQUESTED, FREE_COMPLETED = 0, 1, 2
 SEGMENT_ALLOC, SEGMENT_FREE, SEGMENT_MAP, SEGMENT_UNMAP = 3, 4, 5, 6
-OUT_OF_MEMORY, OTHER = 8, 10
+OUT_OF_MEMORY, ANNOTATE, OTHER = 8, 9, 10
 _ALIVE = np.iinfo(np.int64).max
 """The event that ends what is alive at the end."""
 
