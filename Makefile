@@ -134,6 +134,10 @@ bench-time: $(VENV)/installed  ## where the time of a replayed call goes: the ke
 bench-calls: $(VENV)/installed  ## what a planned call costs besides its model, for small models and many arguments (a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/call_overhead.py --json build/call_overhead.json
 
+.PHONY: bench-snapshot
+bench-snapshot: $(VENV)/installed  ## a GPU's snapshot of a gigabyte and five million events: time and memory (some minutes)
+	$(BIN)/python benchmarks/snapshot_reading.py --json build/snapshot_reading.json
+
 .PHONY: bench-models
 bench-models: $(VENV)/installed  ## latency and memory of transformers over four allocators, as on their page (40 minutes)
 	$(BIN)/memomalloc bench models --suite transformers --upstream glibc,jemalloc,tcmalloc,mimalloc \

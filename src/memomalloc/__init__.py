@@ -14,12 +14,14 @@ from memomalloc import errors, planners
 from memomalloc.data.origin import Origin
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
+from memomalloc.data.snapshot import DeviceMemory, Snapshot
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
 from memomalloc.planners import plan
 from memomalloc.planners.merging import merge
 
 if TYPE_CHECKING:
+    from memomalloc.data.snapshot_file import read_snapshot
     from memomalloc.runtime.learning.recorder import Recording, record
     from memomalloc.runtime.memory.armed_plan import ArenaSettings
     from memomalloc.runtime.memory.deviations import Deviation
@@ -85,6 +87,7 @@ _RUNTIME = {
 __all__ = [
     "ArenaSettings",
     "Deviation",
+    "DeviceMemory",
     "MemomallocError",
     "MemoryStats",
     "OptimizedFunction",
@@ -96,6 +99,7 @@ __all__ = [
     "Recording",
     "RegionStats",
     "Replay",
+    "Snapshot",
     "Stats",
     "Trace",
     "deviations",
@@ -112,6 +116,7 @@ __all__ = [
     "plan",
     "planners",
     "plans",
+    "read_snapshot",
     "record",
     "release",
     "replay",
@@ -124,7 +129,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the runtime when one of its names is first used (PEP 562)."""
+    """Import the runtime, or the reader of snapshots, when one of its names is first used (PEP 562)."""
+    if name == "read_snapshot":
+        value = globals()[name] = importlib.import_module("memomalloc.data.snapshot_file").read_snapshot
+        return value
     if name not in _RUNTIME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     is_off = not importlib.import_module("memomalloc.runtime.switch").is_enabled()

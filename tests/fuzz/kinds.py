@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import json
+import pickle
 import random
 import re
 import sys
@@ -23,11 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mutations import mutated
 
 import memomalloc
+from caching_allocator import CachingAllocator, snapshot, train
 from memomalloc.bench.results_file import load_results
 from memomalloc.data.any_file import read_any
 from memomalloc.data.minimalloc_csv import read_minimalloc_csv
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
+from memomalloc.data.snapshot_file import read_snapshot
 from memomalloc.data.trace import Trace
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.shipping.plan_archive import PlanArchive
@@ -384,6 +387,55 @@ class AnyKind(Kind):
         kind.verify(content, found)
 
 
+class _PlainUnpickler(pickle.Unpickler):
+    """Python's own, which builds no objects here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+class SnapshotKind(Kind):
+    """Snapshots of GPUs: pickles."""
+
+    suffix = ".pickle"
+    commands = (
+        "show FILE", "show FILE --json", "show FILE --html OUT", "plan FILE --json", "plan FILE --period", "check FILE",
+        "diff FILE FILE --json", "export FILE OUT --to chrome", "export FILE OUT --to trace",
+    )  # fmt: skip
+
+    def _seeds(self) -> list[bytes]:
+        allocator, growing = (
+            CachingAllocator(max_entries=60),
+            CachingAllocator(device=1, expandable=True, with_pools=False),
+        )
+        train(allocator, num_steps=2, num_layers=2)
+        with growing.private_pool((1, 0)):
+            train(growing, num_steps=1, num_layers=1)
+        return [
+            pickle.dumps(snapshot(*allocators), protocol=protocol)
+            for allocators in ((allocator,), (allocator, growing))
+            for protocol in (0, 2, 4)
+        ]
+
+    def read(self, path: Path) -> Any:
+        return read_snapshot(path)
+
+    def verify(self, content: bytes, found: Any) -> None:
+        for memory in found.memories:
+            assert (memory.starts[1:] > memory.starts[:-1]).all()
+            assert (memory.ends > memory.starts).all()
+            assert memory.escapes[memory.ends == memory.end_tick].all()
+            assert len(memory.trace) == len(memory)
+        try:
+            plain = _PlainUnpickler(io.BytesIO(_unpacked(content))).load()
+        except Exception:
+            return  # it is stricter with what says nothing of values, such as the lengths of frames
+        if isinstance(plain, dict):
+            traces = [*plain.get("device_traces", []), *plain.get("host_traces", [])]
+            lists = [trace for trace in traces if isinstance(trace, list)] or [traces]
+            assert found.num_events == sum(map(len, lists))
+
+
 _PLAN, _TRACE, _CSV = PlanKind(), TraceKind(), CsvKind()
 KINDS: dict[str, Kind] = {
     "plan": _PLAN,
@@ -391,5 +443,6 @@ KINDS: dict[str, Kind] = {
     "csv": _CSV,
     "archive": ArchiveKind(),
     "results": ResultsKind(),
+    "snapshot": SnapshotKind(),
     "any": AnyKind(),
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import memomalloc
+from caching_allocator import MIB, CachingAllocator, train, write
 from memomalloc.cli import main
 from sample_traces import small_trace
 
@@ -17,7 +18,7 @@ pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 pytest.importorskip("shtab")
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "see-memory.md"
+PAGES = [Path(__file__).resolve().parents[2] / "docs" / name for name in ("see-memory.md", "gpu-snapshots.md")]
 COMMAND = re.compile(r"^(memomalloc [^#\n]*)", re.MULTILINE)
 EXAMPLES = [
     line.strip()
@@ -27,7 +28,7 @@ EXAMPLES = [
     .split("\n")
     if line.strip()
 ]
-EXAMPLES = sorted({*EXAMPLES, *(command.strip() for command in COMMAND.findall(PAGE.read_text()))})
+EXAMPLES = sorted({*EXAMPLES, *(command.strip() for page in PAGES for command in COMMAND.findall(page.read_text()))})
 PROGRAM = """
 import argparse, torch
 parser = argparse.ArgumentParser()
@@ -43,12 +44,18 @@ def test_an_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.Monke
         small_trace(scale).save(name)
     for name, scale in (("plan.json", 1), ("before.json", 1), ("after.json", 2)):
         memomalloc.plan(small_trace(scale)).save(name)
+    for name, num_steps in (("snapshot.pickle", 6), ("before.pickle", 6), ("after.pickle", 9)):
+        allocator = CachingAllocator()
+        train(allocator, num_steps=num_steps)
+        with allocator.private_pool((1, 0)):
+            allocator.alloc(MIB)
+        write(Path(name), allocator)
     Path("inference.py").write_text(PROGRAM)
     before = set(tmp_path.iterdir())
     program, *arguments = shlex.split(example)
     assert program == "memomalloc"
     assert main(arguments) == 0
     written = {path.name for path in set(tmp_path.iterdir()) - before}
-    assert written == {word for word in arguments if (tmp_path / word).suffix in (".html", ".png", ".pickle")} | {
-        word for word in arguments if word in ("trace.json", "buffers.csv")
-    }
+    outputs = {word for word in arguments if (tmp_path / word).suffix in (".html", ".png", ".pickle", ".gz")}
+    outputs |= {word for word in arguments if word in ("trace.json", "buffers.csv")}
+    assert written == outputs - {path.name for path in before}

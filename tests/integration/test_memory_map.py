@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 import memomalloc
+from caching_allocator import CachingAllocator, train, write
 from memomalloc.data import Trace
 from memomalloc.data.origin import Origin
+from memomalloc.report import snapshot_map
 from memomalloc.report.html_page import write_page
 from memomalloc.report.placement import Placement
+from memomalloc.report.snapshot_map import placements_of_memory
 from sample_traces import MIB, large_trace, small_trace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -456,3 +459,55 @@ def test_a_program_is_recorded_and_shown(
     script.write_text("raise SystemExit(3)")
     assert main(["show", str(script)]) == 2
     assert "ended with status 3" in capsys.readouterr().err
+
+
+# --- Snapshots of GPUs ---------------------------------------------------------------------------------------------
+
+
+def snapshot_placements(tmp_path: Path, num_steps: int = 6) -> list[Placement]:
+    allocator = CachingAllocator()
+    train(allocator, num_steps=num_steps)
+    (memory,) = memomalloc.read_snapshot(write(tmp_path / "snapshot.pickle", allocator)).memories
+    return placements_of_memory(memory, memomalloc.plan(memory.problem()))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_snapshot_is_shown_with_its_segments_beside_a_plan(
+    visit: Callable[..., Visit], tmp_path: Path, scheme: str
+) -> None:
+    real, beside = snapshot_placements(tmp_path)
+    map_ = visit(real, beside, color_scheme=scheme)
+    facts = map_.page.locator(".facts").all_inner_texts()
+    assert "reserved 30.0 MiB (at the peak 28.0 MiB for 8.52 MiB alive)" in facts[0]
+    assert "lower bound 8.53 MiB" in facts[1]
+    assert "kept for outputs" not in facts[1]
+    assert "of 28.0 MiB reserved" in map_.page.locator(".now").nth(0).inner_text()
+    assert "reserved" not in map_.page.locator(".now").nth(1).inner_text()
+    assert "Pale: what the allocator had reserved" in map_.text("#details")
+    assert "Striped" not in map_.text("#details")
+    # Nothing lives in the highest segment at the end: its own paper is there, neither the page's nor a buffer's.
+    reserved = real.reserved
+    assert reserved is not None
+    free = max(range(len(reserved.offsets)), key=lambda i: int(reserved.offsets[i]))
+    middle = (int(reserved.offsets[free]) + int(reserved.sizes[free]) - 2 * MIB) / (real.extent_bytes * 1.02)
+    colour = map_.page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--segment')").strip()
+    assert map_.pixel(*map_.point(0.98, middle)) == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    # A buffer that is chosen is chosen in both.
+    map_.page.click("#tab-alive")
+    map_.page.locator("#alive tbody button").first.click()
+    assert map_.chosen_buffer()
+
+
+def test_a_map_of_many_buffers_says_what_it_draws(
+    visit: Callable[..., Visit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_map, "MAX_RECTANGLES", 60)
+    monkeypatch.setattr(snapshot_map, "_RESOLUTION", 20)
+    real, beside = snapshot_placements(tmp_path, num_steps=60)
+    map_ = visit(real, beside)
+    facts = map_.page.locator(".facts").all_inner_texts()
+    assert "buffers, " in facts[0]
+    assert "are one rectangle" in facts[0]
+    assert "the largest are drawn" in facts[1]
+    assert "of 28.0 MiB reserved" in map_.text(".now"), "the curve is of all buffers"
+    assert "There are more buffers than rectangles" in map_.text("#details")

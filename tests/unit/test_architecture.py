@@ -23,7 +23,7 @@ ALLOWED = {
     "harmless_text": set(),
     "errors": {"harmless_text"},
     "extras": {"errors"},
-    "data": {"errors", "extras", "harmless_text", "_planner"},
+    "data": {"errors", "extras", "harmless_text", "_planner", "_snapshot"},
     "planners": {"errors", "extras", "data", "_planner"},
     "runtime": {"errors", "extras", "data", "planners", "_runtime", "_built_for"},
     "report": {"errors", "extras", "harmless_text", "data", "planners"},
@@ -132,7 +132,7 @@ def test_python_imports_are_of_the_standard_library_or_declared() -> None:
 # --- Plain data ----------------------------------------------------------------------------------------------------
 
 #: What data is made of. None of it knows what is made of it: a file format, a notebook, the checker, a command.
-PLAIN_DATA = {"columns", "forms", "origin", "plan", "problem", "trace"}
+PLAIN_DATA = {"call_stacks", "columns", "forms", "origin", "plan", "problem", "snapshot", "trace"}
 #: Parts in which no file imports, by any way round, itself; imports for types and inside functions count.
 WITHOUT_CYCLES = ("data", "planners", "report")
 
@@ -186,13 +186,14 @@ ALLOWED_INCLUDES = {
     "planner": {"planner"},
     "core": {"core"},
     "torch": {"torch", "core"},
+    "snapshot": {"snapshot"},
     # "memomalloc" is the folder of the headers that are installed.
     "library": {"library", "planner", "memomalloc"},
 }
 #: Headers in C, which knows no namespaces; what they declare begins with the name.
 C_HEADERS = {SOURCES / "library" / "include" / "memomalloc" / "planner.h"}
 #: The files that know Python.
-BINDINGS = {SOURCES / "planner" / "bindings.cpp", SOURCES / "torch" / "bindings.cpp"}
+BINDINGS = {SOURCES / folder / "bindings.cpp" for folder in ("planner", "snapshot", "torch")}
 _FOREIGN = re.compile(r"^(torch|c10|ATen|aten|caffe2|nanobind|pybind11|Python\.h|pyerrors|frameobject|cpython)\b")
 
 
@@ -216,9 +217,9 @@ def test_a_folder_includes_only_what_lies_below_it(path: Path) -> None:
 
 @needs_sources
 @pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(SOURCES)))
-def test_core_planner_and_library_know_neither_torch_nor_python(path: Path) -> None:
+def test_what_is_beside_torch_knows_neither_it_nor_python(path: Path) -> None:
     folder = path.relative_to(SOURCES).parts[0]
-    if folder in ("core", "planner", "library") and path not in BINDINGS:
+    if folder in ("core", "planner", "snapshot", "library") and path not in BINDINGS:
         assert not [name for quote, name in _includes(path) if quote == "<" and _FOREIGN.match(name)]
 
 

@@ -1,10 +1,13 @@
-"""Check a plan file, for continuous integration: that it is whole and valid, and that its arena is not too large.
+"""Check a plan or a memory snapshot, for continuous integration: that it is whole and valid, and not too large.
 
-The exit status is 0 if all is well, 1 if the arena is larger than allowed, 2 if the file is not a valid plan.
+Of a plan the arena counts, of a snapshot of a GPU the most that was reserved in any of its memories, or in one. That
+live buffers do not overlap is checked for both. The exit status is 0 if all is well, 1 if there is more than allowed,
+2 if the file is not valid.
 
 examples:
   memomalloc check plan.json
   memomalloc check plan.json --max-bytes 64MiB
+  memomalloc check snapshot.pickle --max-bytes 20GiB
 """
 
 from __future__ import annotations
@@ -13,21 +16,26 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from memomalloc.cli.option_types import byte_count, input_file, named
 from memomalloc.data.byte_text import byte_text
 
-HELP = "check a plan file and the size of its arena"
+if TYPE_CHECKING:
+    from memomalloc.data.snapshot import Snapshot
+
+HELP = "check a plan or a snapshot, and how much it takes"
 
 TOO_LARGE = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("plan", type=input_file, metavar="PLAN", help="a plan file; - is standard input")
+    parser.add_argument("plan", type=input_file, metavar="PLAN", help="a plan file or a snapshot; - is standard input")
     parser.add_argument(
-        "--max-bytes", type=byte_count, metavar="N", help="the largest arena that will do, such as 64MiB or 4096"
+        "--max-bytes", type=byte_count, metavar="N", help="the most that will do, such as 64MiB or 4096"
     )
+    parser.add_argument("--memory", metavar="ID", help="of a snapshot, such as 0 or 0:1.0 (default: all)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -37,11 +45,19 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 if the plan is valid and its arena small enough, 1 if the arena is too large.
     """
-    from memomalloc.data.plan_file import read_plan
+    from memomalloc.cli.progress import reading_progress
+    from memomalloc.data.any_file import read_plan_or_snapshot
     from memomalloc.data.problem import MAX_TOTAL_BYTES
+    from memomalloc.data.snapshot import Snapshot
+    from memomalloc.errors import OptionError
 
-    # How large an arena may be is what --max-bytes says: nothing is mapped here.
-    plan = read_plan(args.plan, max_arena_bytes=MAX_TOTAL_BYTES)
+    with reading_progress(args.plan.name) as progress:
+        # How large an arena may be is what --max-bytes says: nothing is mapped here.
+        plan = read_plan_or_snapshot(args.plan, max_arena_bytes=MAX_TOTAL_BYTES, progress=progress)
+    if isinstance(plan, Snapshot):
+        return _check_snapshot(plan, args)
+    if args.memory is not None:
+        raise OptionError("--memory is for snapshots: leave it out")
     fits = args.max_bytes is None or plan.arena_bytes <= args.max_bytes
     if args.json:
         names = ("planner", "num_buffers", "arena_bytes", "lower_bound_bytes", "gap", "proven_optimal")
@@ -55,6 +71,43 @@ def run(args: argparse.Namespace) -> int:
     if not fits:
         remedy = _remedy(args.plan, plan.arena_bytes, plan.lower_bound_bytes, args.max_bytes)
         print(f"memomalloc: error: {remedy}", file=sys.stderr)
+    return 0 if fits else TOO_LARGE
+
+
+def _check_snapshot(snapshot: Snapshot, args: argparse.Namespace) -> int:
+    from memomalloc.cli.subjects import chosen_memory
+    from memomalloc.report.snapshot_account import account_of
+    from memomalloc.report.snapshot_map import require_no_overlap
+
+    memories = snapshot.memories if args.memory is None else [chosen_memory(snapshot, args.memory)]
+    rows = []
+    for memory in memories:
+        require_no_overlap(memory, snapshot.path)
+        account = account_of(memory, with_period=False)
+        row = {"memory": memory.id, "name": memory.name, "num_buffers": account.num_buffers}
+        row |= {
+            "peak_allocated_bytes": account.peak.allocated_bytes,
+            "peak_reserved_bytes": account.peak_reserved_bytes,
+        }
+        row |= {"lower_bound_bytes": account.lower_bound_bytes, "oddities": account.oddities}
+        fits = args.max_bytes is None or account.peak_reserved_bytes <= args.max_bytes
+        rows.append(row | {"fits": fits})
+        if not args.json and fits:
+            odd = "".join(f", {count} {name.replace('_', ' ')}" for name, count in account.oddities.items())
+            print(
+                f"{named(snapshot.path)}, {memory.name}: valid; {account.num_buffers} buffers, "
+                f"{byte_text(account.peak_reserved_bytes)} reserved for {byte_text(account.peak.allocated_bytes)}{odd}"
+            )
+        if not fits:
+            over = byte_text(account.peak_reserved_bytes - args.max_bytes)
+            print(
+                f"memomalloc: error: {named(snapshot.path)}, {memory.name}: the {account.peak_reserved_bytes} "
+                f"reserved bytes are {over} above {args.max_bytes}; `memomalloc show` says who has them",
+                file=sys.stderr,
+            )
+    fits = all(row["fits"] for row in rows)
+    if args.json:
+        print(json.dumps({"memories": rows, "max_bytes": args.max_bytes, "fits": fits}))
     return 0 if fits else TOO_LARGE
 
 

@@ -1,19 +1,25 @@
 """Say what grew from one plan or trace to another, by who asked for it.
 
-A trace is planned on the fly. Plans alone do not know who asked: their buffers are told apart by size.
+A trace is planned on the fly. Plans alone do not know who asked: their buffers are told apart by size. Of two memory
+snapshots also what was reserved, and how much of it was fragmentation.
 
 examples:
   memomalloc diff before.jsonl.gz after.jsonl.gz
   memomalloc diff before.jsonl.gz after.jsonl.gz --by module --json
+  memomalloc diff before.pickle after.pickle --by source
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from memomalloc.cli.option_types import input_file, whole
 from memomalloc.extras import require
+
+if TYPE_CHECKING:
+    from memomalloc.report.difference import Difference
 
 HELP = "say what grew from one plan or trace to another"
 
@@ -24,11 +30,12 @@ BY_CHOICES = ("origin", "module", "operator", "source", "role")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "before", type=input_file, metavar="BEFORE", help="a trace, a plan or a .csv; - is standard input"
+        "before", type=input_file, metavar="BEFORE", help="a trace, a plan, a .csv or a snapshot; - is standard input"
     )
     parser.add_argument("after", type=input_file, metavar="AFTER", help="another one")
     parser.add_argument("--by", choices=BY_CHOICES, default="origin", help="what tells buffers apart (default: origin)")
     parser.add_argument("--planner", default="auto", metavar="NAME", help="plans a trace (default: auto)")
+    parser.add_argument("--memory", metavar="ID", help="of snapshots, such as 0 or 0:1.0 (default: the largest)")
     parser.add_argument("--top", type=whole(), default=20, metavar="N", help="rows of the table (default: 20)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -41,12 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if not args.json:
         require("rich", extra="cli", feature="memomalloc diff")
-    from memomalloc.cli.subjects import placements_of
-    from memomalloc.report.difference import difference
-
-    (before,) = placements_of(args.before, planners=[args.planner])
-    (after,) = placements_of(args.after, planners=[args.planner])
-    found = difference(before, after, args.by)
+    found = _difference(args)
     if args.json:
         print(json.dumps(found.as_json()))
         return 0
@@ -55,3 +57,25 @@ def run(args: argparse.Namespace) -> int:
 
     console_for_tables().print(difference_table(found, top=args.top))
     return 0
+
+
+def _difference(args: argparse.Namespace) -> Difference:
+    from memomalloc.cli.subjects import chosen_memory, placements_of, read_subject
+    from memomalloc.data.snapshot import Snapshot
+    from memomalloc.errors import OptionError
+    from memomalloc.report.difference import difference
+    from memomalloc.report.snapshot_difference import snapshot_difference
+
+    paths = (args.before, args.after)
+    subjects = [read_subject(path) for path in paths]
+    snapshots = [subject for subject in subjects if isinstance(subject, Snapshot)]
+    if len(snapshots) == 2:
+        return snapshot_difference(*(chosen_memory(snapshot, args.memory) for snapshot in snapshots), by=args.by)
+    if snapshots or args.memory is not None:
+        raise OptionError("a snapshot, and --memory, can only be compared with another snapshot")
+    before, after = (
+        placements_of(subject, what=path.name, planners=[args.planner])[0]
+        for path, subject in zip(paths, subjects, strict=True)
+        if not isinstance(subject, Snapshot)
+    )
+    return difference(before, after, args.by)

@@ -1,15 +1,16 @@
 """Plan the memory of a file of buffers: offsets for sizes and lifetimes.
 
-FILE is a CSV file of MiniMalloc (columns id, lower, upper, size, and optionally alignment and offset, a pin) or a
-trace that memomalloc recorded; `-` is standard input. OUT gets the plan: as the same CSV with an offset for every
-buffer, or as a plan file; `-` is standard output, and gets CSV for CSV, else a plan file. Its sizes are those of
-the plan: rounded up to the alignment.
+FILE is a CSV file of MiniMalloc (columns id, lower, upper, size, and optionally alignment and offset, a pin), a
+trace that memomalloc recorded, or a memory snapshot of a GPU; `-` is standard input. OUT gets the plan: as the same
+CSV with an offset for every buffer, or as a plan file; `-` is standard output, and gets CSV for CSV, else a plan
+file. Its sizes are those of the plan: rounded up to the alignment.
 
 examples:
   memomalloc plan buffers.csv
   memomalloc plan buffers.csv --capacity 1048576 --time-limit 10 -o planned.csv
   generate | memomalloc plan - --json
   memomalloc plan trace.jsonl.gz --json -o plan.json
+  memomalloc plan snapshot.pickle --period
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from memomalloc.data.plan import Plan
     from memomalloc.data.problem import Problem
+    from memomalloc.data.snapshot import Snapshot
     from memomalloc.data.trace import Trace
 
 HELP = "plan the memory of a file of buffers"
@@ -36,19 +38,26 @@ HELP = "plan the memory of a file of buffers"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("file", type=input_file, metavar="FILE", help="buffers to plan: CSV, or a trace file")
+    parser.add_argument("file", type=input_file, metavar="FILE", help="buffers to plan: CSV, a trace, or a snapshot")
     parser.add_argument("--planner", default="auto", metavar="NAME", help="see `memomalloc planners` (default: auto)")
     parser.add_argument(
         "--capacity", type=_bytes, metavar="BYTES", help="any plan within it will do; exit 3 if none is"
     )
     parser.add_argument(
-        "--alignment", type=_alignment, metavar="N", help="in bytes (default: 1 for a CSV file, 64 for a trace)"
+        "--alignment",
+        type=_alignment,
+        metavar="N",
+        help="in bytes (default: 1 for a CSV file, 64 for a trace, 512 for a snapshot)",
     )
     parser.add_argument(
         "--time-limit", type=seconds, default=1.0, metavar="S", help="seconds that a search may take (default: 1)"
     )
     parser.add_argument(
         "--seed", type=whole(-INT64_MAX), default=0, metavar="N", help="of the random choices (default: 0)"
+    )
+    parser.add_argument("--memory", metavar="ID", help="of a snapshot, such as 0 or 0:1.0 (default: the largest)")
+    parser.add_argument(
+        "--period", action="store_true", help="of a snapshot, plan one of the steps that repeat, not the whole history"
     )
     parser.add_argument("-o", "--output", type=output_file, metavar="OUT", help="write the plan: OUT.csv or OUT.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a line for a person")
@@ -101,13 +110,33 @@ def _suffix(path: Path) -> str:
 
 
 def _read(args: argparse.Namespace) -> Trace | Problem:
-    from memomalloc.data.any_file import read_trace_or_problem
+    from memomalloc.cli.progress import reading_progress
+    from memomalloc.data.any_file import read_to_plan
+    from memomalloc.data.snapshot import Snapshot
     from memomalloc.data.trace import Trace
+    from memomalloc.errors import OptionError
 
-    subject = read_trace_or_problem(args.file, alignment_bytes=args.alignment)
+    with reading_progress(args.file.name) as progress:
+        subject = read_to_plan(args.file, alignment_bytes=args.alignment, progress=progress)
+    if isinstance(subject, Snapshot):
+        return _problem_of(subject, args)
+    if args.memory is not None or args.period:
+        raise OptionError("--memory and --period are for snapshots: leave them out")
     if isinstance(subject, Trace) and args.alignment not in (None, 64):
         return subject.problem(args.alignment)
     return subject
+
+
+def _problem_of(snapshot: Snapshot, args: argparse.Namespace) -> Problem:
+    from memomalloc.cli.subjects import chosen_memory
+    from memomalloc.data.snapshot import ALIGNMENT_BYTES
+    from memomalloc.report.snapshot_period import required_window
+
+    memory = chosen_memory(snapshot, args.memory)
+    alignment = ALIGNMENT_BYTES if args.alignment is None else args.alignment
+    if args.period:
+        return required_window(memory).problem(memory, alignment)[0]
+    return memory.problem(alignment)
 
 
 def summary(planned: Plan) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""How far a search for a plan has come, on a terminal. No command of its own."""
+"""How far reading, or a search for a plan, has come, on a terminal. No command of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from memomalloc.planners.planning import Progress
 
 
@@ -21,18 +23,12 @@ def planning_progress(what: str) -> Iterator[Callable[[Progress], None] | None]:
     Yields:
         What ``memomalloc.plan`` takes as ``progress``; None where stderr is no terminal, or rich is not installed.
     """
-    if importlib.util.find_spec("rich") is None:
-        yield None
-        return
-    from rich.console import Console
-
     from memomalloc.data.byte_text import byte_text
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with console.status(f"planning {what}") as status:
+    with _status(f"planning {what}") as status:
+        if status is None:
+            yield None
+            return
 
         def show(progress: Progress) -> None:
             best = progress.best_arena_bytes
@@ -41,3 +37,38 @@ def planning_progress(what: str) -> Iterator[Callable[[Progress], None] | None]:
             status.update(f"planning {what}: {found}, lower bound {bound}, {progress.elapsed_s:.0f} s; Ctrl-C ends it")
 
         yield show
+
+
+@contextmanager
+def reading_progress(what: str) -> Iterator[Callable[[int], None] | None]:
+    """One line on stderr while a large file is read.
+
+    Args:
+        what: is read; a file name.
+
+    Yields:
+        What ``memomalloc.read_snapshot`` takes as ``progress``; None as for `planning_progress`.
+    """
+    from memomalloc.data.byte_text import byte_text
+
+    with _status(f"reading {what}") as status:
+        if status is None:
+            yield None
+            return
+        yield lambda num_bytes: status.update(f"reading {what}: {byte_text(num_bytes)}")
+
+
+@contextmanager
+def _status(text: str) -> Iterator[Status | None]:
+    """A line that can be changed; None where stderr is no terminal, or rich is not installed."""
+    if importlib.util.find_spec("rich") is None:
+        yield None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(text) as status:
+        yield status

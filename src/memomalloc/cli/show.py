@@ -1,8 +1,9 @@
 """Show memory: who asked for which buffer, when it lived, and where it lies.
 
-INPUT is a trace, a plan, a CSV file of MiniMalloc, or a Python program, which is run and recorded from its first line
-to its last; `-` is standard input. A trace is planned on the fly. Two inputs, or two planners, are shown side by side.
-Without an option that says how, a table is printed. A FILE that is `-` is standard output.
+INPUT is a trace, a plan, a CSV file of MiniMalloc, a memory snapshot of a GPU (torch.cuda.memory._dump_snapshot), or a
+Python program, which is run and recorded from its first line to its last; `-` is standard input. A trace is planned on
+the fly. Two inputs, or two planners, are shown side by side. Without an option that says how, a table is printed. A
+FILE that is `-` is standard output.
 
 examples:
   memomalloc show trace.jsonl.gz --html map.html
@@ -10,12 +11,16 @@ examples:
   memomalloc show before.json after.json --png both.png
   memomalloc show plan.json --trace trace.jsonl.gz --table
   memomalloc show --html map.html inference.py -- --batch 4
+  memomalloc show snapshot.pickle
+  memomalloc show snapshot.pickle --memory 0:1.0 --html map.html
+  memomalloc show snapshot.pickle --period --html step.html
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +30,10 @@ from memomalloc.data.input_file import STANDARD_INPUT
 from memomalloc.extras import require
 
 if TYPE_CHECKING:
+    from memomalloc.data.plan import Plan
+    from memomalloc.data.problem import Problem
+    from memomalloc.data.snapshot import DeviceMemory, Snapshot
+    from memomalloc.data.trace import Trace
     from memomalloc.report.placement import Placement
 
 HELP = "show who uses the memory: a map in HTML, a picture, a table"
@@ -35,7 +44,9 @@ BY_CHOICES = ("module", "operator", "source", "role", "size")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("input", type=input_file, metavar="INPUT", help="a trace, a plan, a .csv or a .py program")
+    parser.add_argument(
+        "input", type=input_file, metavar="INPUT", help="a trace, a plan, a .csv, a snapshot or a .py program"
+    )
     parser.add_argument("more", nargs="*", metavar="MORE", help="another INPUT beside it, or the program's arguments")
     parser.add_argument(
         "--html", type=output_file, metavar="FILE", help="write the memory map: one file, works offline"
@@ -52,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit", type=time_limit, default=1.0, metavar="S", help="seconds that a planner may search (default: 1)"
     )
+    parser.add_argument(
+        "--memory", metavar="ID", help="of a snapshot, such as 0 or 0:1.0 (default: all; map: the largest)"
+    )
+    parser.add_argument("--period", action="store_true", help="of a snapshot, draw one of the steps that repeat")
     parser.add_argument("--by", choices=BY_CHOICES, help="what colours map and picture (default: module, else size)")
     parser.add_argument(
         "--depth", type=whole(1, 1000), metavar="N", help="parts of module paths that count (default: fitting)"
@@ -66,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         0; whatever goes wrong is raised.
     """
     from memomalloc.cli.output_file import require_outputs, say_written
+    from memomalloc.data.snapshot import Snapshot
+    from memomalloc.errors import OptionError
 
     if args.table:
         require("rich", extra="cli", feature="memomalloc show --table")
@@ -75,7 +92,19 @@ def run(args: argparse.Namespace) -> int:
     inputs = [*_files(args), *([] if args.trace is None else [args.trace])]
     shows_table = not args.json and (args.table or (args.html is None and args.png is None))
     require_outputs(args.html, args.png, inputs=inputs, prints=args.json or shows_table)
-    placements = _placements(args)
+    subjects = _subjects(args)
+    snapshots = [subject for subject in subjects if isinstance(subject, Snapshot)]
+    if (args.memory is not None or args.period) and not snapshots:
+        raise OptionError("--memory and --period are for snapshots: leave them out")
+    draws = args.html is not None or args.png is not None
+    if args.period and not draws:
+        raise OptionError("--period draws one step: say where with --html or --png; the tables have it anyway")
+    has_accounts = len(snapshots) == len(subjects)
+    if has_accounts and (args.json or shows_table):
+        _print_accounts(snapshots, args)
+    if has_accounts and not draws:
+        return 0
+    placements = _placements(subjects, args)
     title = " and ".join(_title(path) for path in _files(args))
     if args.html is not None:
         from memomalloc.report.html_page import write_page
@@ -85,11 +114,11 @@ def run(args: argparse.Namespace) -> int:
         from memomalloc.report.picture import save_picture
 
         save_picture(placements, args.png, by=args.by, depth=args.depth)
-    if args.json:
+    if args.json and not has_accounts:
         from memomalloc.report.summary import summary
 
         print(json.dumps({"placements": [summary(placement, depth=args.depth) for placement in placements]}))
-    elif shows_table:
+    elif shows_table and not has_accounts:
         _print_tables(placements, args)
     for path in (args.html, args.png):
         say_written(path, quiet=args.json or STANDARD_OUTPUT in (args.html, args.png))
@@ -114,25 +143,88 @@ def _files(args: argparse.Namespace) -> list[Path]:
     return [args.input] if args.input.suffix == ".py" else [args.input, *map(input_file, args.more)]
 
 
-def _placements(args: argparse.Namespace) -> list[Placement]:
-    from memomalloc.cli.subjects import placements_of
+def _subjects(args: argparse.Namespace) -> list[Trace | Plan | Problem | Snapshot]:
+    from memomalloc.cli.subjects import read_subject
     from memomalloc.errors import InvalidPlanError
 
     files = _files(args)
     if len(files) > 2:
         raise InvalidPlanError(f"{len(files)} inputs cannot be shown side by side: name one or two")
-    return [
-        placement
-        for path in files
-        for placement in placements_of(
-            path,
-            script_arguments=args.more,
-            trace_path=args.trace,
-            planners=args.planner or ["auto"],
-            time_limit_s=args.time_limit,
-            title=_title(path) if len(files) > 1 else None,
+    return [read_subject(path, script_arguments=args.more) for path in files]
+
+
+def _placements(subjects: list[Trace | Plan | Problem | Snapshot], args: argparse.Namespace) -> list[Placement]:
+    from memomalloc.cli.subjects import chosen_memory, placements_of
+    from memomalloc.data.snapshot import Snapshot
+
+    found = []
+    for path, subject in zip(_files(args), subjects, strict=True):
+        title = _title(path) if len(subjects) > 1 else None
+        if isinstance(subject, Snapshot):
+            found += _placements_of_memory(chosen_memory(subject, args.memory), title, args)
+        else:
+            found += placements_of(
+                subject,
+                what=path.name,
+                trace_path=args.trace,
+                planners=args.planner or ["auto"],
+                time_limit_s=args.time_limit,
+                title=title,
+            )
+    return found
+
+
+def _placements_of_memory(memory: DeviceMemory, title: str | None, args: argparse.Namespace) -> list[Placement]:
+    """Where the buffers lay; alone, also where a plan puts them."""
+    from memomalloc.cli.progress import planning_progress
+    from memomalloc.planners import plan
+    from memomalloc.report.snapshot_map import MAX_RECTANGLES, placements_of_memory
+    from memomalloc.report.snapshot_period import required_window
+
+    if args.period:
+        window = required_window(memory)
+        memory = memory.between(window.start_tick, window.end_tick)
+    elif len(memory) > MAX_RECTANGLES:
+        print(
+            "memomalloc: more buffers than can be drawn one by one: --period draws a step that repeats", file=sys.stderr
         )
+    if title is not None:
+        return placements_of_memory(memory, None, title=title)
+    planner = (args.planner or ["auto"])[0]
+    with planning_progress(memory.name) as progress:
+        planned = plan(memory.problem(), planner=planner, time_limit_s=args.time_limit, progress=progress)
+    return placements_of_memory(memory, planned)
+
+
+def _print_accounts(snapshots: list[Snapshot], args: argparse.Namespace) -> None:
+    from memomalloc.report.snapshot_account import accounts_of, snapshot_summary
+
+    accounts = [
+        accounts_of(snapshot, _memories(snapshot, args.memory), time_limit_s=args.time_limit) for snapshot in snapshots
     ]
+    if args.json:
+        summaries = [snapshot_summary(*pair) for pair in zip(snapshots, accounts, strict=True)]
+        print(json.dumps({"snapshots": summaries}))
+        return
+    require("rich", extra="cli", feature="memomalloc show --table")
+    from memomalloc.report.snapshot_table import account_table
+    from memomalloc.report.terminal import console_for_tables
+
+    console = console_for_tables()
+    for i, (snapshot, of_snapshot) in enumerate(zip(snapshots, accounts, strict=True)):
+        events = f"{snapshot.num_events:,} events, {len(snapshot.annotations):,} annotations"
+        console.print(f"{named(snapshot.path)}: {events}", markup=False)
+        for account in of_snapshot:
+            console.print()
+            console.print(account_table(account, top=args.top))
+        if i + 1 < len(snapshots):
+            console.print()
+
+
+def _memories(snapshot: Snapshot, wanted: str | None) -> list[DeviceMemory]:
+    from memomalloc.cli.subjects import chosen_memory
+
+    return list(snapshot.memories) if wanted is None else [chosen_memory(snapshot, wanted)]
 
 
 def _print_tables(placements: list[Placement], args: argparse.Namespace) -> None:

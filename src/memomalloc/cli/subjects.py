@@ -1,4 +1,4 @@
-"""What a path on the command line names: a trace, a plan, or a program that is recorded. No command of its own."""
+"""What a path on the command line names: a file of any kind, or a program that is recorded. No command of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from memomalloc.cli.streams import stdout_as_stderr
 if TYPE_CHECKING:
     from memomalloc.data.plan import Plan
     from memomalloc.data.problem import Problem
+    from memomalloc.data.snapshot import DeviceMemory, Snapshot
     from memomalloc.data.trace import Trace
     from memomalloc.report.placement import Placement
 
@@ -58,38 +59,85 @@ def _where(error: Exception, path: Path) -> str:
     return f" at line {lines[-1]}" if lines else ""
 
 
+def read_subject(path: Path, *, script_arguments: Sequence[str] = ()) -> Trace | Plan | Problem | Snapshot:
+    """What a path names; a program is run.
+
+    Raises:
+        MemomallocError: the file or the program does not do.
+    """
+    from memomalloc.cli.progress import reading_progress
+    from memomalloc.data.any_file import read_any
+    from memomalloc.data.problem import MAX_TOTAL_BYTES
+
+    if path.suffix == ".py":
+        return record_script(path, script_arguments)
+    with reading_progress(path.name) as progress:
+        # How large an arena may be matters to who maps it: nobody here.
+        return read_any(path, max_arena_bytes=MAX_TOTAL_BYTES, progress=progress)
+
+
+def chosen_memory(snapshot: Snapshot, wanted: str | None) -> DeviceMemory:
+    """The memory of a snapshot that a command is about.
+
+    Args:
+        snapshot: it has at least one.
+        wanted: its id; None: the largest, which is said on stderr where there are several.
+
+    Raises:
+        OptionError: there is none of that id.
+    """
+    from memomalloc.errors import OptionError
+    from memomalloc.harmless_text import harmless
+
+    known = ", ".join(f"{memory.id} ({memory.name})" for memory in snapshot.memories)
+    if wanted is None:
+        found = snapshot.largest
+        if len(snapshot.memories) > 1:
+            print(
+                f"memomalloc: {harmless(snapshot.path.name)} has several memories: {known}; "
+                f"this is --memory {found.id}, the largest",
+                file=sys.stderr,
+            )
+        return found
+    for memory in snapshot.memories:
+        if memory.id == wanted:
+            return memory
+    raise OptionError(f"{snapshot.path.name} has no memory {wanted!r:.60}; it has {known}")
+
+
 def placements_of(
-    path: Path,
+    subject: Trace | Plan | Problem,
     *,
-    script_arguments: Sequence[str] = (),
+    what: str,
     trace_path: Path | None = None,
     planners: Sequence[str] = ("auto",),
     time_limit_s: float = 1.0,
     title: str | None = None,
 ) -> list[Placement]:
-    """Where the buffers of a trace, plan or program go; a trace is planned by each of the planners.
+    """Where the buffers of a trace, plan or problem go; what has no plan is planned by each of the planners.
+
+    Args:
+        subject: what was read.
+        what: it is called, while it is planned.
+        trace_path: of a plan: what it was made from.
+        planners: their names.
+        time_limit_s: of each.
+        title: of what is shown; None: the planner.
 
     Raises:
-        MemomallocError: the file or a planner does not do.
+        MemomallocError: a planner does not do.
     """
     from memomalloc.cli.progress import planning_progress
-    from memomalloc.data.any_file import read_any
     from memomalloc.data.plan import Plan
-    from memomalloc.data.problem import MAX_TOTAL_BYTES
     from memomalloc.data.trace import Trace
     from memomalloc.planners import plan
     from memomalloc.report.placement import Placement
 
-    if path.suffix == ".py":
-        subject: Trace | Plan | Problem = record_script(path, script_arguments)
-    else:
-        # How large an arena may be matters to who maps it: nobody here.
-        subject = read_any(path, max_arena_bytes=MAX_TOTAL_BYTES)
     if isinstance(subject, Plan):
         trace = None if trace_path is None else Trace.load(trace_path)
         return [Placement.of_plan(subject, trace=trace, title=title)]
     trace = subject if isinstance(subject, Trace) else None
-    with planning_progress(path.name) as progress:
+    with planning_progress(what) as progress:
         made = [plan(subject, planner=planner, time_limit_s=time_limit_s, progress=progress) for planner in planners]
     several = len(planners) > 1
     return [

@@ -1,10 +1,11 @@
 """Plain frozen data: traces, problems and plans, their files, their validation, and the independent checker.
 
-May import ``memomalloc.errors``, ``memomalloc.harmless_text`` and ``memomalloc._planner`` (for the checker's sweep),
-and nothing else of the package. Never imports torch.
+May import ``memomalloc.errors``, ``memomalloc.harmless_text``, ``memomalloc._planner`` (for the checker's sweep) and
+``memomalloc._snapshot`` (which reads pickles), and nothing else of the package. Never imports torch.
 
-Data does not know what is made of it: ``origin``, ``problem``, ``trace`` and ``plan`` import no format, no notebook and
-no checker. Those import the data, and are put together here (see `forms`); formats and notebook only when first used.
+Data does not know what is made of it: ``origin``, ``problem``, ``trace``, ``plan`` and ``snapshot`` import no format,
+no notebook and no checker. Those import the data, and are put together here (see `forms`); formats and notebook only
+when first used.
 """
 
 from __future__ import annotations

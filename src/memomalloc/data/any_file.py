@@ -10,6 +10,8 @@ from memomalloc.data.plan import MAX_ARENA_BYTES, Plan
 from memomalloc.data.plan_file import FORMAT as PLAN_FORMAT
 from memomalloc.data.plan_file import load_plan
 from memomalloc.data.problem import Problem
+from memomalloc.data.snapshot import Snapshot
+from memomalloc.data.snapshot_file import Progress, is_pickle, load_snapshot
 from memomalloc.data.trace import Trace
 from memomalloc.data.trace_file import load_trace
 from memomalloc.errors import FileFormatError
@@ -19,9 +21,13 @@ _ARCHIVE = b"PK\x03\x04"
 
 
 def read_any(
-    path: str | Path, *, alignment_bytes: int | None = None, max_arena_bytes: int = MAX_ARENA_BYTES
-) -> Trace | Plan | Problem:
-    """What a file holds: a CSV file of MiniMalloc a problem, a plan file a plan, any other a trace.
+    path: str | Path,
+    *,
+    alignment_bytes: int | None = None,
+    max_arena_bytes: int = MAX_ARENA_BYTES,
+    progress: Progress | None = None,
+) -> Trace | Plan | Problem | Snapshot:
+    """What a file holds: a pickle a GPU's snapshot, MiniMalloc's CSV a problem, a plan file a plan, any other a trace.
 
     The file is opened once and read from its beginning to its end: a pipe does as well.
 
@@ -29,13 +35,16 @@ def read_any(
         path: the file. What it is called matters only where it ends in ``.csv`` or ``.csv.gz``.
         alignment_bytes: of a CSV file; None: 1, as the format has it.
         max_arena_bytes: of a plan; a larger one is refused.
+        progress: of a snapshot, which may be large, is told how many bytes were read.
 
     Raises:
         FileFormatError: none of them.
     """
-    what = "trace, plan or CSV file"
+    what = "trace, plan, CSV file or memory snapshot"
     with open_input(path, what=what, max_pipe_bytes=MAX_PIPE_BYTES) as file:
         beginning = file.peek(_SNIFFED_BYTES)
+        if is_pickle(beginning):
+            return load_snapshot(file, path, progress=progress)
         if is_minimalloc_csv(path, beginning):
             return load_minimalloc_csv(file, path, alignment_bytes=alignment_bytes or 1)
         limit_pipe(file, MAX_UNKNOWN_BYTES)
@@ -46,17 +55,54 @@ def read_any(
         return load_trace(file, path)
 
 
-def read_trace_or_problem(path: str | Path, *, alignment_bytes: int | None = None) -> Trace | Problem:
+def read_to_plan(
+    path: str | Path, *, alignment_bytes: int | None = None, progress: Progress | None = None
+) -> Trace | Problem | Snapshot:
     """What a file has to be planned.
 
     Args:
         path: as `read_any` takes it.
         alignment_bytes: of a CSV file; None: 1, as the format has it.
+        progress: as for `read_any`.
 
     Raises:
         FileFormatError: it is a plan, or nothing that memomalloc reads.
     """
-    found = read_any(path, alignment_bytes=alignment_bytes)
+    found = read_any(path, alignment_bytes=alignment_bytes, progress=progress)
     if isinstance(found, Plan):
         raise FileFormatError(path, "this is a plan already, not a trace file or CSV file of buffers")
     return found
+
+
+def read_trace_or_problem(path: str | Path, *, alignment_bytes: int | None = None) -> Trace | Problem:
+    """As `read_to_plan`, where a snapshot, which may hold several memories, will not do."""
+    found = read_to_plan(path, alignment_bytes=alignment_bytes)
+    if isinstance(found, Snapshot):
+        raise FileFormatError(path, "this is a memory snapshot: `memomalloc export --to trace` makes a trace of it")
+    return found
+
+
+def read_plan_or_snapshot(
+    path: str | Path, *, max_arena_bytes: int = MAX_ARENA_BYTES, progress: Progress | None = None
+) -> Plan | Snapshot:
+    """What a file says of where buffers lie: a plan, or a snapshot of a GPU. Arguments as for `read_any`.
+
+    Raises:
+        FileFormatError: neither.
+    """
+    with open_input(path, what="plan file or memory snapshot") as file:
+        if is_pickle(file.peek(_SNIFFED_BYTES)):
+            return load_snapshot(file, path, progress=progress)
+        return load_plan(file, path, max_arena_bytes=max_arena_bytes)
+
+
+def read_trace_or_snapshot(path: str | Path, *, progress: Progress | None = None) -> Trace | Snapshot:
+    """What a file says of who asked for memory when: a trace, or a snapshot of a GPU. Arguments as for `read_any`.
+
+    Raises:
+        FileFormatError: neither.
+    """
+    with open_input(path, what="trace file or memory snapshot") as file:
+        if is_pickle(file.peek(_SNIFFED_BYTES)):
+            return load_snapshot(file, path, progress=progress)
+        return load_trace(file, path)

@@ -75,7 +75,19 @@ def difference(before: Placement, after: Placement, by: str = "origin") -> Diffe
         after: the other.
         by: one of `DIFFERENCE_BY`. Buffers without an origin are told apart by their size.
     """
-    first, second = _groups(before, by), _groups(after, by)
+    changes, num_unchanged = changes_of(_groups(before, by), _groups(after, by))
+    return Difference(_figures(before, after), changes, num_unchanged)
+
+
+def changes_of(
+    first: dict[str, tuple[int, int, int]], second: dict[str, tuple[int, int, int]]
+) -> tuple[tuple[Change, ...], int]:
+    """What changed from one set of groups to another, and how many groups did not.
+
+    Args:
+        first: number of buffers, bytes, and bytes at the peak of each group.
+        second: the same, afterwards.
+    """
     changes = [
         Change(
             name,
@@ -98,7 +110,7 @@ def difference(before: Placement, after: Placement, by: str = "origin") -> Diffe
             -abs(change.bytes_after - change.bytes_before),
         )
     )
-    return Difference(_figures(before, after), tuple(changed), len(changes) - len(changed))
+    return tuple(changed), len(changes) - len(changed)
 
 
 def _figures(before: Placement, after: Placement) -> tuple[Figure, ...]:
@@ -118,14 +130,15 @@ def _groups(placement: Placement, by: str) -> dict[str, tuple[int, int, int]]:
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     columns = (placement.sizes.tolist(), placement.starts.tolist(), placement.ends.tolist())
     for origin, size, start, end in zip(placement.origins, *columns, strict=True):
-        row = sums[_name(origin, size, by)]
+        row = sums[group_name(origin, size, by)]
         row[0] += 1
         row[1] += size
         row[2] += size if start <= peak_tick < end else 0
     return {name: (row[0], row[1], row[2]) for name, row in sums.items()}
 
 
-def _name(origin: Origin | None, size_bytes: int, by: str) -> str:
+def group_name(origin: Origin | None, size_bytes: int, by: str) -> str:
+    """The group that a buffer is in; ``by`` is one of `DIFFERENCE_BY`."""
     if origin is None:
         return f"buffers of {byte_text(size_bytes)}"
     if by != "origin":

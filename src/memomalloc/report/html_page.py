@@ -16,7 +16,8 @@ from memomalloc.data.atomic_file import atomic_file
 from memomalloc.data.origin import Origin
 from memomalloc.harmless_text import harmless
 from memomalloc.report.groups import default_by, default_depth
-from memomalloc.report.placement import Placement
+from memomalloc.report.placement import Placement, Reserved
+from memomalloc.report.snapshot_map import corners
 
 _STYLES = ("vendor/uPlot.min.css", "page.css")
 _SCRIPTS = (
@@ -87,9 +88,25 @@ def _payload(placements: Sequence[Placement], title: str, by: str) -> dict[str, 
                 "lowerBoundBytes": placement.lower_bound_bytes,
                 "planner": placement.planner,
                 "provenOptimal": placement.proven_optimal,
+                "note": harmless(placement.note),
+                "reserved": _reserved(placement.reserved),
             }
         )
     return {"title": harmless(title), "by": by, "texts": list(texts), "tables": tables, "layouts": layouts}
+
+
+def _reserved(reserved: Reserved | None) -> dict[str, Any] | None:
+    """What was reserved, as columns."""
+    names = ("offsets", "sizes", "starts", "ends")
+    return None if reserved is None else {name: getattr(reserved, name).tolist() for name in names}
+
+
+def _curve(placement: Placement) -> list[list[int]] | None:
+    """The curve where it cannot be made of the buffers: what is alive, and what is reserved if that is known."""
+    if placement.whole is None:
+        return None
+    reserved = None if placement.reserved is None else placement.reserved.bytes
+    return [column.tolist() for column in corners(placement.whole, reserved) if column is not None]
 
 
 def _same_buffers(one: Placement, other: Placement) -> bool:
@@ -129,4 +146,5 @@ def _table(placement: Placement, texts: dict[str, int]) -> dict[str, Any]:
         "moduleDepth": default_depth(placement),
         "peakTick": placement.live_bytes.peak_tick,
         "peakLiveBytes": placement.live_bytes.peak_live_bytes,
+        "curve": _curve(placement),
     }

@@ -20,6 +20,28 @@ MAX_GAP_BYTES = 2**16
 
 
 @dataclass(frozen=True, eq=False)
+class Reserved:
+    """What an allocator had reserved around its buffers: n ranges of offsets over half-open ticks.
+
+    Attributes:
+        offsets: as those of the buffers.
+        sizes: bytes.
+        starts: the first tick of each.
+        ends: the first tick after each.
+    """
+
+    offsets: Int64Array
+    sizes: Int64Array
+    starts: Int64Array
+    ends: Int64Array
+
+    @cached_property
+    def bytes(self) -> LiveBytes:
+        """How many bytes are reserved when."""
+        return LiveBytes.of(self.sizes, self.starts, self.ends)
+
+
+@dataclass(frozen=True, eq=False)
 class Placement:
     """Buffers with lifetimes and offsets: a plan, or the addresses that an allocator really gave.
 
@@ -35,6 +57,9 @@ class Placement:
         lower_bound_bytes: no plan can be smaller; None where nobody planned.
         planner: who placed them.
         proven_optimal: no smaller extent is possible.
+        whole: of all buffers, how many bytes are alive when, where these are not all; None: they are.
+        reserved: what was reserved around them; None where that is not known, or nothing was.
+        note: how the buffers stand for others, for a person; empty: they are all there are.
     """
 
     title: str
@@ -48,6 +73,9 @@ class Placement:
     lower_bound_bytes: int | None
     planner: str
     proven_optimal: bool = False
+    whole: LiveBytes | None = None
+    reserved: Reserved | None = None
+    note: str = ""
 
     @classmethod
     def of_plan(cls, plan: Plan, *, trace: Trace | None = None, title: str | None = None) -> Placement:
@@ -95,7 +123,7 @@ class Placement:
         column = int64_column("addresses", addresses)
         if len(column) != len(trace):
             raise InvalidPlanError(f"{len(column)} addresses for {len(trace)} buffers")
-        offsets = _without_gaps(column, trace.sizes)
+        offsets = offsets_without_gaps(column, trace.sizes)
         return cls(
             title=title,
             sizes=trace.sizes,
@@ -125,7 +153,7 @@ class Placement:
     @cached_property
     def live_bytes(self) -> LiveBytes:
         """How many bytes are alive when."""
-        return LiveBytes.of(self.sizes, self.starts, self.ends)
+        return self.whole or LiveBytes.of(self.sizes, self.starts, self.ends)
 
     @cached_property
     def alive_at_peak(self) -> Int64Array:
@@ -154,7 +182,8 @@ def _difference(plan: Plan, trace: Trace) -> str:
     return ""
 
 
-def _without_gaps(addresses: Int64Array, sizes: Int64Array) -> Int64Array:
+def offsets_without_gaps(addresses: Int64Array, sizes: Int64Array) -> Int64Array:
+    """Addresses as offsets from the lowest; of what no range uses only `MAX_GAP_BYTES` are left."""
     order = np.argsort(addresses, kind="stable")
     starts = addresses[order]
     used_up_to = np.maximum.accumulate(starts + sizes[order])

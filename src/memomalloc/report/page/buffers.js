@@ -37,6 +37,7 @@ class Buffers {
     // Large ones first, so that small ones are drawn above them.
     this.drawOrder = Uint32Array.from(this.sizes.keys()).sort((a, b) => this.sizes[b] - this.sizes[a]);
     this.aliveAtPeak = [...this.drawOrder].filter((i) => this.isAliveAt(i, this.peakTick));
+    this.givenCurve = table.curve;
     this.totalBytes = this.sizes.reduce((sum, size) => sum + size, 0);
   }
 
@@ -49,7 +50,7 @@ class Buffers {
   // A name that is short enough for a rectangle or the head of a list.
   nameOf(i) {
     const asker = this.askerOf(i);
-    return asker ? asker.operator.replace(/^\w+::/, "") : `buffer ${i}`;
+    return asker ? asker.operator.replace(/^\w+::|^torch\..*\.(?=\w+$)/, "") : `buffer ${i}`;
   }
 
   deepestModule() { return this.askers.reduce((most, asker) => Math.max(most, asker.module.split(".").length), 1); }
@@ -85,6 +86,13 @@ class Buffers {
   // The corners of the step function: [ticks, live bytes].
   curve() {
     if (this._curve) return this._curve;
+    if (this.givenCurve) {
+      // Steps as corners: each value lasts until the next tick.
+      const [ticks, ...columns] = this.givenCurve;
+      const corners = (values, atStart) => values.flatMap((value, i) => (i ? [atStart ? value : values[i - 1], value] : [value]));
+      this._curve = [corners(ticks, true), ...columns.map((values) => corners(values, false))];
+      return this._curve;
+    }
     const byStart = Uint32Array.from(this.starts.keys()).sort((a, b) => this.starts[a] - this.starts[b]);
     const byEnd = Uint32Array.from(this.ends.keys()).sort((a, b) => this.ends[a] - this.ends[b]);
     const ticks = [this.firstTick], live = [0];
@@ -100,13 +108,18 @@ class Buffers {
     return this._curve;
   }
 
-  liveBytesAt(tick) {
-    const [ticks, live] = this.curve();
+  liveBytesAt(tick) { return this.valueAt(tick, 1); }
+
+  // Null where it is not known what was reserved.
+  reservedBytesAt(tick) { return this.curve().length > 2 ? this.valueAt(tick, 2) : null; }
+
+  valueAt(tick, series) {
+    const curve = this.curve(), ticks = curve[0];
     let low = 0, high = ticks.length;
     while (low < high) {
       const middle = (low + high) >> 1;
       if (ticks[middle] <= tick) low = middle + 1; else high = middle;
     }
-    return live[low - 1] ?? 0;
+    return curve[series][low - 1] ?? 0;
   }
 }

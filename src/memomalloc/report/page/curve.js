@@ -34,6 +34,7 @@ class Curve {
           stroke: stroke("--accent"), width: 1.5, points: { show: false },
           fill: () => `color-mix(in srgb, ${cssColour("--accent")} 14%, transparent)`,
         },
+        ...(buffers.curve().length > 2 ? [{ stroke: stroke("--mark"), width: 1.5, points: { show: false } }] : []),
       ],
       hooks: {
         draw: [(plot) => this.drawMarks(plot)],

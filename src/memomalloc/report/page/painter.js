@@ -2,7 +2,8 @@
 // 100,000 buffers take some milliseconds without a graphics card.
 
 class Painter {
-  constructor(buffers, offsets, reservesEscapes) {
+  constructor(buffers, offsets, reservesEscapes, reserved = null) {
+    this.reserved = reserved;
     this.buffers = buffers;
     this.lows = Float64Array.from(offsets);
     this.highs = this.lows.map((low, i) => low + buffers.sizes[i]);
@@ -30,13 +31,14 @@ class Painter {
   }
 
   // Draws all buffers in view; returns the boxes that a label fits into, the largest buffers first.
-  paint(image, view, { groupOf, colours, mask, paper, grid, labelWidth, labelHeight }) {
+  paint(image, view, { groupOf, colours, mask, paper, grid, segment, labelWidth, labelHeight }) {
     const { width, height } = image;
     const pixels = new Uint32Array(image.data.buffer);
     const full = Uint32Array.from(colours, (colour) => pixel(rgb(colour)));
     const dimmed = Uint32Array.from(colours, (colour) => pixel(mix(rgb(colour), paper, 0.86)));
     pixels.fill(pixel(paper));
     this.paintGrid(pixels, view, width, height, grid);
+    if (this.reserved) this.paintSegments(pixels, view, width, height, segment);
     if (this.reservesEscapes) this.paintReserved(pixels, view, width, height, { groupOf, colours, mask, paper });
     const labelled = [];
     this.forEachInView(view, width, height, true, (i, x0, x1, y0, y1) => {
@@ -59,6 +61,24 @@ class Painter {
     for (const offset of grid.offsets) {
       const y = row(offset);
       if (y >= 0 && y < height) pixels.fill(grid.pixel, y * width, (y + 1) * width);
+    }
+  }
+
+  // What the allocator had reserved: paper of its own, with an edge below and at both ends.
+  paintSegments(pixels, view, width, height, { inside, edge }) {
+    const { offsets, sizes, starts, ends } = this.reserved, { t0, t1, o0, o1 } = view;
+    const perTick = width / (t1 - t0), perByte = height / (o1 - o0);
+    const within = (value, most) => Math.max(0, Math.min(value, most));
+    for (let i = 0; i < offsets.length; i++) {
+      if (ends[i] <= t0 || starts[i] >= t1 || offsets[i] + sizes[i] <= o0 || offsets[i] >= o1) continue;
+      const left = Math.floor((starts[i] - t0) * perTick), right = Math.floor((ends[i] - t0) * perTick);
+      const top = height - Math.floor((offsets[i] + sizes[i] - o0) * perByte), bottom = height - Math.floor((offsets[i] - o0) * perByte);
+      const x0 = within(left, width), x1 = within(Math.max(right, left + 1), width), y0 = within(top, height), y1 = within(bottom, height);
+      for (let y = y0; y < y1; y++) {
+        pixels.fill(y === bottom - 1 ? edge : inside, y * width + x0, y * width + x1);
+        if (left === x0 && x0 < x1) pixels[y * width + x0] = edge;
+        if (right === x1 && x0 < x1) pixels[y * width + x1 - 1] = edge;
+      }
     }
   }
 

@@ -8,7 +8,8 @@ class Pane {
     this.state = state;
     const isPlan = layout.lowerBoundBytes !== null;
     layout.extentName = isPlan ? "arena" : "extent";
-    this.painter = new Painter(buffers, layout.offsets, isPlan);
+    // A history happens once: there, the place of what is never freed is its own only from its allocation on.
+    this.painter = new Painter(buffers, layout.offsets, isPlan && !buffers.givenCurve, layout.reserved);
     this.element = document.createElement("section");
     this.element.className = "pane";
     this.element.setAttribute("aria-label", `Memory map of ${layout.title}`);
@@ -38,12 +39,18 @@ class Pane {
       const gap = layout.lowerBoundBytes ? layout.extentBytes / layout.lowerBoundBytes - 1 : 0;
       // An escape's place is nobody else's from the first tick to the last: no plan can be as small as the peak.
       const reserved = layout.lowerBoundBytes - buffers.peakLiveBytes;
-      const why = reserved > 0 && buffers.escapeIndices.length
+      const why = reserved > 0 && !buffers.givenCurve && buffers.escapeIndices.length
         ? ` (peak ${byteText(buffers.peakLiveBytes)} + ${byteText(reserved)} kept for outputs)` : "";
       facts.push(["lower bound", byteText(layout.lowerBoundBytes), why]);
       facts.push(["gap", `${(100 * gap).toFixed(gap && gap < 0.01 ? 2 : 1)} %${layout.provenOptimal ? ", optimal" : ""}`]);
     }
-    facts.push(["without reuse", byteText(buffers.totalBytes)]);
+    if (layout.reserved) {
+      const reserved = Math.max(0, ...buffers.curve()[2]), atPeak = buffers.reservedBytesAt(buffers.peakTick);
+      facts.push(["reserved", byteText(reserved), ` (at the peak ${byteText(atPeak)} for ${byteText(buffers.peakLiveBytes)} alive)`]);
+    } else if (!buffers.givenCurve) {
+      facts.push(["without reuse", byteText(buffers.totalBytes)]);
+    }
+    if (layout.note) facts.push(["drawn", layout.note]);
     return facts.flatMap(([name, value, why = ""], i) => {
       const bold = document.createElement("b");
       bold.textContent = value;
@@ -82,7 +89,8 @@ class Pane {
     const colours = names.map((name) => this.state.grouping.colour(name));
     const labelled = this.painter.paint(this.image, view, {
       groupOf: of, colours, mask: this.state.maskOf(this.buffers), paper,
-      grid: { offsets, pixel: pixel(rgb(cssColour("--grid"))) }, labelWidth: 46 * dpr, labelHeight: 14 * dpr,
+      grid: { offsets, pixel: pixel(rgb(cssColour("--grid"))) },
+      segment: { inside: pixel(rgb(cssColour("--segment"))), edge: pixel(rgb(cssColour("--line"))) }, labelWidth: 46 * dpr, labelHeight: 14 * dpr,
     });
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.putImageData(this.image, Math.round(plot.left * dpr), Math.round(plot.top * dpr));
@@ -163,7 +171,8 @@ class Pane {
     context.restore();
     const tick = state.tick === null ? buffers.peakTick : Math.floor(state.tick);
     this.find(".now").textContent =
-      `${state.tick === null ? "peak, " : ""}tick ${count(tick)}: ${byteText(buffers.liveBytesAt(tick))} alive`;
+      `${state.tick === null ? "peak, " : ""}tick ${count(tick)}: ${byteText(buffers.liveBytesAt(tick))} alive` +
+      (layout.reserved ? ` of ${byteText(buffers.reservedBytesAt(tick))} reserved` : "");
   }
 
   drawTick(context, tick, colour, dash) {
@@ -313,6 +322,7 @@ class Pane {
   numOthersUnder(left, top, width, height, i, at) {
     if (at.x >= left - 2 && at.x <= left + width + 2 && at.y >= top - 2 && at.y <= top + height + 2) return Infinity;
     const { plot, image, buffers, layout } = this, dpr = devicePixelRatio, paper = rgb(cssColour("--paper")), grid = rgb(cssColour("--grid"));
+    const segment = rgb(cssColour("--segment"));
     let found = 0;
     for (let row = 0; row < 5; row++) {
       for (let column = 0; column < 9; column++) {
@@ -322,7 +332,7 @@ class Pane {
         const tick = this.tickAt(x), offset = this.offsetAt(y) - layout.offsets[i];
         if (tick >= buffers.starts[i] && tick < buffers.ends[i] && offset >= 0 && offset < buffers.sizes[i]) continue;
         const colour = image.data.subarray(4 * (py * image.width + px), 4 * (py * image.width + px) + 3);
-        if (![paper, grid].some((empty) => empty.every((value, channel) => value === colour[channel]))) found++;
+        if (![paper, grid, segment].some((empty) => empty.every((value, channel) => value === colour[channel]))) found++;
       }
     }
     return found;

@@ -48,6 +48,19 @@ class Sidebar {
     return made;
   }
 
+  // What is drawn besides buffers.
+  legend() {
+    const layouts = this.state.panes.map((pane) => pane.layout);
+    const isSnapshot = this.state.tables.some((buffers) => buffers.givenCurve);
+    return [
+      ...(isSnapshot ? [] : ["Striped: the place of a buffer that outlives the run; nobody else may have it."]),
+      ...(layouts.some((layout) => layout.reserved)
+        ? ["Pale: what the allocator had reserved, free where no buffer lies. The red line in the curve is its sum."] : []),
+      ...(layouts.some((layout) => layout.note)
+        ? ["There are more buffers than rectangles: the curve, its peak and the bytes above each map are of all, groups and lists of what is drawn."] : []),
+    ];
+  }
+
   showDetails() {
     const { state } = this;
     const shown = state.hovered ?? state.chosen;
@@ -55,7 +68,7 @@ class Sidebar {
       this.details.replaceChildren(
         element("h2", {}, "Point at a buffer"),
         element("p", {}, "Each rectangle is one buffer: its width is its lifetime, its height its size, its place the offset in the arena."),
-        element("p", {}, "Striped: the place of a buffer that outlives the run; nobody else may have it."),
+        ...this.legend().map((text) => element("p", {}, text)),
         element("p", {}, "Press ? for the keys."));
       return;
     }
