@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from memomalloc.cli.option_types import named, output_file, time_limit, whole
+from memomalloc.cli.option_types import named, output_file, some_of, time_limit, whole
 from memomalloc.data.atomic_file import STANDARD_OUTPUT
 from memomalloc.extras import require
 from memomalloc.harmless_text import harmless
@@ -35,7 +35,7 @@ HELP = "measure models with and without a plan, over every allocator"
 # Written out, not imported: the help must not import torch. A test compares them.
 _SUITES = ("demo", "transformers", "paper", "compilers", "user")
 _MODES = ("eager", "torchscript", "compile", "compile-memory-planning")
-_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "tcmalloc", "mimalloc")
+_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "jemalloc-tuned", "tcmalloc", "mimalloc")
 
 _WIDTH = 140
 #: Of samples, pixels, threads and pairs: with more of them nothing ends.
@@ -59,10 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--input-size", metavar="N", type=numbers, default=(), help="pixels, tokens or frames (default: the model's)")
     add("--workers", metavar="N", type=numbers, default=(1,), help="threads that call at once (default: 1)")
     add("--intra-op-threads", metavar="N", type=numbers, default=(1,), help="threads in one operator (default: 1)")
-    add("--mode", metavar="NAMES", type=_choices(_MODES), default=("eager",), help=f"of {', '.join(_MODES)}")
-    add(
-        "--upstream", metavar="NAMES", type=_choices(_UPSTREAMS), default=("glibc",), help=f"of {', '.join(_UPSTREAMS)}"
-    )
+    add("--mode", metavar="NAMES", type=some_of(_MODES), default=("eager",), help=f"of {', '.join(_MODES)}")
+    add("--upstream", metavar="NAMES", type=some_of(_UPSTREAMS), default=("glibc",), help=f"of {', '.join(_UPSTREAMS)}")
     add("--output", "-o", metavar="OUT", type=output_file, required=True, help="the results file (JSON)")
     add("--resume", action="store_true", help="keep the rows that OUT has, and measure the others")
     add("--budget", metavar="S", type=time_limit, default=6.0, help="seconds for the pairs of a process (default: 6)")
@@ -221,16 +219,5 @@ def _list_of(kind: Callable[[str], Any], what: str) -> Callable[[str], tuple[Any
         if not all(items):
             raise argparse.ArgumentTypeError(f"{text!r:.60} is no list of {what}: separate them by single commas")
         return tuple(kind(item) for item in items)
-
-    return parse
-
-
-def _choices(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        chosen = tuple(text.split(","))
-        for name in chosen:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return chosen
 
     return parse
