@@ -175,10 +175,11 @@ def _highest_table(groups: Sequence[ServiceGroup]) -> ReportTable:
     return ReportTable(
         "What services can take",
         f"Requests a second. Limit: {LIMIT_FACTOR:g} times the least p99 that a service without plans has at the "
-        "lowest rate, in milliseconds; highest: the highest rate whose p99 is within the limit, between measured rates by the "
-        f"logarithm of p99; over {RIVAL}: that over the highest rate of {RIVAL} without plans, of the same repetition; "
-        "p99 up to 2 p50: the highest measured rate at which a service's p99 is at most twice its own p50; saturated: "
-        "answered when there are always more. The median of the repetitions, and in brackets the least and the most.",
+        "lowest rate, in milliseconds; highest: the highest rate whose p99 is within the limit, between measured "
+        f"rates by the logarithm of p99; over {RIVAL}: that over the highest rate of {RIVAL} without plans, of the "
+        "same repetition; p99 up to 2 p50: the highest measured rate at which a service's p99 is at most twice its own "
+        "p50; saturated: answered when there are always more. The median of the repetitions, and in brackets the least "
+        "and the most.",
         (
             *("mix", "workers as", "upstream", "side", "limit", "highest", f"over {RIVAL}"),
             *("p99 up to 2 p50", "saturated"),
