@@ -90,6 +90,7 @@ smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest siz
 	$(BIN)/python benchmarks/time_shares.py --smoke --batch 1
 	$(BIN)/python benchmarks/call_overhead.py --smoke
 	$(BIN)/python benchmarks/five_models.py --smoke
+	$(BIN)/python benchmarks/many_cores.py --smoke --output build/smoke-many-cores
 
 .PHONY: package
 package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
@@ -142,6 +143,24 @@ bench-models: $(VENV)/installed  ## latency and memory of transformers over four
 bench-memory: $(VENV)/installed  ## memory of whole processes over four allocators, as on their page (half an hour)
 	$(BIN)/memomalloc bench memory -o build/memory.json --resume
 	$(BIN)/memomalloc bench report build/memory.json -o build/memory
+
+.PHONY: bench-service
+bench-service: $(VENV)/installed  ## services under load over six allocators, workers as threads and as processes (eight hours)
+	$(BIN)/memomalloc bench service --way threads,processes -o build/service.json --resume
+	$(BIN)/memomalloc bench report build/service.json -o build/service
+
+# On any machine: with the environment there is, and without the package index where `make many-cores-wheels` was before.
+.PHONY: bench-many-cores
+bench-many-cores:  ## contention from 1 to 64 threads, and services, on whatever machine this is (under eight minutes)
+	python=$(BIN)/python; [ -x $$python ] || python=$(PYTHON); $$python benchmarks/many_cores.py
+
+# For a machine without a package index that has torch and a compiler.
+CORES_PYTHON ?= 3.12
+.PHONY: many-cores-wheels
+many-cores-wheels: $(VENV)/torch  ## what bench-many-cores needs besides torch, for Python CORES_PYTHON, in build/wheels
+	$(BIN)/python -m pip download --quiet --only-binary :all: --python-version $(CORES_PYTHON) --dest build/wheels \
+	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
+	  $(BUILD_TOOLS) numpy 'transformers>=5'
 
 .PHONY: bench-modes
 bench-modes: $(VENV)/installed  ## the demo's models in TorchScript, compiled, and with two threads in an operator (half an hour)

@@ -131,6 +131,7 @@ class RunningService:
     def saturate(self, seconds: float) -> dict[str, Any]:
         """Answer as many requests as can be answered."""
         random = np.random.default_rng(self.opening.seed)
+        self.crew.serve(Schedule.at_once(random.choice(len(self._weights), 8 * self.opening.workers, p=self._weights)))
         num_requests, enough_s = 8 * self.opening.workers, 0.5 * seconds
         while True:
             kinds = random.choice(len(self._weights), num_requests, p=self._weights)
