@@ -352,6 +352,10 @@ def _latencies(plt: Any, group: ServiceGroup) -> dict[str, bytes]:
     if group.limit_ms is not None:
         axes.axhline(group.limit_ms, color="black", lw=0.8)
     axes.set_yscale("log")
+    # Numbers, not powers of ten; ticks between them have none.
+    axes.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(plt.NullFormatter())
     axes.set_xlabel("requests a second, as far as the service kept up")
     axes.set_ylabel("p99, ms (line: the limit; shade: all repetitions)")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7)
@@ -364,7 +368,8 @@ def _memory(plt: Any, group: ServiceGroup) -> dict[str, bytes]:
         row = next((row for row in group.of(upstream, side) if row.curve), None)
         if row is not None:
             axes.plot(*zip(*row.curve, strict=True), **_style(group, upstream, side))
-    axes.set_ylim(bottom=0)
+    most = max(mebibytes for row in group.measured for _, mebibytes in row.curve)
+    axes.set_ylim(0, 1.05 * most or None)
     axes.set_xlabel("seconds: under load, then at rest (first repetition)")
     axes.set_ylabel("growth of physical memory, MiB")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7)
