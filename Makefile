@@ -162,6 +162,15 @@ many-cores-wheels: $(VENV)/torch  ## what bench-many-cores needs besides torch, 
 	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
 	  $(BUILD_TOOLS) numpy 'transformers>=5'
 
+.PHONY: bench-threads
+bench-threads: $(VENV)/installed  ## models with 1, 2 and all cores in an operator, over every allocator (two hours on two cores)
+	for suite in demo transformers modern; do \
+	  $(BIN)/memomalloc bench models --suite $$suite --intra-op-threads 1,2,all \
+	    --upstream glibc,glibc-tuned,jemalloc,jemalloc-tuned,tcmalloc,mimalloc --processes 1 --budget 5 \
+	    -o build/threads.json --resume || exit 1; \
+	done
+	$(BIN)/memomalloc bench report build/threads.json -o build/threads
+
 .PHONY: bench-modes
 bench-modes: $(VENV)/installed  ## the demo's models in TorchScript, compiled, and with two threads in an operator (half an hour)
 	for situation in '--mode eager,torchscript,compile,compile-memory-planning' '--intra-op-threads 2'; do \

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -57,8 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--batch", metavar="N", type=numbers, default=(1, 8), help="samples of one call (default: 1,8)")
     add("--input-size", metavar="N", type=numbers, default=(), help="pixels, tokens or frames (default: the model's)")
-    add("--workers", metavar="N", type=numbers, default=(1,), help="threads that call at once (default: 1)")
-    add("--intra-op-threads", metavar="N", type=numbers, default=(1,), help="threads in one operator (default: 1)")
+    threads = _list_of(_number_of_threads, "whole numbers or all")
+    add("--workers", metavar="N", type=threads, default=(1,), help="threads that call at once, or all (default: 1)")
+    add("--intra-op-threads", metavar="N", type=threads, default=(1,), help="in one operator, or all (default: 1)")
     add("--mode", metavar="NAMES", type=some_of(_MODES), default=("eager",), help=f"of {', '.join(_MODES)}")
     add("--upstream", metavar="NAMES", type=some_of(_UPSTREAMS), default=("glibc",), help=f"of {', '.join(_UPSTREAMS)}")
     add("--output", "-o", metavar="OUT", type=output_file, required=True, help="the results file (JSON)")
@@ -213,11 +215,17 @@ class _ProgressLine:
         )
 
 
+def _number_of_threads(text: str) -> int:
+    """A number, or ``all``: one for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if text == "all" else whole(1, _MAX_NUMBER)(text)
+
+
 def _list_of(kind: Callable[[str], Any], what: str) -> Callable[[str], tuple[Any, ...]]:
     def parse(text: str) -> tuple[Any, ...]:
         items = text.split(",")
         if not all(items):
             raise argparse.ArgumentTypeError(f"{text!r:.60} is no list of {what}: separate them by single commas")
-        return tuple(kind(item) for item in items)
+        # Each once: on two cores 2 and all are the same.
+        return tuple(dict.fromkeys(kind(item) for item in items))
 
     return parse
