@@ -162,6 +162,12 @@ many-cores-wheels: $(VENV)/torch  ## what bench-many-cores needs besides torch, 
 	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
 	  $(BUILD_TOOLS) numpy 'transformers>=5'
 
+.PHONY: bench-modern
+bench-modern: $(VENV)/installed  ## models of today over five allocators (two hours on two cores)
+	$(BIN)/memomalloc bench models --suite modern --batch 1 --upstream glibc,glibc-tuned,jemalloc,tcmalloc,mimalloc \
+	  --budget 10 -o build/modern.json --resume
+	$(BIN)/memomalloc bench report build/modern.json -o build/modern
+
 .PHONY: bench-threads
 bench-threads: $(VENV)/installed  ## models with 1, 2 and all cores in an operator, over every allocator (two hours on two cores)
 	for suite in demo transformers modern; do \

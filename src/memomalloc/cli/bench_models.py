@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HELP = "measure models with and without a plan, over every allocator"
 
 # Written out, not imported: the help must not import torch. A test compares them.
-_SUITES = ("demo", "transformers", "paper", "compilers", "user")
+_SUITES = ("demo", "transformers", "paper", "modern", "compilers", "user")
 _MODES = ("eager", "torchscript", "compile", "compile-memory-planning")
 _UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "jemalloc-tuned", "tcmalloc", "mimalloc")
 
