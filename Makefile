@@ -149,15 +149,15 @@ bench-service: $(VENV)/installed  ## services under load over six allocators, wo
 	$(BIN)/memomalloc bench service --way threads,processes -o build/service.json --resume
 	$(BIN)/memomalloc bench report build/service.json -o build/service
 
-# On any machine: with the environment there is, and without the package index where `make many-cores-wheels` was before.
+# On any machine: with the environment there is, and without the package index where `make cores-wheels` was before.
 .PHONY: bench-many-cores
 bench-many-cores:  ## contention from 1 to 64 threads, and services, on whatever machine this is (under eight minutes)
 	python=$(BIN)/python; [ -x $$python ] || python=$(PYTHON); $$python benchmarks/many_cores.py
 
 # For a machine without a package index that has torch and a compiler.
 CORES_PYTHON ?= 3.12
-.PHONY: many-cores-wheels
-many-cores-wheels: $(VENV)/torch  ## what bench-many-cores needs besides torch, for Python CORES_PYTHON, in build/wheels
+.PHONY: cores-wheels
+cores-wheels: $(VENV)/torch  ## what bench-many-cores needs besides torch, for Python CORES_PYTHON, in build/wheels
 	$(BIN)/python -m pip download --quiet --only-binary :all: --python-version $(CORES_PYTHON) --dest build/wheels \
 	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
 	  $(BUILD_TOOLS) numpy 'transformers>=5'

@@ -4,7 +4,7 @@
     python3 benchmarks/many_cores.py               # with any Python that has a torch which memomalloc supports
 
 Where memomalloc is not installed for that Python it is built from this folder, in an environment that has what the
-Python has; the tools for it and transformers come from ``build/wheels`` (``make many-cores-wheels``), or from the
+Python has; the tools for it and transformers come from ``build/wheels`` (``make cores-wheels``), or from the
 package index where there is no such folder. Allocators that the machine lacks are left out, as is what would take
 longer than there is time. The results are in ``build/many-cores``.
 """

@@ -22,7 +22,7 @@ VERSION = 1
 #: How a service's models are dressed: as they are, optimized, compiled, and both.
 SIDES = ("plain", "planned", "compiled", "compiled-planned")
 
-#: A rate is too high where more than this share of its requests is left when the time for them is over twice.
+#: A rate is too high where more than this share of its requests is left; see :data:`service_load.LATE_SHARE`.
 MAX_UNANSWERED_SHARE = 0.01
 #: With fewer requests their 99.9th percentile is the largest but one or two.
 REQUESTS_FOR_P999 = 1000
