@@ -129,6 +129,11 @@ bench-fast-path: native-release  ## nanoseconds of an allocate-and-free pair, be
 bench-time: $(VENV)/installed  ## where the time of a replayed call goes: the kernel, each operator (a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/time_shares.py --json build/time_shares.json
 
+.PHONY: bench-locality
+bench-locality: $(VENV)/installed  ## which placement misses the caches least, by callgrind's simulation (an hour; needs valgrind)
+	$(BIN)/python benchmarks/locality.py --json build/locality.json
+	$(BIN)/memomalloc bench report build/locality.json -o build/locality
+
 .PHONY: bench-calls
 bench-calls: $(VENV)/installed  ## what a planned call costs besides its model, for small models and many arguments (a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/call_overhead.py --json build/call_overhead.json
@@ -254,12 +259,15 @@ bench-paper: .venv-paper/installed  ## the models of the paper, as on their page
 # The pages of docs/benchmarks, from what was measured; a test says when they are not.
 .PHONY: bench-pages
 bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
-	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes memory=memory planners=planners executorch=executorch time=time_shares; do \
+	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes memory=memory planners=planners executorch=executorch time=time_shares \
+	  service=service modern=modern threads=threads locality=locality; do \
 	  name=$${page%=*}; \
+	  [ -f benchmarks/results/$${page#*=}.json ] || continue; \
 	  $(BIN)/memomalloc bench report benchmarks/results/$${page#*=}.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
 	done
 	rm -f docs/benchmarks/*/*.png docs/benchmarks/*/*.html
-	rmdir docs/benchmarks/planners docs/benchmarks/executorch docs/benchmarks/time
+	find docs/benchmarks -mindepth 1 -type d -empty -delete
+	$(BIN)/python benchmarks/allocator_page.py
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from memomalloc.bench.locality import AGAIN, REFERENCE, Locality, LocalityResults
 from memomalloc.data.plan import Plan
 
 #: Suite and size of each model: small enough to be simulated, with tensors larger than the caches.
@@ -39,11 +40,8 @@ MODELS = {
     "unet_step": ("modern", 192),
     "resnet_50": ("demo", 96),
 }
-PLANNERS = ("auto", "skyline", "greedy_by_size", "greedy_by_duration", "linear_scan", "next_fit", "bump")
-#: Against it the others are held; it comes again at the end, which says how far counts can be trusted.
-REFERENCE = PLANNERS[0]
-AGAIN = f"{REFERENCE} again"
-FIRST_LEVEL = "32768,8,64"
+PLANNERS = ("skyline", "greedy_by_size", "greedy_by_duration", "linear_scan", "next_fit", "bump")
+FIRST_LEVEL_BYTES = 2**15
 _L1_CYCLES, _LAST_LEVEL_CYCLES = 10, 100
 
 
@@ -156,7 +154,8 @@ def count(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     (name,) = arguments.models
     suite, size = MODELS[name]
-    workload = models_of(suite)[name].build(1, 32 if arguments.smoke else size)
+    size = 32 if arguments.smoke else size
+    workload = models_of(suite)[name].build(1, size)
     call = workload.caller(workload.model)
     rows = []
     with torch.inference_mode():
@@ -165,7 +164,7 @@ def count(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         with memomalloc.record() as recording:
             call()
         reference = memomalloc.plan(recording.trace)
-        plans = {planner: memomalloc.plan(recording.trace, planner=planner) for planner in PLANNERS[1:]}
+        plans = {planner: memomalloc.plan(recording.trace, planner=planner) for planner in PLANNERS}
         plans |= {placement: placed(reference, placement) for placement in PLACEMENTS}
         # The first one is simulated for nothing: what callgrind itself meets for the first time counts there, too.
         for label, plan in {"": reference, REFERENCE: reference, **plans, AGAIN: reference}.items():
@@ -181,9 +180,8 @@ def count(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 continue
             rows.append(
                 {
-                    **{"model": name, "placement": label, "last_level_bytes": arguments.last_level},
-                    **{"arena_bytes": plan.arena_bytes, "num_buffers": len(plan)},
-                    **counts,
+                    **{"model": name, "input_size": size, "placement": label, "arena_bytes": plan.arena_bytes},
+                    **{"num_buffers": len(plan), **counts},
                 }
             )
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
@@ -227,11 +225,17 @@ def _last_dump(dumps: Path) -> dict[str, int]:
 # --- The parent
 
 
-def simulated(model: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def simulated(model: str, arguments: argparse.Namespace) -> list[Locality]:
     """Run this file under callgrind; what it counted."""
     with tempfile.TemporaryDirectory() as folder:
         dumps, counted = Path(folder, "dump"), Path(folder, "counted.json")
-        command = ["valgrind", "--tool=callgrind", "--cache-sim=yes", "--instr-atstart=no", f"--D1={FIRST_LEVEL}"]
+        command = [
+            "valgrind",
+            "--tool=callgrind",
+            "--cache-sim=yes",
+            "--instr-atstart=no",
+            f"--D1={FIRST_LEVEL_BYTES},8,64",
+        ]
         command += [f"--LL={arguments.last_level},16,64", f"--callgrind-out-file={dumps}"]
         command += [sys.executable, __file__, "--child", "--models", model, "--last-level", str(arguments.last_level)]
         command += ["--dumps", str(dumps), "--json", str(counted), *(["--smoke"] if arguments.smoke else [])]
@@ -239,7 +243,7 @@ def simulated(model: str, arguments: argparse.Namespace) -> list[dict[str, Any]]
         finished = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
         if finished.returncode:
             sys.exit(f"{model}: {finished.stderr[-2000:]}")
-        return list(json.loads(counted.read_text()))
+        return [Locality(**row) for row in json.loads(counted.read_text())]
 
 
 def main() -> None:
@@ -257,35 +261,26 @@ def main() -> None:
         return
     if shutil.which("valgrind") is None:
         sys.exit("no valgrind here: apt-get install valgrind")
-    from memomalloc.bench.machine import describe_machine, describe_versions
-
-    rows: list[dict[str, Any]] = []
+    results = LocalityResults.here(first_level_bytes=FIRST_LEVEL_BYTES, last_level_bytes=arguments.last_level)
     print(f"over {REFERENCE}:")
     print(f"{'model':18}{'placement':20}{'arena MiB':>10}{'L1 misses':>12}{'last misses':>12}{'cycles':>9}")
     for model in arguments.models[: 1 if arguments.smoke else None]:
-        rows += (of_model := simulated(model, arguments))
-        for row in of_model:
+        for row in simulated(model, arguments):
+            results.rows.append(row)
+            ratios = [
+                results.over_reference(row, figure) or 0.0
+                for figure in ("first_level_misses", "last_level_misses", "cycles")
+            ]
             print(
-                f"{model:18}{row['placement']:20}{row['arena_bytes'] / 2**20:10.2f}"
-                f"{row['first_level_misses'] / of_model[0]['first_level_misses']:12.4f}"
-                f"{row['last_level_misses'] / of_model[0]['last_level_misses']:12.4f}"
-                f"{row['cycles'] / of_model[0]['cycles']:9.4f}",
+                f"{model:18}{row.placement:20}{row.arena_bytes / 2**20:10.2f}"
+                f"{ratios[0]:12.4f}{ratios[1]:12.4f}{ratios[2]:9.4f}",
                 flush=True,
             )
         if arguments.json:
-            document = {"machine": describe_machine(), "versions": describe_versions(), "rows": rows}
-            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+            results.save(arguments.json)
     print()
-    for placement in dict.fromkeys(row["placement"] for row in rows):
-        print(f"{'mean':18}{placement:20}{'':34}{mean_cycles(rows, placement):9.4f}")
-
-
-def mean_cycles(rows: list[dict[str, Any]], placement: str) -> float:
-    """The geometric mean, over all models, of a placement's cycles over the reference's."""
-    cycles = {(row["model"], row["placement"]): row["cycles"] for row in rows}
-    models = list(dict.fromkeys(model for model, _ in cycles))
-    ratios = [cycles[model, placement] / cycles[model, REFERENCE] for model in models]
-    return float(np.exp(np.mean(np.log(ratios))))
+    for placement in dict.fromkeys(row.placement for row in results.rows):
+        print(f"{'mean':18}{placement:20}{'':34}{results.mean_cycles(placement) or 0.0:9.4f}")
 
 
 if __name__ == "__main__":

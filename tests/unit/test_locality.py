@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 import memomalloc
+from memomalloc.bench.locality import Locality, LocalityResults, locality_report
+from memomalloc.bench.results_file import load_results
+from memomalloc.cli import main
 from memomalloc.data import Problem
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "locality.py"
@@ -61,9 +64,38 @@ def test_neighbours_have_other_places_in_their_pages(locality: ModuleType) -> No
     assert len(set(locality.coloured(plan) % 4096)) == 5
 
 
-def test_means_are_over_models(locality: ModuleType) -> None:
-    rows = [
-        {"model": model, "placement": placement, "cycles": cycles}
-        for model, placement, cycles in (("a", "auto", 10), ("a", "bump", 20), ("b", "auto", 10), ("b", "bump", 80))
+def counted(model: str, placement: str, cycles: int) -> Locality:
+    return Locality(model, 64, placement, 2**20, 10, cycles // 2, cycles // 4, cycles // 8, cycles)
+
+
+@pytest.fixture
+def results() -> LocalityResults:
+    results = LocalityResults.here(first_level_bytes=2**15, last_level_bytes=2**20)
+    results.rows = [
+        *(counted("a", "auto", 1000), counted("a", "bump", 2000), counted("a", "skyline", 1004)),
+        *(counted("b", "auto", 1000), counted("b", "bump", 8000), counted("b", "skyline", 988)),
     ]
-    assert locality.mean_cycles(rows, "bump") == pytest.approx(4)
+    return results
+
+
+def test_means_are_over_models(results: LocalityResults) -> None:
+    assert results.mean_cycles("bump") == pytest.approx(4)
+    assert results.best() == ("skyline", pytest.approx((1.004 * 0.988) ** 0.5))
+    assert results.mean_cycles("none such") is None
+
+
+def test_the_page_says_whether_a_placement_is_worth_it(results: LocalityResults) -> None:
+    assert locality_report(results).summary[0].note.startswith("No placement gains 1 % in the mean (the best, skyline:")
+    results.rows[-1] = counted("b", "skyline", 900)
+    assert locality_report(results).summary[0].note.startswith("The placement skyline costs 4.9 % fewer cycles")
+    results.rows = []
+    assert locality_report(results).summary[0].note.startswith("Nothing was compared.")
+
+
+def test_what_is_saved_is_read_and_becomes_a_page(results: LocalityResults, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    path = tmp_path / "locality.json"
+    results.save(path)
+    assert load_results(path) == results
+    assert main(["bench", "report", str(path), "-o", str(tmp_path / "report")]) == 0
+    assert "| bump | 4.0000 | 2.0000 | 8.0000 |" in (tmp_path / "report" / "report.md").read_text()

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the files."""
     from memomalloc.bench.executorch_report import ExecutorchResults, executorch_report
+    from memomalloc.bench.locality import LocalityResults, locality_report
     from memomalloc.bench.memory_report import draw_memory, memory_report
     from memomalloc.bench.memory_results import MemoryResults
     from memomalloc.bench.planner_report import planner_report
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         report, drawn = service_report(results), draw_service(results)
     elif isinstance(results, ExecutorchResults):
         report = executorch_report(results)
+    elif isinstance(results, LocalityResults):
+        report = locality_report(results)
     else:
         report = time_report(results)
     command = f"memomalloc bench report {named(args.results)}"
