@@ -130,11 +130,17 @@ def test_what_is_saved_is_read_and_becomes_a_page(results: ServiceResults, tmp_p
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
     path = tmp_path / "service.json"
+    for number in (1, 4):
+        results.rows[number] = dataclasses.replace(results.rows[number], rest_bytes=40 * MIB)
     results.save(path)
     assert load_results(path) == results
     assert main(["bench", "report", str(path), "-o", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "report.md").read_text()
     assert "| net | threads | glibc | 0.90, 0.67, - | 0.55 |" in page
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert "<td>0.90, 0.67, -</td>" in html
+    assert "<td><b>1.60</b></td>" in html
+    assert "**" not in html
     pictures = {picture.name for picture in (tmp_path / "report").glob("*.svg")}
     assert pictures == {"latency_over_rate_net_threads.svg", "memory_over_time_net_threads.svg"}
 
