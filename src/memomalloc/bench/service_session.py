@@ -174,7 +174,11 @@ def _measure_group(
             _take_points(candidates, results, rates, tell)
         for candidate in _alive(candidates):
             with _failing(candidate):
-                candidate.add(points=candidate.points, **candidate.ask({"do": "close"}))
+                found = candidate.ask({"do": "close"})
+                # The kernel's peak may miss some pages of each processor.
+                seen_bytes = max(candidate.row.steady_bytes, candidate.row.rest_bytes)
+                found["peak_bytes"] = max(found["peak_bytes"], seen_bytes)
+                candidate.add(points=candidate.points, **found)
         for candidate in candidates:
             candidate.close()
         if not alive and all(candidate.row.error == candidates[0].row.error for candidate in candidates):
