@@ -90,6 +90,7 @@ smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest siz
 	$(BIN)/python benchmarks/time_shares.py --smoke --batch 1
 	$(BIN)/python benchmarks/call_overhead.py --smoke
 	$(BIN)/python benchmarks/five_models.py --smoke
+	$(BIN)/python benchmarks/many_cores.py --smoke --output build/smoke-many-cores
 
 .PHONY: package
 package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
@@ -130,6 +131,11 @@ bench-fast-path: native-release  ## nanoseconds of an allocate-and-free pair, be
 bench-time: $(VENV)/installed  ## where the time of a replayed call goes: the kernel, each operator (a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/time_shares.py --json build/time_shares.json
 
+.PHONY: bench-locality
+bench-locality: $(VENV)/installed  ## which placement misses the caches least, by callgrind's simulation (an hour; needs valgrind)
+	$(BIN)/python benchmarks/locality.py --json build/locality.json
+	$(BIN)/memomalloc bench report build/locality.json -o build/locality
+
 .PHONY: bench-calls
 bench-calls: $(VENV)/installed  ## what a planned call costs besides its model, for small models and many arguments (a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/call_overhead.py --json build/call_overhead.json
@@ -148,6 +154,39 @@ bench-models: $(VENV)/installed  ## latency and memory of transformers over four
 bench-memory: $(VENV)/installed  ## memory of whole processes over four allocators, as on their page (half an hour)
 	$(BIN)/memomalloc bench memory -o build/memory.json --resume
 	$(BIN)/memomalloc bench report build/memory.json -o build/memory
+
+.PHONY: bench-service
+bench-service: $(VENV)/installed  ## services under load over six allocators, workers as threads and as processes (eight hours)
+	$(BIN)/memomalloc bench service --way threads,processes -o build/service.json --resume
+	$(BIN)/memomalloc bench report build/service.json -o build/service
+
+# On any machine: with the environment there is, and without the package index where `make cores-wheels` was before.
+.PHONY: bench-many-cores
+bench-many-cores:  ## contention from 1 to 64 threads, and services, on whatever machine this is (under eight minutes)
+	python=$(BIN)/python; [ -x $$python ] || python=$(PYTHON); $$python benchmarks/many_cores.py
+
+# For a machine without a package index that has torch and a compiler.
+CORES_PYTHON ?= 3.12
+.PHONY: cores-wheels
+cores-wheels: $(VENV)/torch  ## what bench-many-cores needs besides torch, for Python CORES_PYTHON, in build/wheels
+	$(BIN)/python -m pip download --quiet --only-binary :all: --python-version $(CORES_PYTHON) --dest build/wheels \
+	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
+	  $(BUILD_TOOLS) numpy 'transformers>=5'
+
+.PHONY: bench-modern
+bench-modern: $(VENV)/installed  ## models of today over five allocators (two hours on two cores)
+	$(BIN)/memomalloc bench models --suite modern --batch 1 --upstream glibc,glibc-tuned,jemalloc,tcmalloc,mimalloc \
+	  --budget 10 -o build/modern.json --resume
+	$(BIN)/memomalloc bench report build/modern.json -o build/modern
+
+.PHONY: bench-threads
+bench-threads: $(VENV)/installed  ## models with 1, 2 and all cores in an operator, over every allocator (two hours on two cores)
+	for suite in demo transformers modern; do \
+	  $(BIN)/memomalloc bench models --suite $$suite --intra-op-threads 1,2,all \
+	    --upstream glibc,glibc-tuned,jemalloc,jemalloc-tuned,tcmalloc,mimalloc --processes 1 --budget 5 \
+	    -o build/threads.json --resume || exit 1; \
+	done
+	$(BIN)/memomalloc bench report build/threads.json -o build/threads
 
 .PHONY: bench-modes
 bench-modes: $(VENV)/installed  ## the demo's models in TorchScript, compiled, and with two threads in an operator (half an hour)
@@ -226,12 +265,15 @@ bench-paper: .venv-paper/installed  ## the models of the paper, as on their page
 # The pages of docs/benchmarks, from what was measured; a test says when they are not.
 .PHONY: bench-pages
 bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
-	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes memory=memory planners=planners executorch=executorch time=time_shares; do \
+	for page in demo=demo peers=peers paper=paper paper-224=paper-224 transformers=transformers modes=modes memory=memory planners=planners executorch=executorch time=time_shares \
+	  service=service modern=modern threads=threads locality=locality; do \
 	  name=$${page%=*}; \
+	  [ -f benchmarks/results/$${page#*=}.json ] || continue; \
 	  $(BIN)/memomalloc bench report benchmarks/results/$${page#*=}.json -o docs/benchmarks/$$name --markdown docs/benchmarks/$$name.md; \
 	done
 	rm -f docs/benchmarks/*/*.png docs/benchmarks/*/*.html
-	rmdir docs/benchmarks/planners docs/benchmarks/executorch docs/benchmarks/time
+	find docs/benchmarks -mindepth 1 -type d -empty -delete
+	$(BIN)/python benchmarks/allocator_page.py
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built

@@ -5,11 +5,13 @@ number of workers, so that whatever else the machine does happens to both. Memor
 
     python benchmarks/contention.py                          # all of it: some ten minutes
     python benchmarks/contention.py --upstreams glibc jemalloc --workers 2 --models toy
+    python benchmarks/contention.py --models mlp_50us cnn_5ms --workers 1 2 4 8 16 --quick
     python benchmarks/contention.py --smoke                  # a few seconds
 
 Ratios are upstream to planned: above 1 the plan is better. Faults, voluntary context switches and futex calls (of the
 whole process, the interpreter's lock included) are per inference. ``peak`` is what the process grew by at its fullest
-since before the first call, ``x bound`` that in times of the workers' lower bounds.
+since before the first call, ``x bound`` that in times of the workers' lower bounds. ``--quick`` measures neither futex
+calls nor memory, and all numbers of workers in one process.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-MODELS = ("mobilenet_v2", "toy")
+MODELS = ("mobilenet_v2", "toy", "mlp_50us", "cnn_5ms")
+DEFAULT_MODELS = MODELS[:2]
 UPSTREAMS = ("glibc", "jemalloc", "tcmalloc", "mimalloc")
 
 
@@ -43,6 +46,17 @@ def build(name: str, smoke: bool) -> tuple[Any, tuple[Any, ...]]:
         config = transformers.MobileNetV2Config(**({"depth_multiplier": 0.35} if smoke else {}))
         batch, size = (1, 64) if smoke else (8, 224)
         return transformers.MobileNetV2ForImageClassification(config).eval(), (torch.randn(batch, 3, size, size),)
+
+    if name == "mlp_50us":  # about so long on one core of today
+        layers = [layer for _ in range(4) for layer in (torch.nn.Linear(128, 128), torch.nn.ReLU())]
+        return torch.nn.Sequential(*layers).eval(), (torch.randn(8, 128),)
+
+    if name == "cnn_5ms":
+        convolutions: list[torch.nn.Module] = []
+        for incoming, outgoing in ((3, 32), (32, 32), (32, 32), (32, 16)):
+            convolutions += [torch.nn.Conv2d(incoming, outgoing, 3, padding=1), torch.nn.ReLU()]
+        side = 32 if smoke else 112
+        return torch.nn.Sequential(*convolutions).eval(), (torch.randn(1, 3, side, side),)
 
     class Toy(torch.nn.Module):
         """Cheap operators on tensors from 4 KiB to 4 MiB, of which some live on for a while: nearly all allocation."""
@@ -62,26 +76,32 @@ def build(name: str, smoke: bool) -> tuple[Any, tuple[Any, ...]]:
 # --- In a process that was started with an allocator
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both sides in turns."""
+def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Both sides in turns, for each number of workers."""
     import torch
 
     import memomalloc
-    from memomalloc.bench.paired import Side, Workers, take_pairs
 
     torch.set_num_threads(1)
     model, inputs = build(arguments.models[0], arguments.smoke)
-    workers = arguments.workers[0]
     wrapper = memomalloc.optimize(model, example_inputs=None)
     sides = {"upstream": lambda: model(*inputs), "planned": lambda: wrapper(*inputs)}
+    with torch.inference_mode():
+        for _ in range(6):
+            wrapper(*inputs)
+    return [measure_workers(workers, wrapper, sides, arguments) for workers in arguments.workers]
+
+
+def measure_workers(workers: int, wrapper: Any, sides: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both sides in turns, for one number of workers."""
+    import torch
+
+    from memomalloc.bench.paired import Side, Workers, take_pairs
 
     def prepare() -> Any:
         torch.set_num_threads(1)
         return torch.inference_mode()
 
-    with torch.inference_mode():
-        for _ in range(6):
-            wrapper(*inputs)
     with Workers(workers, prepare) as threads, torch.inference_mode():
         for call in sides.values():
             threads.run(call, 3, Side())
@@ -94,10 +114,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             max_pairs=100_000,
             calls_each=2,
         )
-        futex = {name: _futex_calls(lambda call=call: threads.run(call, 2, Side())) for name, call in sides.items()}
+        futex: dict[str, int | None] = dict.fromkeys(sides)
+        if not arguments.quick:
+            for name, call in sides.items():
+                futex[name] = _futex_calls(lambda call=call: threads.run(call, 2, Side()))
     stats = wrapper.stats()
     assert stats.requests_missing == 0, stats
-    result: dict[str, Any] = {"served_share": stats.served_share, "num_arenas": stats.num_regions}
+    result: dict[str, Any] = {"workers": workers, "served_share": stats.served_share, "num_arenas": stats.num_regions}
     for name in sides:
         side = getattr(pairs, name)
         latencies = sorted(side.latencies_ms)
@@ -173,7 +196,7 @@ def measure_peak(arguments: argparse.Namespace) -> dict[str, Any]:
 # --- The parent
 
 
-def in_process(upstream: str, options: list[str]) -> dict[str, Any]:
+def in_process(upstream: str, options: list[str]) -> Any:
     """Run this file with an allocator; what it measured."""
     from memomalloc.bench.upstream import UPSTREAMS as KNOWN
 
@@ -190,16 +213,17 @@ def in_process(upstream: str, options: list[str]) -> dict[str, Any]:
         text=True,
         check=True,
     )
-    return dict(json.loads(child.stdout.splitlines()[-1]))
+    return json.loads(child.stdout.splitlines()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=list(DEFAULT_MODELS), choices=MODELS)
     parser.add_argument("--workers", nargs="+", type=int, default=[2, 16])
     parser.add_argument("--upstreams", nargs="+", default=list(UPSTREAMS), choices=UPSTREAMS)
     parser.add_argument("--seconds", type=float, default=15.0, help="for both sides of one case")
     parser.add_argument("--json", type=Path, help="write all that was measured there")
+    parser.add_argument("--quick", action="store_true", help="latencies, faults and switches only")
     parser.add_argument("--smoke", action="store_true", help="the smallest size: does it run at all?")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--peak", choices=("upstream", "planned"), help=argparse.SUPPRESS)
@@ -209,40 +233,51 @@ def main() -> None:
         return
     if arguments.smoke:
         arguments.seconds, arguments.workers = 0.2, [2]
+    from memomalloc.bench.machine import describe_machine, describe_versions
+
     results = []
     header = (
-        f"{'model':13}{'upstream':>10}{'workers':>8}  {'side':9}{'p50 ms':>8}{'p99 ms':>8}{'calls/s':>9}{'faults':>9}"
+        f"{'model':13}{'upstream':>10}{'workers':>8}  {'side':9}{'p50 ms':>9}{'p99 ms':>9}{'calls/s':>10}{'faults':>9}"
     )
     print(header + f"{'switches':>9}{'futex':>7}{'peak MiB':>9}{'x bound':>8}", flush=True)
+    # Of several numbers in one process each finds what the one before has left.
+    groups = [arguments.workers] if arguments.quick else [[workers] for workers in arguments.workers]
     for model in arguments.models:
-        for workers in arguments.workers:
+        for group in groups:
             for upstream in arguments.upstreams:
-                options = ["--models", model, "--workers", str(workers), "--seconds", str(arguments.seconds)]
-                options += ["--smoke"] if arguments.smoke else []
-                row = in_process(upstream, options)
-                for side in ("upstream", "planned"):
-                    row[side] |= in_process(upstream, [*options, "--peak", side])
-                results.append({"model": model, "workers": workers, "upstream_name": upstream, **row})
-                _print(results[-1])
+                options = ["--models", model, "--seconds", str(arguments.seconds)]
+                options += ["--workers", *map(str, group)]
+                options += [f"--{name}" for name in ("smoke", "quick") if getattr(arguments, name)]
+                for row in in_process(upstream, options):
+                    if not arguments.quick:
+                        for side in ("upstream", "planned"):
+                            row[side] |= in_process(upstream, [*options, "--peak", side])
+                    results.append({"model": model, "upstream_name": upstream, **row})
+                    _print(results[-1])
                 if arguments.json:
-                    arguments.json.write_text(json.dumps(results, indent=1))
+                    document = {"machine": describe_machine(), "versions": describe_versions(), "results": results}
+                    arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _print(row: dict[str, Any]) -> None:
     plain, planned = row["upstream"], row["planned"]
     for side, values in (("upstream", plain), ("planned", planned)):
-        bound = row["workers"] * planned["lower_bound_bytes"]
         futex = "-" if values["futex"] is None else f"{values['futex']:.1f}"
-        print(
-            f"{row['model']:13}{row['upstream_name']:>10}{row['workers']:>8}  {side:9}{values['p50_ms']:8.1f}"
-            f"{values['p99_ms']:8.1f}{values['per_s']:9.2f}{values['faults']:9.0f}{values['switches']:9.1f}{futex:>7}"
-            f"{values['peak_bytes'] / 2**20:9.1f}{values['peak_bytes'] / bound:8.2f}"
+        line = (
+            f"{row['model']:13}{row['upstream_name']:>10}{row['workers']:>8}  {side:9}{values['p50_ms']:9.3f}"
+            f"{values['p99_ms']:9.3f}{values['per_s']:10.2f}{values['faults']:9.0f}{values['switches']:9.1f}{futex:>7}"
         )
-    print(
-        f"{'':31}  {'ratio':9}{row['p50_of_ratios']:8.2f}{plain['p99_ms'] / planned['p99_ms']:8.2f}"
-        f"{planned['per_s'] / plain['per_s']:9.2f}{'':34}{plain['peak_bytes'] / planned['peak_bytes']:.2f}",
-        flush=True,
+        if "peak_bytes" in values:
+            bound = row["workers"] * planned["lower_bound_bytes"]
+            line += f"{values['peak_bytes'] / 2**20:9.1f}{values['peak_bytes'] / bound:8.2f}"
+        print(line)
+    line = (
+        f"{'':31}  {'ratio':9}{row['p50_of_ratios']:9.2f}{plain['p99_ms'] / planned['p99_ms']:9.2f}"
+        f"{planned['per_s'] / plain['per_s']:10.2f}"
     )
+    if "peak_bytes" in plain:
+        line += f"{'':25}{plain['peak_bytes'] / planned['peak_bytes']:9.2f}"
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

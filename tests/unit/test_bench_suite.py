@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes.util
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -39,6 +41,15 @@ def test_the_options_offer_what_there_is() -> None:
     assert bench_models._SUITES == SUITES
     assert bench_models._MODES == MODES
     assert tuple(UPSTREAMS) == bench_models._UPSTREAMS
+
+
+def test_all_threads_are_as_many_as_cores_and_each_number_is_measured_once() -> None:
+    parser = argparse.ArgumentParser()
+    bench_models.add_arguments(parser)
+    num_cores = len(os.sched_getaffinity(0))
+    args = parser.parse_args(["-o", "out.json", "--intra-op-threads", f"1,{num_cores},all", "--workers", "all"])
+    assert args.intra_op_threads == tuple(dict.fromkeys((1, num_cores)))
+    assert args.workers == (num_cores,)
 
 
 def test_workers_are_scaled_to_the_machine() -> None:

@@ -11,7 +11,7 @@ import json
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,6 +84,12 @@ def save_document(path: str | Path, results: Any, *, file_format: str, version: 
     document = {"format": file_format, "version": version, **dataclasses.asdict(results)}
     with atomic_file(path) as file:
         file.write(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def text_by_row(header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A document as JSON with one line for each row: samples one below the other would make thousands of lines."""
+    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+    return json.dumps(header, indent=1, allow_nan=False).removesuffix("\n}") + f',\n "rows": [\n{lines}\n ]\n}}\n'
 
 
 def _is(value: Any, kind: Any) -> bool:

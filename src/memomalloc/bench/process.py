@@ -6,8 +6,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
+_PROCESSES = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -49,32 +48,37 @@ class Usage:
         )
 
 
-def resident_bytes() -> int:
-    """Physical memory of this process."""
-    return _status_bytes("VmRSS")
+def resident_bytes(process: int | None = None) -> int:
+    """Physical memory of a process, this one unless another is given."""
+    return _status_bytes("VmRSS", process)
 
 
-def peak_resident_bytes() -> int:
-    """The most physical memory since the process began, or since :func:`reset_peak_resident`.
+def peak_resident_bytes(process: int | None = None) -> int:
+    """The most physical memory since a process began, or since :func:`reset_peak_resident`.
 
     Linux counts pages processor by processor and may miss 32 of each, of memory that was given back since.
     """
-    return _status_bytes("VmHWM")
+    return _status_bytes("VmHWM", process)
 
 
-def reset_peak_resident() -> None:
+def reset_peak_resident(process: int | None = None) -> None:
     """Make :func:`peak_resident_bytes` start again from what is resident now.
 
     Raises:
         OSError: the system does not let a process do this.
     """
-    _CLEAR_REFS.write_text("5\n")
+    (_folder(process) / "clear_refs").write_text("5\n")
 
 
-def _status_bytes(name: str) -> int:
-    with _STATUS.open() as status:
+def _folder(process: int | None) -> Path:
+    return _PROCESSES / ("self" if process is None else str(process))
+
+
+def _status_bytes(name: str, process: int | None) -> int:
+    path = _folder(process) / "status"
+    with path.open() as status:
         for line in status:
             key, _, value = line.partition(":")
             if key == name:
                 return int(value.split()[0]) * 1024
-    raise OSError(f"{_STATUS} has no {name}")
+    raise OSError(f"{path} has no {name}")

@@ -35,10 +35,11 @@ def markdown(report: Report, *, command: str, pictures: Mapping[str, str]) -> st
 
 
 def _section(table: ReportTable) -> list[str]:
-    return [f"## {markdown_text(table.title)}", *([table.note] if table.note else []), _table(table)]
+    return [f"## {markdown_text(table.title)}", *([table.note] if table.note else []), table_text(table)]
 
 
-def _table(table: ReportTable) -> str:
+def table_text(table: ReportTable) -> str:
+    """A table without its heading."""
     rules = tuple("---" if table.is_text(column) else "--:" for column in table.columns)
     heads = tuple(markdown_text(column) for column in table.columns)
     lines = [heads, rules, *(_cells(table, row) for row in table.rows)]

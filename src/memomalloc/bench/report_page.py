@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from memomalloc.bench.report_tables import Report
 from memomalloc.extras import require
 from memomalloc.harmless_text import harmless
 
+#: A figure that stands out; reports are written for Markdown.
+_BOLD = re.compile(r"\*\*([\d.]+)\*\*")
 _TEMPLATE = Path(__file__).with_name("report_page.html.jinja")
 
 
@@ -25,6 +29,7 @@ def page(report: Report, *, command: str, pictures: Mapping[str, str]) -> str:
     """
     jinja2 = require("jinja2", extra="bench", feature="memomalloc bench report")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figures"] = _figures
     text: str = environment.from_string(_TEMPLATE.read_text()).render(
         command=command,
         report=report,
@@ -32,3 +37,9 @@ def page(report: Report, *, command: str, pictures: Mapping[str, str]) -> str:
         pictures={title: svg[svg.index("<svg") :] for title, svg in pictures.items()},
     )
     return harmless(text, lines=True)
+
+
+def _figures(cell: str) -> Any:
+    """A cell of figures as HTML."""
+    markupsafe = require("markupsafe", extra="bench", feature="memomalloc bench report")
+    return markupsafe.Markup(_BOLD.sub(r"<b>\1</b>", str(markupsafe.escape(cell))))

@@ -67,6 +67,7 @@ _SUITE_TITLES = {
     "demo": "The demo's models",
     "paper": "The paper's models",
     "transformers": "Transformers",
+    "modern": "Models of today",
     "compilers": "Models for compilers",
     "user": "Models of your own",
 }

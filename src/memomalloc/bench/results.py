@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memomalloc.bench.document import require
+from memomalloc.bench.document import require, text_by_row
 from memomalloc.bench.machine import describe_machine, describe_versions, without_load
 from memomalloc.bench.row import Row
 from memomalloc.data.atomic_file import atomic_file
@@ -72,9 +71,7 @@ class Results:
             "repetitions": {name: None if value == math.inf else value for name, value in self.repetitions.items()},
             "environment": self.environment,
         }
-        # One line for each row: samples one below the other would make thousands of lines.
-        rows = ",\n".join(json.dumps(row.as_dict(), allow_nan=False) for row in self.rows)
-        return json.dumps(document, indent=1, allow_nan=False).removesuffix("\n}") + f',\n "rows": [\n{rows}\n ]\n}}\n'
+        return text_by_row(document, (row.as_dict() for row in self.rows))
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Results:

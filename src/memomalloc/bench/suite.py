@@ -16,6 +16,7 @@ _SUITES = {
     "demo": ("memomalloc.bench.transformers_models", "DEMO"),
     "transformers": ("memomalloc.bench.transformers_models", "TRANSFORMERS"),
     "paper": ("memomalloc.bench.torchvision_models", "PAPER"),
+    "modern": ("memomalloc.bench.modern_models", "MODERN"),
     "compilers": ("memomalloc.bench.compiler_models", "COMPILERS"),
 }
 USER_SUITE = "user"

@@ -63,6 +63,18 @@ UPSTREAMS = {
         ),
         Upstream("glibc-huge-pages", "glibc", variables={"THP_MEM_ALLOC_ENABLE": "1"}),
         Upstream("jemalloc", "jemalloc", "jemalloc", "libjemalloc2"),
+        Upstream(
+            "jemalloc-tuned",
+            "jemalloc",
+            "jemalloc",
+            "libjemalloc2",
+            # As PyTorch's performance tuning guide has it: large blocks from an arena of their own, and what is free is
+            # kept for as good as ever.
+            {
+                "MALLOC_CONF": "oversize_threshold:1,background_thread:true,metadata_thp:auto,"
+                "dirty_decay_ms:9000000000,muzzy_decay_ms:9000000000"
+            },
+        ),
         Upstream("tcmalloc", "tcmalloc", "tcmalloc_minimal", "libtcmalloc-minimal4"),
         Upstream("mimalloc", "mimalloc", "mimalloc", "libmimalloc2.0"),
     )

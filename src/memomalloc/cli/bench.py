@@ -14,7 +14,7 @@ import importlib
 HELP = "compare with what else there is"
 
 #: Names of sub-commands; each is a module of this folder, ``bench_`` before its name.
-SUBJECTS = ("models", "memory", "planners", "executorch", "report")
+SUBJECTS = ("models", "memory", "service", "planners", "executorch", "report")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

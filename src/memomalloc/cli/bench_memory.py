@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from memomalloc.cli.option_types import named, output_file, whole
-from memomalloc.cli.option_types import names as list_of_names
+from memomalloc.cli.option_types import named, output_file, some_of, whole
 from memomalloc.data.atomic_file import STANDARD_OUTPUT
 from memomalloc.errors import FileFormatError
 from memomalloc.extras import require
@@ -31,7 +29,7 @@ HELP = "measure the memory of whole processes, with and without plans"
 
 # Written out, not imported: the help must not import torch. A test compares them.
 _PROCESSES = ("six-models", "25-sizes", "threads")
-_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "tcmalloc", "mimalloc")
+_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "jemalloc-tuned", "tcmalloc", "mimalloc")
 _DEFAULT_UPSTREAMS = ("glibc", "jemalloc", "tcmalloc", "mimalloc")
 #: Rounds of a smoke run: enough for a plan to be learned and replayed.
 _SMOKE_ROUNDS = 4
@@ -40,11 +38,11 @@ _SMOKE_ROUNDS = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("--only", metavar="NAMES", type=_some_of(_PROCESSES), default=_PROCESSES, help=f"of {', '.join(_PROCESSES)}")
+    add("--only", metavar="NAMES", type=some_of(_PROCESSES), default=_PROCESSES, help=f"of {', '.join(_PROCESSES)}")
     add(
         "--upstream",
         metavar="NAMES",
-        type=_some_of(_UPSTREAMS),
+        type=some_of(_UPSTREAMS),
         default=_DEFAULT_UPSTREAMS,
         help=f"of {', '.join(_UPSTREAMS)} (default: {','.join(_DEFAULT_UPSTREAMS)})",
     )
@@ -127,14 +125,3 @@ def _resumed(path: object, new: MemoryResults) -> MemoryResults:
         raise FileFormatError(str(path), "results of something else, not of processes' memory")
     require_same_conditions(old.conditions(), new.conditions())
     return old
-
-
-def _some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        chosen = tuple(list_of_names(text))
-        for name in chosen:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return chosen
-
-    return parse

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from memomalloc.cli.option_types import named, output_file, time_limit, whole
+from memomalloc.cli.option_types import named, output_file, some_of, time_limit, whole
 from memomalloc.data.atomic_file import STANDARD_OUTPUT
 from memomalloc.extras import require
 from memomalloc.harmless_text import harmless
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 HELP = "measure models with and without a plan, over every allocator"
 
 # Written out, not imported: the help must not import torch. A test compares them.
-_SUITES = ("demo", "transformers", "paper", "compilers", "user")
+_SUITES = ("demo", "transformers", "paper", "modern", "compilers", "user")
 _MODES = ("eager", "torchscript", "compile", "compile-memory-planning")
-_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "tcmalloc", "mimalloc")
+_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "jemalloc-tuned", "tcmalloc", "mimalloc")
 
 _WIDTH = 140
 #: Of samples, pixels, threads and pairs: with more of them nothing ends.
@@ -57,12 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--batch", metavar="N", type=numbers, default=(1, 8), help="samples of one call (default: 1,8)")
     add("--input-size", metavar="N", type=numbers, default=(), help="pixels, tokens or frames (default: the model's)")
-    add("--workers", metavar="N", type=numbers, default=(1,), help="threads that call at once (default: 1)")
-    add("--intra-op-threads", metavar="N", type=numbers, default=(1,), help="threads in one operator (default: 1)")
-    add("--mode", metavar="NAMES", type=_choices(_MODES), default=("eager",), help=f"of {', '.join(_MODES)}")
-    add(
-        "--upstream", metavar="NAMES", type=_choices(_UPSTREAMS), default=("glibc",), help=f"of {', '.join(_UPSTREAMS)}"
-    )
+    threads = _list_of(_number_of_threads, "whole numbers or all")
+    add("--workers", metavar="N", type=threads, default=(1,), help="threads that call at once, or all (default: 1)")
+    add("--intra-op-threads", metavar="N", type=threads, default=(1,), help="in one operator, or all (default: 1)")
+    add("--mode", metavar="NAMES", type=some_of(_MODES), default=("eager",), help=f"of {', '.join(_MODES)}")
+    add("--upstream", metavar="NAMES", type=some_of(_UPSTREAMS), default=("glibc",), help=f"of {', '.join(_UPSTREAMS)}")
     add("--output", "-o", metavar="OUT", type=output_file, required=True, help="the results file (JSON)")
     add("--resume", action="store_true", help="keep the rows that OUT has, and measure the others")
     add("--budget", metavar="S", type=time_limit, default=6.0, help="seconds for the pairs of a process (default: 6)")
@@ -215,22 +215,17 @@ class _ProgressLine:
         )
 
 
+def _number_of_threads(text: str) -> int:
+    """A number, or ``all``: one for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if text == "all" else whole(1, _MAX_NUMBER)(text)
+
+
 def _list_of(kind: Callable[[str], Any], what: str) -> Callable[[str], tuple[Any, ...]]:
     def parse(text: str) -> tuple[Any, ...]:
         items = text.split(",")
         if not all(items):
             raise argparse.ArgumentTypeError(f"{text!r:.60} is no list of {what}: separate them by single commas")
-        return tuple(kind(item) for item in items)
-
-    return parse
-
-
-def _choices(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        chosen = tuple(text.split(","))
-        for name in chosen:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return chosen
+        # Each once: on two cores 2 and all are the same.
+        return tuple(dict.fromkeys(kind(item) for item in items))
 
     return parse

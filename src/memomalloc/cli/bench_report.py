@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "results",
         metavar="RESULTS",
         type=input_file,
-        help="a file of `memomalloc bench models`, `bench memory` or `bench planners --json`; - is standard input",
+        help="a file of `memomalloc bench models`, `memory`, `service` or `planners --json`; - is standard input",
     )
     parser.add_argument(
         "--output", "-o", metavar="DIR", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the files."""
     from memomalloc.bench.executorch_report import ExecutorchResults, executorch_report
+    from memomalloc.bench.locality import LocalityResults, locality_report
     from memomalloc.bench.memory_report import draw_memory, memory_report
     from memomalloc.bench.memory_results import MemoryResults
     from memomalloc.bench.planner_report import planner_report
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.report_tables import model_report
     from memomalloc.bench.results import Results
     from memomalloc.bench.results_file import load_results
+    from memomalloc.bench.service_report import draw_service, service_report
+    from memomalloc.bench.service_results import ServiceResults
     from memomalloc.bench.time_shares import time_report
     from memomalloc.cli.output_file import require_outputs
     from memomalloc.data.atomic_file import STANDARD_OUTPUT, atomic_file
@@ -62,8 +65,12 @@ def run(args: argparse.Namespace) -> int:
         report = planner_report(results)
     elif isinstance(results, MemoryResults):
         report, drawn = memory_report(results), draw_memory(results)
+    elif isinstance(results, ServiceResults):
+        report, drawn = service_report(results), draw_service(results)
     elif isinstance(results, ExecutorchResults):
         report = executorch_report(results)
+    elif isinstance(results, LocalityResults):
+        report = locality_report(results)
     else:
         report = time_report(results)
     command = f"memomalloc bench report {named(args.results)}"

@@ -87,6 +87,19 @@ def names(text: str) -> list[str]:
     return found
 
 
+def some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    """Some of the names there are, separated by commas."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(names(text))
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
 def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("an empty text names no file")
