@@ -204,9 +204,11 @@ void Recording::for_each_of_this_thread(const Function& function) noexcept {
   }
 }
 
-void Recording::begin_call() noexcept {
-  for_each_of_this_thread([](Recording& recording) {
+void Recording::begin_call(bool with_gradients) noexcept {
+  for_each_of_this_thread([with_gradients](Recording& recording) {
     recording.call_begin_ = recording.buffers_.num_ticks;
+    recording.call_with_gradients_ = with_gradients;
+    recording.call_is_tracked_ = false;
     recording.call_reads_.clear();
     recording.call_outside_.clear();
   });
@@ -218,6 +220,7 @@ void Recording::log_arguments(const std::vector<Argument>& arguments, bool is_ou
 
 void Recording::add_arguments(const std::vector<Argument>& arguments, bool is_outermost) {
   for (const Argument& argument : arguments) {
+    call_is_tracked_ = call_is_tracked_ || (call_with_gradients_ && argument.needs_gradient);
     const auto entry = argument.is_parameter ? alive_.end() : alive_.find(const_cast<void*>(argument.block));
     if (entry != alive_.end()) {
       // What the call itself made is none of its arguments.
@@ -262,10 +265,12 @@ void Recording::add_call(ContextSource::Context context) {
   make_room(calls_.ends);
   make_room(calls_.contexts);
   make_room(calls_.frames);
+  make_room(calls_.tracked);
   calls_.begins.push_back(call_begin_);
   calls_.ends.push_back(buffers_.num_ticks);
   calls_.contexts.push_back(context.id);
   calls_.frames.push_back(context.frame);
+  calls_.tracked.push_back(call_is_tracked_);
 }
 
 void Recording::lose_calls() noexcept {

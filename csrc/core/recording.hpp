@@ -32,6 +32,7 @@ struct RecordedCalls {
   std::vector<int64_t> ends;       // ticks; of the next event when it had ended
   std::vector<uint32_t> contexts;  // what the context source said of it
   std::vector<uint64_t> frames;    // what tells the frame that called from all others; 0: not known
+  std::vector<uint8_t> tracked;    // autograd may keep what the call read or made
   // Pairs: a call, and a recorded buffer that was an argument of it or of an operator inside it.
   std::vector<uint32_t> reading_calls;
   std::vector<uint32_t> read_buffers;
@@ -46,6 +47,7 @@ struct RecordedCalls {
 struct Argument {
   const void* block;
   uint64_t bytes;
+  bool needs_gradient;
   bool is_parameter;  // autograd is to give it a gradient: it is read again, whatever this recording sees
 };
 
@@ -108,8 +110,9 @@ class Recording {
 
   // --- Called by the context source, of the calling thread's recordings
 
-  // An operator begins that no other one called.
-  static void begin_call() noexcept;
+  // An operator begins that no other one called; `with_gradients`: autograd follows what it does, if any of
+  // its arguments needs a gradient.
+  static void begin_call(bool with_gradients) noexcept;
   // It has these arguments, or one that it called has: `is_outermost` says which.
   static void log_arguments(const std::vector<Argument>& arguments, bool is_outermost) noexcept;
   // Whether it had to do with a recorded buffer so far.
@@ -147,6 +150,8 @@ class Recording {
   RecordedCalls calls_;
   // Of the call that runs: when it began, and its arguments so far.
   int64_t call_begin_ = 0;
+  bool call_with_gradients_ = false;
+  bool call_is_tracked_ = false;
   std::vector<uint32_t> call_reads_;
   std::vector<Argument> call_outside_;
 

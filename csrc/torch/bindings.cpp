@@ -168,6 +168,7 @@ struct RecordingWithOrigins {
     result["ends"] = to_numpy(std::move(seen.ends));
     result["contexts"] = to_numpy(std::move(seen.contexts));
     result["frames"] = to_numpy(std::move(seen.frames));
+    result["tracked"] = to_numpy(std::move(seen.tracked));
     result["reading_calls"] = to_numpy(std::move(seen.reading_calls));
     result["read_buffers"] = to_numpy(std::move(seen.read_buffers));
     result["outside_calls"] = to_numpy(std::move(seen.outside_calls));

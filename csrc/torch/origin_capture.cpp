@@ -1,6 +1,7 @@
 #include "torch/origin_capture.hpp"
 
 #include <ATen/record_function.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/jit/frontend/source_range.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 
@@ -21,7 +22,8 @@ void add_argument(const c10::IValue& value, std::vector<Argument>& arguments) {
   if (value.isTensor()) {
     const at::Tensor& tensor = value.toTensor();
     if (!tensor.defined() || !tensor.device().is_cpu()) return;
-    if (!tensor.has_storage()) {  // sparse, of oneDNN, of a transform: its memory is not to be seen
+    if (tensor.is_mkldnn()) return;  // no other tensor shares its memory
+    if (!tensor.has_storage()) {     // sparse, of a transform: which memory it has is not to be seen
       Recording::lose_calls();
       return;
     }
@@ -29,7 +31,8 @@ void add_argument(const c10::IValue& value, std::vector<Argument>& arguments) {
     // Unchecked: asking some tensors for their address is an error, or makes a copy.
     const void* block = storage->_mutable_data_ptr_no_checks().get();
     if (block == nullptr) return;
-    arguments.push_back({block, storage->nbytes(), tensor.requires_grad() && tensor.is_leaf()});
+    const bool needs_gradient = tensor.requires_grad();
+    arguments.push_back({block, storage->nbytes(), needs_gradient, needs_gradient && tensor.is_leaf()});
   } else if (value.isTensorList()) {
     for (const at::Tensor& tensor : value.toTensorVector()) add_argument(tensor, arguments);
   } else if (value.isList()) {
@@ -110,7 +113,7 @@ void OriginCapture::start_operator(const at::RecordFunction& function) {
     running_.push_back({&function, intern(name), ++num_calls_, makes_tensors_only(name)});
   }
   const bool is_outermost = running_.size() == 1;
-  if (is_outermost) Recording::begin_call();
+  if (is_outermost) Recording::begin_call(c10::GradMode::is_enabled());
   try {
     log_arguments(function, is_outermost);
   } catch (const std::bad_alloc&) {

@@ -1,6 +1,6 @@
 """memomalloc memorizes the memory of an inference.
 
-The planner half (``plan``, ``Problem``, ``Plan``, ``Trace``, ``planners``) needs numpy only. The runtime half
+The planner half (``plan``, ``advise``, ``Problem``, ``Plan``, ``Trace``, ``planners``) needs numpy only. The runtime half
 (``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names is
 first used. Importing this package installs no allocator and starts no thread.
 """
@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from memomalloc import errors, planners
+from memomalloc.advice import Advice, advise
 from memomalloc.data.origin import Origin
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
@@ -83,6 +84,7 @@ _RUNTIME = {
 }
 
 __all__ = [
+    "Advice",
     "ArenaSettings",
     "Deviation",
     "MemomallocError",
@@ -98,6 +100,7 @@ __all__ = [
     "Replay",
     "Stats",
     "Trace",
+    "advise",
     "deviations",
     "disable",
     "enable",

@@ -3,7 +3,7 @@
 May import ``memomalloc.errors``, ``memomalloc.harmless_text`` and ``memomalloc._planner`` (for the checker's sweep),
 and nothing else of the package. Never imports torch.
 
-Data does not know what is made of it: ``origin``, ``problem``, ``trace`` and ``plan`` import no format, no notebook and
+Data does not know what is made of it: ``origin``, ``calls``, ``problem``, ``trace`` and ``plan`` import no format, no notebook and
 no checker. Those import the data, and are put together here (see `forms`); formats and notebook only when first used.
 """
 
@@ -13,6 +13,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from memomalloc.data.calls import Calls
 from memomalloc.data.checker import check
 from memomalloc.data.forms import Form, register
 from memomalloc.data.origin import Origin, SourceLine
@@ -20,7 +21,7 @@ from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace, TracedBuffer
 
-__all__ = ["Origin", "Plan", "Problem", "SourceLine", "Trace", "TracedBuffer", "check"]
+__all__ = ["Calls", "Origin", "Plan", "Problem", "SourceLine", "Trace", "TracedBuffer", "check"]
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:
