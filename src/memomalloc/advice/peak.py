@@ -32,6 +32,7 @@ class Peak:
         module_path: the module that called it.
         source: the line that called it.
         bytes_by_reason: what the buffers that are alive are there for, and their bytes.
+        reasons: for each buffer that is alive then its index, and what it is there for.
     """
 
     tick: int
@@ -40,6 +41,7 @@ class Peak:
     module_path: str
     source: SourceLine | None
     bytes_by_reason: dict[str, int]
+    reasons: tuple[tuple[int, str], ...]
 
     @property
     def text(self) -> str:
@@ -60,8 +62,9 @@ def peak_of(subject: Subject) -> Peak:
     runs = ran if ran < len(subject.calls) and subject.calls.begins[ran] <= tick else -1
     origin = subject.origin(runs) if runs >= 0 else Origin(role="call")
     totals = dict.fromkeys(_REASONS, 0)
-    for buffer in alive.tolist():
-        totals[_reason(subject, buffer, runs, tick)] += int(trace.sizes[buffer])
+    reasons = tuple((buffer, _reason(subject, buffer, runs, tick)) for buffer in alive.tolist())
+    for buffer, reason in reasons:
+        totals[reason] += int(trace.sizes[buffer])
     return Peak(
         tick,
         subject.before.peak_bytes,
@@ -69,6 +72,7 @@ def peak_of(subject: Subject) -> Peak:
         origin.module_path,
         origin.source,
         {reason: total for reason, total in totals.items() if total},
+        reasons,
     )
 
 

@@ -78,8 +78,8 @@ def together(edits: Iterable[Edit]) -> Edit:
 
 
 def place(source: SourceLine | None) -> str:
-    """A line of a program in a sentence."""
-    return "a line that is not known" if source is None else f"{source.file}:{source.line}"
+    """A line of a program in a sentence, its file by the end of its path."""
+    return "a line that is not known" if source is None else f"{'/'.join(source.file.split('/')[-2:])}:{source.line}"
 
 
 def outermost(origin: Origin) -> str:

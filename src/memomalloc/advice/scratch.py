@@ -37,7 +37,7 @@ def scratch(subject: Subject) -> list[Proposal]:
         weight = _weight(subject, of_onednn, outside[call])
         key = (outermost(origin), origin.source, is_last)
         if weight is not None:
-            weights[key].append(Edit(removed=(weight,)))
+            weights[key].append(Edit(removed=(weight,) if is_last else tuple(of_onednn)))
         if not is_last:
             others = tuple(buffer for buffer in of_onednn if buffer != weight)
             activations[key[0], key[1], False].append(Edit(removed=others))

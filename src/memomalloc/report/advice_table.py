@@ -37,7 +37,7 @@ def advice_table(advice: Advice) -> RenderableType:
     if advice.changes:
         parts += [Text(), _change_table(advice)]
     if not all(change.is_exact for change in advice.changes):
-        parts.append(Text("≥: the trace tells the least that is left; run the program to know", style="dim"))
+        parts.append(Text("≥: the least that is left; the trace does not tell how much is", style="dim"))
     return Lines(*parts)
 
 

@@ -35,6 +35,7 @@ class Placement:
         lower_bound_bytes: no plan can be smaller; None where nobody planned.
         planner: who placed them.
         proven_optimal: no smaller extent is possible.
+        trace: of the program that asked for them, where there is one.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Placement:
     lower_bound_bytes: int | None
     planner: str
     proven_optimal: bool = False
+    trace: Trace | None = None
 
     @classmethod
     def of_plan(cls, plan: Plan, *, trace: Trace | None = None, title: str | None = None) -> Placement:
@@ -75,6 +77,7 @@ class Placement:
             lower_bound_bytes=plan.lower_bound_bytes,
             planner=plan.planner,
             proven_optimal=plan.proven_optimal,
+            trace=trace,
         )
 
     @classmethod
@@ -107,6 +110,7 @@ class Placement:
             extent_bytes=int((offsets + trace.sizes).max(initial=0)),
             lower_bound_bytes=None,
             planner=title,
+            trace=trace,
         )
 
     def __len__(self) -> int:
