@@ -177,7 +177,7 @@ def test_a_tensor_may_be_deleted_after_its_last_use() -> None:
     assert change.is_exact
     assert change.source.line == 2
     assert change.after.peak_bytes == 5016
-    assert "`del` the result of aten::conv2d at code/net.py:1 after code/net.py:2" in change.text
+    assert "`del` the result of aten::conv2d at code/net.py:1 as soon as aten::mean at code/net.py:2 has read it" in change.text
 
 
 def test_what_a_caller_holds_cannot_simply_be_deleted() -> None:

@@ -27,9 +27,9 @@ def deletions(subject: Subject) -> list[Proposal]:
             continue
         made, read = (f"{operator} at {place(source)}" for operator, source in (made_at, read_at))
         text = (
-            f"`del` the result of {made} after {place(read_at[1])}, where {read_at[0]} reads it last"
+            f"`del` the result of {made} as soon as {read} has read it, the last to do so"
             if is_local
-            else f"let go of the result of {made} before {read} is done, which reads it last: callers hold it"
+            else f"let go of the result of {made} as soon as {read} has read it, the last to do so: callers hold it"
         )
         alters = f"{SAME_RESULTS}, unless something that is no operator of torch reads it later"
         proposals.append(Proposal(KIND, text, read_at[1], (), alters, edit, is_exact=is_local))
