@@ -48,7 +48,9 @@ def in_halves(call: _Call, module: torch.nn.Module, *args: Any, **kwargs: Any) -
     Raises:
         RecordingError: there is no batch that can be cut in two.
     """
-    tensors = [tensor for tensor in pytree.tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor) and tensor.dim()]
+    tensors = [
+        tensor for tensor in pytree.tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor) and tensor.dim()
+    ]
     batch = tensors[0].shape[0] if tensors else 0
     if batch < 2 or any(tensor.shape[0] not in (1, batch) for tensor in tensors):
         raise RecordingError(f"{type(module).__name__} is called with no batch that can be cut in two")
@@ -142,7 +144,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         record_script(Path(program), own).save(out)
     except MemomallocError as error:
-        print(error, file=sys.stderr)
+        # A call that cannot be changed says so itself; the program is not at fault.
+        print(error.__cause__ if isinstance(error.__cause__, RecordingError) else error, file=sys.stderr)
         return 1
     return 0
 

@@ -177,7 +177,10 @@ def test_a_tensor_may_be_deleted_after_its_last_use() -> None:
     assert change.is_exact
     assert change.source.line == 2
     assert change.after.peak_bytes == 5016
-    assert "`del` the result of aten::conv2d at code/net.py:1 as soon as aten::mean at code/net.py:2 has read it" in change.text
+    assert (
+        "`del` the result of aten::conv2d at code/net.py:1 as soon as aten::mean at code/net.py:2 has read it"
+        in change.text
+    )
 
 
 def test_what_a_caller_holds_cannot_simply_be_deleted() -> None:
@@ -250,7 +253,10 @@ def test_what_was_tried_counts_as_it_was_recorded() -> None:
     active = small.call("relu", 2, [hidden], makes=400)
     small.free(hidden, active)
     advice = memomalloc.advise(chain(), tried={"half batch": small.trace()})
-    assert [(change.kind, change.after.peak_bytes) for change in advice.changes] == [("half batch", 800), ("in place", 1010)]
+    assert [(change.kind, change.after.peak_bytes) for change in advice.changes] == [
+        ("half batch", 800),
+        ("in place", 1010),
+    ]
     assert [change.kind for change in advice.together] == ["half batch", "in place"]
     assert advice.after_together.peak_bytes == 400
 
@@ -288,7 +294,9 @@ def test_the_peak_explains_itself() -> None:
         "kept until the end": 4,
         "read no more": 100,
     }
-    assert peak.text.startswith("1.47 KiB are alive while aten::conv2d runs at code/net.py:5 in layer.conv: 500 B scratch")
+    assert peak.text.startswith(
+        "1.47 KiB are alive while aten::conv2d runs at code/net.py:5 in layer.conv: 500 B scratch"
+    )
     assert len(peak.reasons) == 6
 
 
@@ -297,7 +305,11 @@ def random_program(seed: int) -> Trace:
     program = Program()
     alive: list[int] = []
     for _ in range(30):
-        reads = [int(one) for one in random.choice(alive, min(len(alive), int(random.integers(1, 3))), replace=False)] if alive else []
+        reads = (
+            [int(one) for one in random.choice(alive, min(len(alive), int(random.integers(1, 3))), replace=False)]
+            if alive
+            else []
+        )
         operator = str(random.choice(["conv2d", "relu", "add", "argmax", "sum"]))
         size = int(random.choice([64, 100, 1000])) if operator != "relu" or not reads else program.sizes[reads[0]]
         scratch = [int(random.integers(1, 500))] if random.random() < 0.3 else []

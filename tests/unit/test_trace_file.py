@@ -73,7 +73,16 @@ def test_round_trip_with_calls(tmp_path: Path, trace_with_calls: Trace) -> None:
     trace_with_calls.save(path)
     loaded = Trace.load(path)
     assert_equal(loaded, trace_with_calls)
-    for name in ("begins", "ends", "frames", "tracked", "read_counts", "read_buffers", "outside_counts", "outside_bytes"):
+    for name in (
+        "begins",
+        "ends",
+        "frames",
+        "tracked",
+        "read_counts",
+        "read_buffers",
+        "outside_counts",
+        "outside_bytes",
+    ):
         assert getattr(loaded.calls, name).tolist() == getattr(trace_with_calls.calls, name).tolist()
     assert loaded.calls.origins == trace_with_calls.calls.origins
     first = path.read_bytes()
@@ -81,7 +90,9 @@ def test_round_trip_with_calls(tmp_path: Path, trace_with_calls: Trace) -> None:
     assert path.read_bytes() == first
 
 
-def test_a_trace_without_calls_is_written_as_it_always_was(tmp_path: Path, trace: Trace, trace_with_calls: Trace) -> None:
+def test_a_trace_without_calls_is_written_as_it_always_was(
+    tmp_path: Path, trace: Trace, trace_with_calls: Trace
+) -> None:
     trace.save(tmp_path / "without.trace")
     assert b'"version":1,' in (tmp_path / "without.trace").read_bytes()
     assert Trace.load(tmp_path / "without.trace").calls is None
@@ -209,7 +220,7 @@ def test_more_arguments_than_any_program_has_are_refused(tmp_path: Path) -> None
                 (b"[[0,1.5,-1,0,0],[],[]]", "1.5 is not a whole number"),
                 (b"[[1,1,-1,0,0],[1],[]]", "1 is not a whole number"),
                 (b'[[1,1,-1,0,0],[],["x"]]', "'x' is not a whole number"),
-                (b"[[1,1,-1,0,0],[" + b"0," * 20 + b'0],[true]]', "True is not a whole number"),
+                (b"[[1,1,-1,0,0],[" + b"0," * 20 + b"0],[true]]", "True is not a whole number"),
             ]
         ),
         (HEADER + b"[" * 100_000 + b"\n", 2, "nested|damaged"),

@@ -158,10 +158,9 @@ def advise(
         tell(f"planning {len(changes) + 1} of {len(helping)} changes")
         changes.append(_change(proposals[number], Memory.of(outcome.trace())))
     trials = {name: trial for name, trial in (tried or {}).items() if trial.peak_live_bytes <= most}
-    for name, trial in trials.items():
-        changes.append(_trial_change(name, Memory.of(trial)))
-        # What was run is known exactly; what the trace alone tells of it is not needed then.
-        changes = [change for change in changes if change.is_exact or change.kind != name]
+    # What was run is known exactly; what the trace alone tells of it is not needed then.
+    changes = [change for change in changes if change.is_exact or change.kind not in (tried or {})]
+    changes += [_trial_change(name, Memory.of(trial)) for name, trial in trials.items()]
     changes.sort(key=lambda change: (change.after.peak_bytes, not change.is_exact))
 
     tell("looking for three that give most together")

@@ -26,17 +26,34 @@ _OF_MODULES = {
     "aten::leaky_relu": "nn.LeakyReLU(inplace=True) or F.leaky_relu(x, inplace=True)",
     "aten::threshold": "nn.Threshold(inplace=True) or F.threshold(x, inplace=True)",
 }
+#: Of two inputs, of which either may take the result.
+_SUMS = {"aten::add": "x += y", "aten::mul": "x *= y"}
 _WAYS = {
     **_OF_MODULES,
     "aten::gelu": "torch.ops.aten.gelu_(x)",
     **{
         f"aten::{name}": f"x.{name}_()"
-        for name in ("sigmoid", "tanh", "exp", "sqrt", "rsqrt", "square", "neg", "abs", "clamp", "clamp_min", "sin", "cos")
+        for name in (
+            "sigmoid",
+            "tanh",
+            "exp",
+            "sqrt",
+            "rsqrt",
+            "square",
+            "neg",
+            "abs",
+            "clamp",
+            "clamp_min",
+            "sin",
+            "cos",
+        )
     },
-    # Of two inputs, of which either may take the result.
-    "aten::add": "x += y",
-    "aten::mul": "x *= y",
+    **_SUMS,
 }
+
+
+#: A line: the operator, where it is called, and which of the buffers that it reads is written over.
+_Line = tuple[str, SourceLine | None, int]
 
 
 def in_place(subject: Subject) -> list[Proposal]:
@@ -46,27 +63,36 @@ def in_place(subject: Subject) -> list[Proposal]:
     reads it again, it does not outlive the run, and autograd does not keep it.
     """
     executions = list(_executions(subject))
-    whole = by_line(((operator, source), edit) for operator, source, _, edit in executions)
+    whole = by_line((line, edit) for line, _, edit in executions)
     lines = {line for line, _ in whole}
-    proposals = [_proposal(operator, source, (), edit) for (operator, source), edit in whole]
+    proposals = [_proposal(subject, line, (), edit) for line, edit in whole]
     # Modules have an option for it: some may get it where others that the same line calls must not.
     some = by_line(
-        ((operator, source, module), edit)
-        for operator, source, module, edit in executions
-        if operator in _OF_MODULES and module and (operator, source) not in lines
+        ((line, module), edit)
+        for line, module, edit in executions
+        if line[0] in _OF_MODULES and module and line not in lines
     )
-    modules: dict[tuple[str, SourceLine | None], dict[str, Edit]] = defaultdict(dict)
-    for (operator, source, module), edit in some:
-        modules[operator, source][module] = edit
-    for (operator, source), edits in modules.items():
-        proposals.append(_proposal(operator, source, tuple(edits), together(edits.values())))
+    modules: dict[_Line, dict[str, Edit]] = defaultdict(dict)
+    for (line, module), edit in some:
+        modules[line][module] = edit
+    for line, edits in modules.items():
+        proposals.append(_proposal(subject, line, tuple(edits), together(edits.values())))
     return proposals
 
 
-def _proposal(operator: str, source: SourceLine | None, modules: tuple[str, ...], edit: Edit) -> Proposal:
+def _proposal(subject: Subject, line: _Line, modules: tuple[str, ...], edit: Edit) -> Proposal:
+    operator, source, which = line
+    makers = {int(subject.makers[written]) for written, _ in edit.merged}
+    origins = [subject.origin(maker) for maker in makers if maker >= 0]
+    made = {f"the result of {outermost(origin)} at {place(origin.source)}" for origin in origins}
+    over = (
+        made.pop()
+        if len(made) == 1
+        else ("its input" if operator not in _SUMS else f"its {('first', 'second')[which]} input")
+    )
     return Proposal(
         KIND,
-        f"let {operator} at {place(source)} write over its input, which nothing reads after it: {_WAYS[operator]}",
+        f"let {operator} at {place(source)} write over {over}, which nothing reads after it: {_WAYS[operator]}",
         source,
         modules,
         f"{SAME_RESULTS}, unless something that is no operator of torch reads the input later; speed gains",
@@ -74,26 +100,24 @@ def _proposal(operator: str, source: SourceLine | None, modules: tuple[str, ...]
     )
 
 
-def _executions(subject: Subject) -> Iterator[tuple[str, SourceLine | None, str, Edit | None]]:
+def _executions(subject: Subject) -> Iterator[tuple[_Line, str, Edit | None]]:
     for call in range(len(subject.calls)):
         origin = subject.origin(call)
         operator = outermost(origin)
         if operator in _WAYS and subject.made[call]:
-            yield operator, origin.source, origin.module_path, _over_input(subject, call)
+            for which in range(2 if operator in _SUMS else 1):
+                yield (operator, origin.source, which), origin.module_path, _over_input(subject, call, which)
 
 
-def _over_input(subject: Subject, call: int) -> Edit | None:
-    """Let the result of a call have the memory of its input; None where that must not be."""
-    if len(subject.made[call]) != 1 or subject.calls.tracked[call]:
+def _over_input(subject: Subject, call: int, which: int) -> Edit | None:
+    """Let the result of a call have the memory of one of the buffers that it reads; None where that must not be."""
+    if len(subject.made[call]) != 1 or which >= len(subject.reads[call]) or subject.calls.tracked[call]:
         return None
-    (result,) = subject.made[call]
-    trace = subject.trace
-    for source in subject.reads[call]:
-        if (
-            trace.sizes[source] == trace.sizes[result]
-            and not trace.escapes[source]
-            and subject.last_call(source) == call
-            and not subject.is_kept_by_autograd(source)
-        ):
-            return Edit(merged=((source, result),))
-    return None
+    (result,), source, trace = subject.made[call], subject.reads[call][which], subject.trace
+    may_be = (
+        trace.sizes[source] == trace.sizes[result]
+        and not trace.escapes[source]
+        and subject.last_call(source) == call
+        and not subject.is_kept_by_autograd(source)
+    )
+    return Edit(merged=((source, result),)) if may_be else None

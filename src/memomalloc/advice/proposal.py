@@ -62,7 +62,9 @@ def by_line(found: Iterable[tuple[_Line, Edit | None]]) -> list[tuple[_Line, Edi
     for line, edit in found:
         lines[line].append(edit)
     return [
-        (line, together(edit for edit in edits if edit is not None)) for line, edits in lines.items() if None not in edits
+        (line, together(edit for edit in edits if edit is not None))
+        for line, edits in lines.items()
+        if None not in edits
     ]
 
 

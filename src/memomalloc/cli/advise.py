@@ -107,9 +107,7 @@ def _recorded(
     return as_it_is, tried
 
 
-def _run(
-    name: str, program: Path, arguments: Sequence[str], tell: Callable[[str], object]
-) -> tuple[Trace | None, str]:
+def _run(name: str, program: Path, arguments: Sequence[str], tell: Callable[[str], object]) -> tuple[Trace | None, str]:
     """The trace of a program run with a change; None, and the last thing it said, where it does not run through."""
     from memomalloc.child_group import child_group
     from memomalloc.data.trace import Trace

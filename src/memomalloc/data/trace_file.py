@@ -275,7 +275,9 @@ class _Reader:
         if self._version == VERSION_WITH_CALLS:
             expected["calls"] = len(self._calls[0])
         if footer != expected:
-            self._fail("the checksum, or a number of buffers or calls, does not match: the file is damaged; record again")
+            self._fail(
+                "the checksum, or a number of buffers or calls, does not match: the file is damaged; record again"
+            )
 
     def _call(self, row: list[Any]) -> None:
         if self._version != VERSION_WITH_CALLS:
