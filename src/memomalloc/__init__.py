@@ -1,8 +1,8 @@
 """memomalloc memorizes the memory of an inference.
 
-The planner half (``plan``, ``advise``, ``Problem``, ``Plan``, ``Trace``, ``planners``) needs numpy only. The runtime half
-(``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names is
-first used. Importing this package installs no allocator and starts no thread.
+The planner half (``plan``, ``advise``, ``Problem``, ``Plan``, ``Trace``, ``planners``) needs numpy only. The runtime
+half (``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names
+is first used. Importing this package installs no allocator and starts no thread.
 """
 
 from __future__ import annotations

@@ -48,9 +48,8 @@ def in_halves(call: _Call, module: torch.nn.Module, *args: Any, **kwargs: Any) -
     Raises:
         RecordingError: there is no batch that can be cut in two.
     """
-    tensors = [
-        tensor for tensor in pytree.tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor) and tensor.dim()
-    ]
+    leaves = pytree.tree_leaves((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim()]
     batch = tensors[0].shape[0] if tensors else 0
     if batch < 2 or any(tensor.shape[0] not in (1, batch) for tensor in tensors):
         raise RecordingError(f"{type(module).__name__} is called with no batch that can be cut in two")

@@ -23,7 +23,7 @@ from memomalloc.advice.trials import TRIALS
 from memomalloc.cli.subjects import record_script
 from memomalloc.data import Trace
 from memomalloc.trial import CALLS, _PackedConvolution, change_outermost_calls
-from models import REAL_MODELS, _image_model
+from models import REAL_MODELS, RealModel, image_model
 
 ROOT = Path(__file__).resolve().parents[2]
 BY_NAME = {model.name: model for model in REAL_MODELS}
@@ -48,9 +48,8 @@ class Case:
     same: bool = True
 
 
-def _real(name: str, change: Callable[[torch.nn.Module], object], changed: bool, model: Any = None) -> Call:
-    subject = model or BY_NAME[name]
-    module, inputs = subject.build(), subject.inputs(0)
+def _real(model: RealModel, change: Callable[[torch.nn.Module], object], changed: bool) -> Call:
+    module, inputs = model.build(), model.inputs(0)
     if changed:
         change(module)
     return lambda: module(*inputs)
@@ -79,11 +78,6 @@ def _bert_output_with_del(self: Any, hidden: torch.Tensor, inputs: torch.Tensor)
     total = hidden + inputs
     del hidden
     return self.LayerNorm(total)
-
-
-def _t5_feed_forward(self: Any, hidden: torch.Tensor) -> torch.Tensor:
-    hidden += self.dropout(self.DenseReluDense(self.layer_norm(hidden)))
-    return hidden
 
 
 class Vgg(torch.nn.Module):
@@ -173,36 +167,47 @@ def _example(changed: bool) -> Call:
     return lambda: classes_of(model, images)
 
 
+_VIT = image_model(
+    "vit", "ViTModel", 32, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512,
+    image_size=32, patch_size=8,
+)  # fmt: skip
+_SWIN = image_model(
+    "swin", "SwinModel", 64, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4, image_size=64, mlp_ratio=8.0
+)
+
+
+def _real_case(model: RealModel, change: Callable[[torch.nn.Module], object], kind: str, text: str) -> Case:
+    return Case(f"{model.name}, {kind}", functools.partial(_real, model, change), ((kind, text),))
+
+
+def _output_of_bert(function: Callable[..., torch.Tensor]) -> Callable[[torch.nn.Module], object]:
+    return functools.partial(_replace, "BertOutput", function)
+
+
 CASES = (
-    Case("bert, a sum in place", functools.partial(_real, "bert", functools.partial(_replace, "BertOutput", _bert_output_in_place)), (("in place", "write over the result of aten::linear & BertOutput.forward"),)),
-    Case("bert, del", functools.partial(_real, "bert", functools.partial(_replace, "BertOutput", _bert_output_with_del)), (("del", "`del` the result of aten::linear & BertOutput.forward"),)),
-    Case("convnext, gelu in place", functools.partial(_real, "convnext", _gelu_in_place), (("in place", "aten::gelu"),)),
-    Case(
-        "vit, gelu in place",
-        functools.partial(
-            _real, "vit", _gelu_in_place,
-            model=_image_model("vit", "ViTModel", 32, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512, image_size=32, patch_size=8),
-        ),
-        (("in place", "aten::gelu"),),
+    _real_case(
+        BY_NAME["bert"],
+        _output_of_bert(_bert_output_in_place),
+        "in place",
+        "write over the result of aten::linear & BertOutput.forward",
     ),
-    Case(
-        "swin, gelu in place",
-        functools.partial(
-            _real, "swin", _gelu_in_place,
-            model=_image_model("swin", "SwinModel", 64, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4, image_size=64, mlp_ratio=8.0),
-        ),
-        (("in place", "aten::gelu"),),
+    _real_case(
+        BY_NAME["bert"],
+        _output_of_bert(_bert_output_with_del),
+        "del",
+        "`del` the result of aten::linear & BertOutput.forward",
     ),
-    Case("vgg, relu in place", _vgg, (("in place", "aten::relu"),)),
+    *(_real_case(model, _gelu_in_place, "in place", "aten::gelu") for model in (BY_NAME["convnext"], _VIT, _SWIN)),
+    Case("vgg, in place", _vgg, (("in place", "aten::relu"),)),
     Case("unet, del", _unet, (("del", "as soon as aten::cat"),)),
-    Case("detections, cast earlier", _detections, (("earlier", "aten::to"),)),
-    Case("channels last, packed weights", _convolutions_in_channels_last, (("packed weights", "aten::conv2d"),), same=False),
+    Case("detections, earlier", _detections, (("earlier", "aten::to"),)),
+    Case("packed weights", _convolutions_in_channels_last, (("packed weights", "aten::conv2d"),), same=False),
     Case(
         "the example, all together",
         _example,
         (("in place", "aten::relu"), ("del", "aten::relu"), ("del", "aten::upsample"), ("earlier", "aten::argmax")),
     ),
-)  # fmt: skip
+)
 
 
 def _record(call: Call) -> tuple[Trace, Any]:

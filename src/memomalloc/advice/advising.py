@@ -153,7 +153,7 @@ def advise(
         ),
         key=lambda entry: entry[:2],
     )[:_MAX_CHANGES]
-    changes = []
+    changes: list[Change] = []
     for _, number, outcome in helping:
         tell(f"planning {len(changes) + 1} of {len(helping)} changes")
         changes.append(_change(proposals[number], Memory.of(outcome.trace())))

@@ -12,8 +12,9 @@ KIND = "earlier"
 
 _CASTS = {"to", "_to_copy", "type_as", "clone", "contiguous", "quantize_per_tensor"}
 _REDUCTIONS = {
-    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "index_select", "linalg_vector_norm", "logsumexp",
-    "max", "mean", "median", "min", "norm", "nansum", "nanmean", "prod", "std", "sum", "take", "topk", "var",
+    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "index_select", "linalg_vector_norm",
+    "logsumexp", "max", "mean", "median", "min", "norm", "nansum", "nanmean", "prod", "std", "sum", "take", "topk",
+    "var",
 }  # fmt: skip
 
 _Line = tuple[str, SourceLine | None, str, SourceLine | None]

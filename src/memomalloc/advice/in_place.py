@@ -28,26 +28,11 @@ _OF_MODULES = {
 }
 #: Of two inputs, of which either may take the result.
 _SUMS = {"aten::add": "x += y", "aten::mul": "x *= y"}
+_METHODS = ("abs", "clamp", "clamp_min", "cos", "exp", "neg", "rsqrt", "sigmoid", "sin", "sqrt", "square", "tanh")
 _WAYS = {
     **_OF_MODULES,
     "aten::gelu": "torch.ops.aten.gelu_(x)",
-    **{
-        f"aten::{name}": f"x.{name}_()"
-        for name in (
-            "sigmoid",
-            "tanh",
-            "exp",
-            "sqrt",
-            "rsqrt",
-            "square",
-            "neg",
-            "abs",
-            "clamp",
-            "clamp_min",
-            "sin",
-            "cos",
-        )
-    },
+    **{f"aten::{name}": f"x.{name}_()" for name in _METHODS},
     **_SUMS,
 }
 
@@ -85,11 +70,8 @@ def _proposal(subject: Subject, line: _Line, modules: tuple[str, ...], edit: Edi
     makers = {int(subject.makers[written]) for written, _ in edit.merged}
     origins = [subject.origin(maker) for maker in makers if maker >= 0]
     made = {f"the result of {outermost(origin)} at {place(origin.source)}" for origin in origins}
-    over = (
-        made.pop()
-        if len(made) == 1
-        else ("its input" if operator not in _SUMS else f"its {('first', 'second')[which]} input")
-    )
+    which_input = ("first input", "second input")[which] if operator in _SUMS else "input"
+    over = made.pop() if len(made) == 1 else f"its {which_input}"
     return Proposal(
         KIND,
         f"let {operator} at {place(source)} write over {over}, which nothing reads after it: {_WAYS[operator]}",

@@ -90,7 +90,7 @@ def _traces(args: argparse.Namespace, tell: Callable[[str], object]) -> tuple[Tr
 def _recorded(
     program: Path, arguments: Sequence[str], tell: Callable[[str], object], *, with_trials: bool
 ) -> tuple[Trace, dict[str, Trace]]:
-    """Run a program as it is and with each change; with a change that it does not take it is left out, and that said."""
+    """Run a program as it is and with each change; one that it does not take is left out, and that said."""
     from memomalloc.advice.trials import TRIALS
     from memomalloc.errors import RecordingError
 

@@ -3,8 +3,9 @@
 May import ``memomalloc.errors``, ``memomalloc.harmless_text`` and ``memomalloc._planner`` (for the checker's sweep),
 and nothing else of the package. Never imports torch.
 
-Data does not know what is made of it: ``origin``, ``calls``, ``problem``, ``trace`` and ``plan`` import no format, no notebook and
-no checker. Those import the data, and are put together here (see `forms`); formats and notebook only when first used.
+Data does not know what is made of it: ``origin``, ``calls``, ``problem``, ``trace`` and ``plan`` import no format, no
+notebook and no checker. Those import the data, and are put together here (see `forms`); formats and notebook only when
+first used.
 """
 
 from __future__ import annotations

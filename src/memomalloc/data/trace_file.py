@@ -275,9 +275,7 @@ class _Reader:
         if self._version == VERSION_WITH_CALLS:
             expected["calls"] = len(self._calls[0])
         if footer != expected:
-            self._fail(
-                "the checksum, or a number of buffers or calls, does not match: the file is damaged; record again"
-            )
+            self._fail("the checksum or a number of buffers or calls does not match: the file is damaged; record again")
 
     def _call(self, row: list[Any]) -> None:
         if self._version != VERSION_WITH_CALLS:
@@ -290,7 +288,8 @@ class _Reader:
         num_arguments = len(read_buffers) + len(outside_bytes) + len(reads) + len(outside)
         if num_calls > MAX_CALLS or num_arguments > MEAN_ARGUMENTS * num_calls + MAX_TEXTS:
             self._fail(
-                f"more than {MAX_CALLS} calls, or {MEAN_ARGUMENTS} arguments of a call, in the mean: no program has so many"
+                f"more than {MAX_CALLS} calls, or {MEAN_ARGUMENTS} arguments of a call, in the mean: no program has "
+                "so many"
             )
         last_buffer = len(self._columns[0]) - 1
         begins.append(self._whole(begin, "begin", 0, INT64_MAX))

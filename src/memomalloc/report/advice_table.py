@@ -27,9 +27,8 @@ def advice_table(advice: Advice) -> RenderableType:
         parts.append(Text("nothing that is known lowers it", style="bold"))
     else:
         after = advice.after_together
-        text = (
-            f"{_one_or_more(len(advice.together))}: {byte_text(before.peak_bytes)} → {_after(advice, after.peak_bytes)}"
-        )
+        peaks = f"{byte_text(before.peak_bytes)} → {_after(advice, after.peak_bytes)}"
+        text = f"{_one_or_more(len(advice.together))}: {peaks}"
         parts.append(Text(f"{text}, arena {byte_text(after.arena_bytes)}", style="bold"))
         for number, change in enumerate(advice.together, 1):
             parts.append(Text(f"  {number}. {_what(change)}"))
