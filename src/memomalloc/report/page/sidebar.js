@@ -112,7 +112,7 @@ class Sidebar {
         `(tick ${count(buffers.peakTick)})`, ["buffer", "size"], rows, buffers.aliveAtPeak.length);
       if (!buffers.advice) return [table];
       const link = element("button", { type: "button", className: "link", onclick: () => this.open(document.getElementById("tab-advice")) }, "What would lower it");
-      return [element("p", {}, breakable(buffers.advice.peak), ". ", link), table];
+      return [element("p", {}, `${buffers.advice.peak}. `, link), table];
     });
     this.lists.alive.replaceChildren(...tables.flat());
   }
@@ -129,10 +129,10 @@ class Sidebar {
       }
       const less = (bytes) => `${byteText(bytes)} (${Math.round(100 * (1 - bytes / advice.peakBytes))} % less)`;
       const what = ({ text, places, modules, alters }) => [
-        breakable(text + (places > 1 ? ` (${count(places)} times)` : "")),
-        modules.length ? element("small", {}, " only in ", breakable(modules.join(", "))) : null,
-        element("small", {}, ` ${alters}`)];
-      const lines = [...name, element("p", {}, breakable(advice.peak), ".")];
+        text + (places > 1 ? ` (${count(places)} times)` : ""),
+        modules.length ? element("small", {}, "only in ", breakable(modules.join(", "))) : null,
+        element("small", {}, alters)];
+      const lines = [...name, element("p", {}, `${advice.peak}.`)];
       if (advice.together.length) {
         lines.push(element("h3", {}, `${advice.together.length > 1 ? `These ${advice.together.length} together` : "This gives most"}: ` +
           `${byteText(advice.peakBytes)} → ${less(advice.togetherBytes)}`));
