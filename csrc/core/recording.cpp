@@ -166,6 +166,7 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
   make_room(buffers_.contexts);
   make_room(buffers_.freed_in_call);
   make_room(asking_calls_);
+  make_room(last_reads_);
   const auto [entry, added] = alive_.try_emplace(block, 0);
   // The block that had this address was freed behind our back, by a deleter taken from upstream.
   if (!added) end(entry->second);
@@ -176,6 +177,7 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
   buffers_.contexts.push_back(context.id);
   buffers_.freed_in_call.push_back(0);
   asking_calls_.push_back(context.call);
+  last_reads_.push_back(0);
   live_bytes_ += bytes;
   if (live_bytes_ > peak_live_bytes_) {
     peak_live_bytes_ = live_bytes_;
@@ -206,6 +208,7 @@ void Recording::for_each_of_this_thread(const Function& function) noexcept {
 
 void Recording::begin_call(bool with_gradients) noexcept {
   for_each_of_this_thread([with_gradients](Recording& recording) {
+    ++recording.num_calls_;
     recording.call_begin_ = recording.buffers_.num_ticks;
     recording.call_with_gradients_ = with_gradients;
     recording.call_is_tracked_ = false;
@@ -225,13 +228,10 @@ void Recording::add_arguments(const std::vector<Argument>& arguments, bool is_ou
     if (entry != alive_.end()) {
       // What the call itself made is none of its arguments.
       const bool is_older = buffers_.starts[entry->second] < call_begin_;
-      const bool is_new =
-          std::find(call_reads_.begin(), call_reads_.end(), entry->second) == call_reads_.end();
+      const bool is_new = std::exchange(last_reads_[entry->second], num_calls_) != num_calls_;
       if (is_older && is_new) call_reads_.push_back(entry->second);
     } else if (is_outermost) {
-      const bool is_new = std::none_of(call_outside_.begin(), call_outside_.end(),
-                                       [&](const Argument& other) { return other.block == argument.block; });
-      if (is_new) call_outside_.push_back(argument);
+      call_outside_.push_back(argument.bytes);
     }
   }
 }
@@ -256,9 +256,9 @@ void Recording::add_call(ContextSource::Context context) {
     calls_.read_buffers.push_back(buffer);
     calls_.reading_calls.push_back(call);
   }
-  for (const Argument& argument : call_outside_) {
+  for (const uint64_t bytes : call_outside_) {
     make_room(calls_.outside_calls);
-    calls_.outside_bytes.push_back(argument.bytes);
+    calls_.outside_bytes.push_back(bytes);
     calls_.outside_calls.push_back(call);
   }
   make_room(calls_.begins);

@@ -149,11 +149,13 @@ class Recording {
 
   RecordedCalls calls_;
   // Of the call that runs: when it began, and its arguments so far.
+  uint32_t num_calls_ = 0;  // that began
   int64_t call_begin_ = 0;
   bool call_with_gradients_ = false;
   bool call_is_tracked_ = false;
   std::vector<uint32_t> call_reads_;
-  std::vector<Argument> call_outside_;
+  std::vector<uint32_t> last_reads_;  // by buffer; the call that read it last, as num_calls_ counted then
+  std::vector<uint64_t> call_outside_;
 
   uint64_t live_bytes_ = 0;
   uint64_t peak_live_bytes_ = 0;

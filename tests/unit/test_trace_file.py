@@ -173,8 +173,15 @@ def test_calls_that_cannot_be_are_refused(tmp_path: Path, calls: bytes, message:
 def test_more_arguments_than_any_program_has_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.trace"
     call = b"[[1,1,-1,0,0],[" + b"0," * 60_000 + b"0],[]]\n"
-    path.write_bytes(with_calls(b"[1,1,0,2,0,-1]\n" + 5 * call, 1, 5))
-    refuses(path, "12 arguments of a call, in the mean")
+    path.write_bytes(with_calls(b"[1,1,0,2,0,-1]\n" + 20 * call, 1, 20))
+    refuses(path, "8 arguments of each, in the mean")
+
+
+def test_a_trace_with_more_arguments_than_can_be_read_is_written_without_its_calls(tmp_path: Path) -> None:
+    num_reads = 2**20 + 9
+    calls = Calls.from_arrays([1], [1], read_counts=[num_reads], read_buffers=np.zeros(num_reads, dtype=np.int64))
+    Trace.from_arrays([1], [0], [1], calls=calls).save(tmp_path / "run.trace")
+    assert Trace.load(tmp_path / "run.trace").calls is None
 
 
 @pytest.mark.parametrize(

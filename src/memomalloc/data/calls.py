@@ -12,6 +12,9 @@ from memomalloc.data.columns import BoolArray, Int64Array, first_index, int64_co
 from memomalloc.data.origin import Origin
 from memomalloc.errors import InvalidProblemError
 
+#: Calls that are looked at together, so that the look takes little memory.
+_CHECKED_AT_ONCE = 2**16
+
 
 @dataclass(frozen=True, eq=False)
 class Calls:
@@ -130,10 +133,16 @@ class Calls:
         _refuse("it ends after the trace", self.ends > end_tick)
         if (self.read_buffers >= len(starts)).any():
             raise InvalidProblemError(f"a call reads buffer {int(self.read_buffers.max())}, of {len(starts)}")
-        is_late = starts[self.read_buffers] >= self.begins[self.reading_calls]
-        if is_late.any():
-            call = int(self.reading_calls[first_index(is_late)])
-            raise InvalidProblemError(f"call {call} of the trace reads a buffer that is allocated after it began")
+        until = np.cumsum(self.read_counts)
+        for first in range(0, len(self), _CHECKED_AT_ONCE):
+            calls = slice(first, first + _CHECKED_AT_ONCE)
+            counts = self.read_counts[calls]
+            last = int(until[calls][-1])
+            read = self.read_buffers[last - int(counts.sum()) : last]
+            is_late = starts[read] >= np.repeat(self.begins[calls], counts)
+            if is_late.any():
+                call = first + int(np.repeat(np.arange(len(counts)), counts)[first_index(is_late)])
+                raise InvalidProblemError(f"call {call} of the trace reads a buffer that is allocated after it began")
 
 
 def _refuse(fault: str, where: BoolArray) -> None:

@@ -49,12 +49,18 @@ MAX_OPERATORS = 256
 MEAN_OPERATORS = 16
 """Of all origins; there may be `MAX_TEXTS` more."""
 MAX_CALLS = 2**25
-MEAN_ARGUMENTS = 12
-"""Of all calls; there may be `MAX_TEXTS` more."""
+MEAN_ARGUMENTS = 8
+MORE_ARGUMENTS = 2**20
+"""Of all calls together there may be so many more than the mean. A trace that has more is written without its calls."""
 _HEADER_NUMBERS = ("end_tick", "elsewhere_requests", "elsewhere_bytes")
 #: A buffer as it is written. Written in another way it takes longer to read.
 _NUMBER = rb"(0|[1-9]\d{0,17})"
 _BUFFER = re.compile(rb"\[%b,%b,%b,%b,([01]),(-1|0|[1-9]\d{0,8})\]\n" % ((_NUMBER,) * 4))
+#: A call as it is written.
+_CALL = re.compile(
+    rb"\[\[%b,%b,(-1|0|[1-9]\d{0,8}),%b,([01])\],\[((?:\d{1,9}(?:,\d{1,9})*)?)\],\[((?:\d{1,18}(?:,\d{1,18})*)?)\]\]\n"
+    % ((_NUMBER,) * 3)
+)
 
 
 def write_trace(trace: Trace, path: str | Path) -> None:
@@ -97,6 +103,11 @@ def load_trace(file: IO[bytes], path: str | Path) -> Trace:
     return reader.trace()
 
 
+def _can_be_read(calls: Calls) -> bool:
+    num_arguments = len(calls.read_buffers) + len(calls.outside_bytes)
+    return num_arguments <= MEAN_ARGUMENTS * len(calls) + MORE_ARGUMENTS
+
+
 class _Writer:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -105,16 +116,17 @@ class _Writer:
         self._origins: dict[Origin, int] = {}
 
     def write(self, trace: Trace) -> None:
-        version = VERSION if trace.calls is None else VERSION_WITH_CALLS
+        calls = trace.calls if trace.calls is not None and _can_be_read(trace.calls) else None
+        version = VERSION if calls is None else VERSION_WITH_CALLS
         header = {"format": FORMAT, "version": version} | {name: getattr(trace, name) for name in _HEADER_NUMBERS}
         self._line(header)
         columns = (trace.sizes, trace.smallest_sizes, trace.starts, trace.ends, trace.escapes.astype(np.int64))
         for *numbers, origin in zip(*(column.tolist() for column in columns), trace.origins, strict=True):
             self._line([*numbers, -1 if origin is None else self._origin(origin)])
         footer: dict[str, object] = {"buffers": len(trace)}
-        if trace.calls is not None:
-            self._calls(trace.calls)
-            footer["calls"] = len(trace.calls)
+        if calls is not None:
+            self._calls(calls)
+            footer["calls"] = len(calls)
         self._line(footer | {"sha256": self._digest.hexdigest()})
 
     def _calls(self, calls: Calls) -> None:
@@ -185,6 +197,10 @@ class _Reader:
         self._header(parse_json(header_line, self._path, what="trace file", line=1))
         digest.update(header_line)
         for line in lines:
+            if line.startswith(b"[[") and (call := _CALL.fullmatch(line)) is not None:
+                self._call_as_written(call)
+                digest.update(line)
+                continue
             match = _BUFFER.fullmatch(line)
             row = [int(number) for number in match.groups()] if match else self._parse(line)
             if isinstance(row, list) and row and isinstance(row[0], list):
@@ -277,30 +293,46 @@ class _Reader:
         if footer != expected:
             self._fail("the checksum or a number of buffers or calls does not match: the file is damaged; record again")
 
+    def _call_as_written(self, call: re.Match[bytes]) -> None:
+        *head, reads, outside = call.groups()
+        self._take_call(
+            [int(number) for number in head],
+            list(map(int, reads.split(b","))) if reads else [],
+            list(map(int, outside.split(b","))) if outside else [],
+        )
+
     def _call(self, row: list[Any]) -> None:
-        if self._version != VERSION_WITH_CALLS:
-            self._fail(f"a call in a trace file of version {self._version}: record again")
+        """Take a call that is written in another way than ours, or is wrong."""
         if len(row) != 3 or not all(isinstance(part, list) for part in row) or len(row[0]) != 5:
             self._fail("a call is [[begin, end, origin, frame, tracked], [buffer, ...], [bytes, ...]]")
-        begins, ends, origins, frames, tracked, read_counts, outside_counts, read_buffers, outside_bytes = self._calls
-        (begin, end, origin, frame, is_tracked), reads, outside = row
-        num_calls = len(begins) + 1
+        (begin, end, origin, frame, tracked), reads, outside = row
+        self._take_call(
+            [
+                self._whole(begin, "begin", 0, INT64_MAX),
+                self._whole(end, "end", 0, INT64_MAX),
+                self._whole(origin, "origin", -1, len(self._origins) - 1),
+                self._whole(frame, "frame", 0, INT64_MAX),
+                self._whole(tracked, "tracked", 0, 1),
+            ],
+            [self._whole(buffer, "buffer", 0, MAX_BUFFERS) for buffer in reads],
+            [self._whole(num_bytes, "bytes", 0, INT64_MAX) for num_bytes in outside],
+        )
+
+    def _take_call(self, head: list[int], reads: list[int], outside: list[int]) -> None:
+        if self._version != VERSION_WITH_CALLS:
+            self._fail(f"a call in a trace file of version {self._version}: record again")
+        *columns, read_buffers, outside_bytes = self._calls
+        num_calls = len(columns[0]) + 1
         num_arguments = len(read_buffers) + len(outside_bytes) + len(reads) + len(outside)
-        if num_calls > MAX_CALLS or num_arguments > MEAN_ARGUMENTS * num_calls + MAX_TEXTS:
-            self._fail(
-                f"more than {MAX_CALLS} calls, or {MEAN_ARGUMENTS} arguments of a call, in the mean: no program has "
-                "so many"
-            )
-        last_buffer = len(self._columns[0]) - 1
-        begins.append(self._whole(begin, "begin", 0, INT64_MAX))
-        ends.append(self._whole(end, "end", 0, INT64_MAX))
-        origins.append(self._whole(origin, "origin", -1, len(self._origins) - 1))
-        frames.append(self._whole(frame, "frame", 0, INT64_MAX))
-        tracked.append(self._whole(is_tracked, "tracked", 0, 1))
-        read_counts.append(len(reads))
-        outside_counts.append(len(outside))
-        read_buffers.extend(self._whole(buffer, "buffer", 0, last_buffer) for buffer in reads)
-        outside_bytes.extend(self._whole(num_bytes, "bytes", 0, INT64_MAX) for num_bytes in outside)
+        if num_calls > MAX_CALLS or num_arguments > MEAN_ARGUMENTS * num_calls + MORE_ARGUMENTS:
+            self._fail(f"more than {MAX_CALLS} calls, or {MEAN_ARGUMENTS} arguments of each, in the mean")
+        self._whole(head[2], "origin", -1, len(self._origins) - 1)
+        if reads:
+            self._whole(max(reads), "buffer", 0, len(self._columns[0]) - 1)
+        for column, number in zip(columns, [*head, len(reads), len(outside)], strict=True):
+            column.append(number)
+        read_buffers.extend(reads)
+        outside_bytes.extend(outside)
 
     def _buffer(self, row: list[Any], *, is_checked: bool) -> None:
         """Take a buffer; ``is_checked``: it is of six whole numbers of the right size."""

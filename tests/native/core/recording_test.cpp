@@ -206,7 +206,8 @@ TEST_F(RecordingTest, ACallKnowsWhatItReadAndMade) {
   const auto recording = Recording::open();
   void* input = allocate(64);
   Recording::begin_call(false);
-  Recording::log_arguments({argument(input, 64), argument(weight, 32), argument(weight, 32)}, true);
+  Recording::log_arguments(
+      {argument(input, 64), argument(weight, 32), argument(input, 64), argument(weight, 32)}, true);
   EXPECT_TRUE(Recording::has_call_to_log());
   void* scratch = allocate(16);
   // What an operator inside reads counts, but for what the call made itself, and what is not recorded.
@@ -230,8 +231,8 @@ TEST_F(RecordingTest, ACallKnowsWhatItReadAndMade) {
   EXPECT_EQ(calls.tracked, (std::vector<uint8_t>{0}));
   EXPECT_EQ(calls.reading_calls, (std::vector<uint32_t>{0}));
   EXPECT_EQ(calls.read_buffers, (std::vector<uint32_t>{0}));
-  EXPECT_EQ(calls.outside_calls, (std::vector<uint32_t>{0}));
-  EXPECT_EQ(calls.outside_bytes, (std::vector<uint64_t>{32}));
+  EXPECT_EQ(calls.outside_calls, (std::vector<uint32_t>{0, 0}));
+  EXPECT_EQ(calls.outside_bytes, (std::vector<uint64_t>{32, 32}));
   EXPECT_FALSE(calls.is_incomplete);
 }
 
