@@ -60,7 +60,8 @@ def _floats(shape: tuple[int, ...], seed: int) -> Inputs:
     return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)),)
 
 
-def _image_model(name: str, model: str, size: int = 64, batch: int = 2, **config: Any) -> RealModel:
+def image_model(name: str, model: str, size: int = 64, batch: int = 2, **config: Any) -> RealModel:
+    """A definition of ``transformers`` that takes images."""
     return RealModel(
         name,
         functools.partial(_transformer, model, ("pixel_values",), config),
@@ -77,12 +78,12 @@ def _token_model(name: str, model: str, length: int = 24, **config: Any) -> Real
 
 
 REAL_MODELS = (
-    _image_model("mobilenet_v2", "MobileNetV2Model", depth_multiplier=0.35),
-    _image_model(
+    image_model("mobilenet_v2", "MobileNetV2Model", depth_multiplier=0.35),
+    image_model(
         "resnet", "ResNetModel", embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic"
     ),
-    _image_model("convnext", "ConvNextModel", hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 2, 1]),
-    _image_model(
+    image_model("convnext", "ConvNextModel", hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 2, 1]),
+    image_model(
         "vit", "ViTModel", hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
         image_size=64,
     ),

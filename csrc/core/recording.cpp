@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <new>
 #include <utility>
 
 #include "core/armed_plan.hpp"
@@ -143,6 +144,11 @@ RecordedBuffers Recording::buffers() const {
   return buffers_;
 }
 
+RecordedCalls Recording::calls() const {
+  const RegistryGuard guard(g_registry_lock);
+  return calls_;
+}
+
 bool Recording::is_closed() const noexcept {
   const RegistryGuard guard(g_registry_lock);
   return closed_;
@@ -161,7 +167,8 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
   make_room(buffers_.ends);
   make_room(buffers_.contexts);
   make_room(buffers_.freed_in_call);
-  make_room(calls_);
+  make_room(asking_calls_);
+  make_room(last_reads_);
   const auto [entry, added] = alive_.try_emplace(block, 0);
   // The block that had this address was freed behind our back, by a deleter taken from upstream.
   if (!added) end(entry->second);
@@ -171,7 +178,8 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
   buffers_.ends.push_back(RecordedBuffers::kAlive);
   buffers_.contexts.push_back(context.id);
   buffers_.freed_in_call.push_back(0);
-  calls_.push_back(context.call);
+  asking_calls_.push_back(context.call);
+  last_reads_.push_back(0);
   live_bytes_ += bytes;
   if (live_bytes_ > peak_live_bytes_) {
     peak_live_bytes_ = live_bytes_;
@@ -183,8 +191,92 @@ void Recording::end(uint32_t buffer) noexcept {
   // By the first free after the peak the tensors of the peak have been written.
   if (std::exchange(at_peak_, false)) resident_at_peak_ = resident_bytes();
   buffers_.ends[buffer] = buffers_.num_ticks++;
-  buffers_.freed_in_call[buffer] = source_ != nullptr && source_->is_running(calls_[buffer]);
+  buffers_.freed_in_call[buffer] = source_ != nullptr && source_->is_running(asking_calls_[buffer]);
   live_bytes_ -= buffers_.sizes[buffer];
+}
+
+template <typename Function>
+void Recording::for_each_of_this_thread(const Function& function) noexcept {
+  const RegistryGuard guard(g_registry_lock);
+  for (Recording* recording = t_state.recording; recording != nullptr; recording = recording->outer_) {
+    if (recording->closed_) continue;
+    try {
+      function(*recording);
+    } catch (const std::bad_alloc&) {
+      recording->calls_.is_incomplete = true;
+    }
+  }
+}
+
+void Recording::begin_call(bool with_gradients) noexcept {
+  for_each_of_this_thread([with_gradients](Recording& recording) {
+    ++recording.num_calls_;
+    recording.call_begin_ = recording.buffers_.num_ticks;
+    recording.call_with_gradients_ = with_gradients;
+    recording.call_is_tracked_ = false;
+    recording.call_reads_.clear();
+    recording.call_outside_.clear();
+  });
+}
+
+void Recording::log_arguments(const std::vector<Argument>& arguments, bool is_outermost) noexcept {
+  for_each_of_this_thread([&](Recording& recording) { recording.add_arguments(arguments, is_outermost); });
+}
+
+void Recording::add_arguments(const std::vector<Argument>& arguments, bool is_outermost) {
+  for (const Argument& argument : arguments) {
+    call_is_tracked_ = call_is_tracked_ || (call_with_gradients_ && argument.needs_gradient);
+    const auto entry = argument.is_parameter ? alive_.end() : alive_.find(const_cast<void*>(argument.block));
+    if (entry != alive_.end()) {
+      // What the call itself made is none of its arguments.
+      const bool is_older = buffers_.starts[entry->second] < call_begin_;
+      const bool is_new = std::exchange(last_reads_[entry->second], num_calls_) != num_calls_;
+      if (is_older && is_new) call_reads_.push_back(entry->second);
+    } else if (is_outermost) {
+      call_outside_.push_back(argument.bytes);
+    }
+  }
+}
+
+bool Recording::has_call_to_log() noexcept {
+  bool has = false;
+  for_each_of_this_thread([&has](const Recording& recording) {
+    has = has || !recording.call_reads_.empty() || recording.call_begin_ != recording.buffers_.num_ticks;
+  });
+  return has;
+}
+
+void Recording::end_call(ContextSource::Context context) noexcept {
+  for_each_of_this_thread([context](Recording& recording) { recording.add_call(context); });
+}
+
+void Recording::add_call(ContextSource::Context context) {
+  if (call_reads_.empty() && call_begin_ == buffers_.num_ticks) return;
+  const auto call = static_cast<uint32_t>(calls_.ends.size());
+  for (const uint32_t buffer : call_reads_) {
+    make_room(calls_.reading_calls);
+    calls_.read_buffers.push_back(buffer);
+    calls_.reading_calls.push_back(call);
+  }
+  for (const uint64_t bytes : call_outside_) {
+    make_room(calls_.outside_calls);
+    calls_.outside_bytes.push_back(bytes);
+    calls_.outside_calls.push_back(call);
+  }
+  make_room(calls_.begins);
+  make_room(calls_.ends);
+  make_room(calls_.contexts);
+  make_room(calls_.frames);
+  make_room(calls_.tracked);
+  calls_.begins.push_back(call_begin_);
+  calls_.ends.push_back(buffers_.num_ticks);
+  calls_.contexts.push_back(context.id);
+  calls_.frames.push_back(context.frame);
+  calls_.tracked.push_back(call_is_tracked_);
+}
+
+void Recording::lose_calls() noexcept {
+  for_each_of_this_thread([](Recording& recording) { recording.calls_.is_incomplete = true; });
 }
 
 void Recording::log_allocation(void* block, std::size_t bytes) {

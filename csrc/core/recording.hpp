@@ -25,12 +25,39 @@ struct RecordedBuffers {
   static constexpr int64_t kAlive = -1;
 };
 
+// The calls of operators that no other operator made, in the order of their ends; those that neither read nor
+// made a recorded buffer are left out. The buffers of [begin, end) are what a call made.
+struct RecordedCalls {
+  std::vector<int64_t> begins;     // ticks; of the next event when the call began
+  std::vector<int64_t> ends;       // ticks; of the next event when it had ended
+  std::vector<uint32_t> contexts;  // what the context source said of it
+  std::vector<uint64_t> frames;    // what tells the frame that called from all others; 0: not known
+  std::vector<uint8_t> tracked;    // autograd may keep what the call read or made
+  // Pairs: a call, and a recorded buffer that was an argument of it or of an operator inside it.
+  std::vector<uint32_t> reading_calls;
+  std::vector<uint32_t> read_buffers;
+  // Pairs: a call, and the bytes of an argument of its own that is no recorded buffer, or a parameter.
+  std::vector<uint32_t> outside_calls;
+  std::vector<uint64_t> outside_bytes;
+  // Something read buffers in a way that cannot be followed: what is above is not all there was.
+  bool is_incomplete = false;
+};
+
+// An argument of an operator: the memory of a tensor.
+struct Argument {
+  const void* block;
+  uint64_t bytes;
+  bool needs_gradient;
+  bool is_parameter;  // autograd is to give it a gradient: it is read again, whatever this recording sees
+};
+
 // Knows what a thread is doing when it allocates. One a thread; shared by all recordings that are open on it.
 class ContextSource : public std::enable_shared_from_this<ContextSource> {
  public:
   struct Context {
-    uint32_t id = 0;    // names what asked, to the source
-    uint32_t call = 0;  // names this one call of it
+    uint32_t id = 0;     // names what asked, to the source
+    uint32_t call = 0;   // names this one call of it
+    uint64_t frame = 0;  // names the frame of the program that runs; 0: not known
   };
   virtual ~ContextSource() = default;
   // Asked by the recorded thread at an allocation, with no lock of the core held. Waits for nobody. May throw
@@ -62,6 +89,7 @@ class Recording {
 
   // What was recorded so far; complete once closed.
   RecordedBuffers buffers() const;
+  RecordedCalls calls() const;
   bool is_closed() const noexcept;
 
   // By how many bytes the process's resident memory grew between the opening and the moment when most bytes
@@ -80,6 +108,19 @@ class Recording {
   // relaxed: a thread that frees a recorded block got it after its recording was opened.
   static bool any_open() noexcept { return num_open_.load(std::memory_order_relaxed) != 0; }
 
+  // --- Called by the context source, of the calling thread's recordings
+
+  // An operator begins that no other one called; `with_gradients`: autograd follows what it does, if any of
+  // its arguments needs a gradient.
+  static void begin_call(bool with_gradients) noexcept;
+  // It has these arguments, or one that it called has: `is_outermost` says which.
+  static void log_arguments(const std::vector<Argument>& arguments, bool is_outermost) noexcept;
+  // Whether it had to do with a recorded buffer so far.
+  static bool has_call_to_log() noexcept;
+  static void end_call(ContextSource::Context context) noexcept;
+  // Somebody reads buffers in a way that cannot be followed.
+  static void lose_calls() noexcept;
+
   // Ends what is open on the calling thread, which exits.
   static void close_all_of_thread() noexcept;
 
@@ -93,12 +134,28 @@ class Recording {
   static std::shared_ptr<Recording> detach_closed() noexcept;
   void add(void* block, std::size_t bytes, ContextSource::Context context);
   void end(uint32_t buffer) noexcept;
+  void add_arguments(const std::vector<Argument>& arguments, bool is_outermost);
+  void add_call(ContextSource::Context context);
+  // Does something with each recording that is open on the calling thread; if there is no memory for it,
+  // their calls are lost, and that is all.
+  template <typename Function>
+  static void for_each_of_this_thread(const Function& function) noexcept;
 
   const std::shared_ptr<ContextSource> source_;
   RecordedBuffers buffers_;
-  std::vector<uint32_t> calls_;                // by buffer; see ContextSource
+  std::vector<uint32_t> asking_calls_;         // by buffer; see ContextSource
   std::unordered_map<void*, uint32_t> alive_;  // by address; erased at the free, for addresses are reused
   bool closed_ = false;
+
+  RecordedCalls calls_;
+  // Of the call that runs: when it began, and its arguments so far.
+  uint32_t num_calls_ = 0;  // that began
+  int64_t call_begin_ = 0;
+  bool call_with_gradients_ = false;
+  bool call_is_tracked_ = false;
+  std::vector<uint32_t> call_reads_;
+  std::vector<uint32_t> last_reads_;  // by buffer; the call that read it last, as num_calls_ counted then
+  std::vector<uint64_t> call_outside_;
 
   uint64_t live_bytes_ = 0;
   uint64_t peak_live_bytes_ = 0;

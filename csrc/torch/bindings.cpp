@@ -159,6 +159,23 @@ struct RecordingWithOrigins {
     return result;
   }
 
+  // None if something read buffers unseen.
+  nb::object calls() const {
+    RecordedCalls seen = events->calls();
+    if (seen.is_incomplete) return nb::none();
+    nb::dict result;
+    result["begins"] = to_numpy(std::move(seen.begins));
+    result["ends"] = to_numpy(std::move(seen.ends));
+    result["contexts"] = to_numpy(std::move(seen.contexts));
+    result["frames"] = to_numpy(std::move(seen.frames));
+    result["tracked"] = to_numpy(std::move(seen.tracked));
+    result["reading_calls"] = to_numpy(std::move(seen.reading_calls));
+    result["read_buffers"] = to_numpy(std::move(seen.read_buffers));
+    result["outside_calls"] = to_numpy(std::move(seen.outside_calls));
+    result["outside_bytes"] = to_numpy(std::move(seen.outside_bytes));
+    return result;
+  }
+
   // A tuple for each context: operators, modules, TorchScript's module path, file, line, function.
   nb::list contexts() const {
     nb::list result;
@@ -319,6 +336,7 @@ NB_MODULE(_runtime, module) {
           "resident_growth_bytes",
           [](const RecordingWithOrigins& recording) { return recording.events->resident_growth_bytes(); })
       .def("buffers", &RecordingWithOrigins::buffers)
+      .def("calls", &RecordingWithOrigins::calls)
       .def("contexts", &RecordingWithOrigins::contexts);
 
   bind_dispatcher(module);

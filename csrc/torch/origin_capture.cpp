@@ -1,10 +1,12 @@
 #include "torch/origin_capture.hpp"
 
 #include <ATen/record_function.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/jit/frontend/source_range.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "torch/operators.hpp"
@@ -14,6 +16,31 @@ namespace {
 
 // The callback by which this thread hears of operators. Trivial, as the thread's state is.
 thread_local at::CallbackHandle t_callback = at::INVALID_CALLBACK_HANDLE;
+
+// Adds the memory of the tensors of an argument. Reads addresses only, so that it needs nobody's lock.
+void add_argument(const c10::IValue& value, std::vector<Argument>& arguments) {
+  if (value.isTensor()) {
+    const at::Tensor& tensor = value.toTensor();
+    if (!tensor.defined() || !tensor.device().is_cpu()) return;
+    if (tensor.is_mkldnn()) return;  // no other tensor shares its memory
+    if (!tensor.has_storage()) {     // sparse, of a transform: which memory it has is not to be seen
+      Recording::lose_calls();
+      return;
+    }
+    c10::StorageImpl* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+    // Unchecked: asking some tensors for their address is an error, or makes a copy.
+    const void* block = storage->_mutable_data_ptr_no_checks().get();
+    if (block == nullptr) return;
+    const bool needs_gradient = tensor.requires_grad();
+    arguments.push_back({block, storage->nbytes(), needs_gradient, needs_gradient && tensor.is_leaf()});
+  } else if (value.isTensorList()) {
+    for (const at::Tensor& tensor : value.toTensorVector()) add_argument(tensor, arguments);
+  } else if (value.isList()) {
+    for (const c10::IValue& entry : value.toListRef()) add_argument(entry, arguments);
+  } else if (value.isTuple()) {
+    for (const c10::IValue& entry : value.toTupleRef().elements()) add_argument(entry, arguments);
+  }
+}
 
 }  // namespace
 
@@ -52,6 +79,7 @@ void OriginCapture::start_listening() {
           [](const at::RecordFunction& function, at::ObserverContext*) {
             if (OriginCapture* capture = listening(); capture != nullptr) capture->end_operator(function);
           })
+          .needsInputs(true)
           .scopes(operator_scopes()));
 }
 
@@ -76,9 +104,31 @@ void OriginCapture::recording_closed() noexcept {
 
 void OriginCapture::start_operator(const at::RecordFunction& function) {
   const std::string name = function.name();
-  if (!is_of_the_program(name)) return;
-  const std::lock_guard<std::mutex> guard(lock_);
-  running_.push_back({&function, intern(name), ++num_calls_, makes_tensors_only(name)});
+  if (!is_of_the_program(name)) {
+    Recording::lose_calls();  // kernels that are no operators read what they like
+    return;
+  }
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    running_.push_back({&function, intern(name), ++num_calls_, makes_tensors_only(name)});
+  }
+  const bool is_outermost = running_.size() == 1;
+  if (is_outermost) Recording::begin_call(c10::GradMode::is_enabled());
+  try {
+    log_arguments(function, is_outermost);
+  } catch (const std::bad_alloc&) {
+    Recording::lose_calls();
+  }
+}
+
+void OriginCapture::log_arguments(const at::RecordFunction& function, bool is_outermost) {
+  c10::ArrayRef<const c10::IValue> values = function.inputs();
+  // A boxed call shows the whole stack of its caller; its own arguments lie on top.
+  const std::size_t count = function.num_inputs();
+  if (count < values.size()) values = values.slice(values.size() - count);
+  arguments_.clear();
+  for (const c10::IValue& value : values) add_argument(value, arguments_);
+  if (!arguments_.empty()) Recording::log_arguments(arguments_, is_outermost);
 }
 
 void OriginCapture::end_operator(const at::RecordFunction& function) noexcept {
@@ -86,7 +136,17 @@ void OriginCapture::end_operator(const at::RecordFunction& function) noexcept {
   // elsewhere.
   const auto ended = std::find_if(running_.rbegin(), running_.rend(),
                                   [&](const RunningOperator& other) { return other.function == &function; });
-  if (ended != running_.rend()) running_.erase(std::prev(ended.base()), running_.end());
+  if (ended == running_.rend()) return;
+  const auto first = std::prev(ended.base());
+  if (first == running_.begin() && Recording::has_call_to_log()) {
+    running_.erase(std::next(first), running_.end());
+    try {
+      Recording::end_call(current());
+    } catch (...) {
+      Recording::lose_calls();
+    }
+  }
+  running_.erase(first, running_.end());
 }
 
 ContextSource::Context OriginCapture::current() {
@@ -112,7 +172,7 @@ ContextSource::Context OriginCapture::current() {
                                    source.line, source.function},
                                id);
   if (added) contexts_.push_back(&entry->first);
-  return {entry->second, call};
+  return {entry->second, call, source.frame};
 }
 
 bool OriginCapture::is_running(uint32_t call) const noexcept {
@@ -153,7 +213,7 @@ void OriginCapture::read_python_frames(std::vector<PythonObject>& modules, Sourc
     if (frame->module != nullptr) {
       modules.push_back(frame->module);
     } else if (frame->code->kind == PythonStack::Kind::kProgram && source.file == 0) {
-      source = {intern(frame->code->file), frame->line(), intern(frame->code->function)};
+      source = {intern(frame->code->file), frame->line(), intern(frame->code->function), frame->number};
     }
   }
   std::reverse(modules.begin(), modules.end());
@@ -168,7 +228,7 @@ void OriginCapture::read_script_frames(uint32_t& modules, Source& source) {
     const auto& [file, line, column] = *position;
     // A line of the library is better than none: the frames of Python only know who called the script.
     if (source.file == 0 || !library_.is_library(file)) {
-      source = {intern(file), static_cast<int>(line), intern(entry.filename)};
+      source = {intern(file), static_cast<int>(line), intern(entry.filename), 0};
     }
     if (!library_.is_library(file)) break;
   }

@@ -22,8 +22,8 @@ namespace memomalloc {
 
 // Knows who asks for a tensor on one thread: the operators that are running (from torch's RecordFunction
 // callbacks), the modules that are being called and the line of the program (from the frames of Python or of
-// TorchScript). Costs some microseconds at each allocation while a recording is open; listens to nothing once
-// none is.
+// TorchScript). Tells the recordings of the thread which tensors each operator reads. Costs some microseconds
+// at each allocation while a recording is open; listens to nothing once none is.
 //
 // Waits for no lock but its own, behind which nobody waits for anything: least of all for the interpreter's,
 // which another thread may have while it waits for a lock of torch that the allocating operator holds.
@@ -61,6 +61,7 @@ class OriginCapture final : public ContextSource {
     uint32_t file = 0;
     int line = 0;
     uint32_t function = 0;
+    uint64_t frame = 0;  // 0: no frame of Python
   };
   using Key = std::tuple<std::vector<uint32_t>, std::vector<PythonObject>, uint32_t, uint32_t, int, uint32_t>;
 
@@ -71,6 +72,8 @@ class OriginCapture final : public ContextSource {
   static void stop_listening() noexcept;
   void start_operator(const at::RecordFunction& function);
   void end_operator(const at::RecordFunction& function) noexcept;
+  // Tells the recordings which tensors the operator reads.
+  void log_arguments(const at::RecordFunction& function, bool is_outermost);
   bool is_on_its_thread() const noexcept { return this_thread_number() == thread_; }
 
   uint32_t intern(const std::string& text);
@@ -83,6 +86,7 @@ class OriginCapture final : public ContextSource {
   std::atomic<uint32_t> num_open_{0};
   std::vector<RunningOperator> running_;  // its own thread's alone
   uint32_t num_calls_ = 0;
+  std::vector<Argument> arguments_;  // of one operator, while they are logged
 
   // Guards what follows, which only its own thread writes and any may read.
   mutable std::mutex lock_;

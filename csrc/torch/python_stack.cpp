@@ -203,7 +203,7 @@ void PythonStack::cut_back_to(const PyFrameObject* caller) noexcept {
 }
 
 void PythonStack::push(PyFrameObject* frame) {
-  Frame pushed{hold(reinterpret_cast<PyObject*>(frame)), code_of(frame), nullptr};
+  Frame pushed{hold(reinterpret_cast<PyObject*>(frame)), code_of(frame), nullptr, ++num_frames_};
   if (pushed.code->kind == Kind::kModuleCall) {
     if (PyObject* module = local_of(frame, "self"); module != nullptr) {
       pushed.module = hold(module);

@@ -47,6 +47,7 @@ class PythonStack {
     PythonObject object;  // a PyFrameObject
     std::shared_ptr<const Code> code;
     PythonObject module;  // of a call of a module
+    uint64_t number;      // tells it from all other frames of the thread; never 0
 
     // The line that runs, or the call of which runs. Reads what only the frame's own thread writes.
     int line() const noexcept;
@@ -78,6 +79,7 @@ class PythonStack {
   Py_tracefunc previous_function_ = nullptr;
   PythonObject previous_object_;
   std::vector<Frame> frames_;
+  uint64_t num_frames_ = 0;                                           // that there were
   std::unordered_map<PyObject*, std::shared_ptr<const Code>> codes_;  // each holds its key
 };
 

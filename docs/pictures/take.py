@@ -1,4 +1,5 @@
-"""Take the pictures of the documentation: the memory maps of ResNet-50 and of a GPU's snapshot, light and dark.
+"""Take the pictures of the documentation, light and dark: the memory maps of ResNet-50 and of a GPU's snapshot, and what
+lowers the peak of the example that holds on to too much.
 
 Needs Chromium and playwright: ``apt-get install chromium && pip install playwright transformers``.
 """
@@ -8,14 +9,15 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 from transformers import ResNetConfig, ResNetModel
 
 import memomalloc
+from memomalloc.cli.subjects import record_script
 from memomalloc.report import Placement, write_page
 from memomalloc.report.snapshot_map import placements_of_memory
 
@@ -23,9 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from caching_allocator import MIB, CachingAllocator, stack, write
 
 FOLDER = Path(__file__).resolve().parent
+EXAMPLES = FOLDER.parents[1] / "examples"
 
 
-def record() -> memomalloc.Trace:
+def resnet_50() -> memomalloc.Trace:
     """One inference of one image."""
     torch.manual_seed(0)
     model, images = ResNetModel(ResNetConfig()).eval(), torch.randn(1, 3, 224, 224)
@@ -64,37 +67,51 @@ def snapshot_of_a_training(path: Path) -> None:
     write(path, allocator)
 
 
-def main() -> None:
-    """Write ``memory-map-light.png``, ``gpu-snapshot-light.png`` and the dark ones beside this file."""
-    trace = record()
-    placement = Placement.of_plan(memomalloc.plan(trace), trace=trace, title="planned")
+def show_the_largest(page: Page) -> None:
+    """The buffer that is largest at the peak."""
+    page.click("#tab-alive")
+    page.click("#alive tbody button")
+
+
+def take(placements: list[Placement], title: str, name: str, show: Callable[[Page], object], height: int = 760) -> None:
+    """Write ``NAME-light.png`` and ``NAME-dark.png`` beside this file."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "map.html"
-        write_page([placement], path, title="ResNet-50")
-        snapshot = Path(folder) / "snapshot.pickle"
-        snapshot_of_a_training(snapshot)
-        (memory,) = memomalloc.read_snapshot(snapshot).memories
-        beside = Path(folder) / "beside.html"
-        write_page(placements_of_memory(memory, memomalloc.plan(memory.problem())), beside, title="snapshot.pickle")
+        write_page(placements, path, title=title)
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for theme in ("light", "dark"):
-            page = chromium.new_page(viewport={"width": 1280, "height": 760}, color_scheme=theme)
+            page = chromium.new_page(viewport={"width": 1280, "height": height}, color_scheme=theme)
             page.goto(path.as_uri())
-            # The buffer that is largest at the peak.
-            page.click("#tab-alive")
-            page.click("#alive tbody button")
+            show(page)
             page.mouse.move(5, 5)
-            page.screenshot(path=FOLDER / f"memory-map-{theme}.png")
-            take_snapshots_map(chromium, beside, theme)
+            page.screenshot(path=FOLDER / f"{name}-{theme}.png")
         chromium.close()
 
 
-def take_snapshots_map(chromium: Any, path: Path, theme: str) -> None:
-    """The real addresses beside a plan."""
-    page = chromium.new_page(viewport={"width": 1280, "height": 700}, color_scheme=theme)
-    page.goto(path.as_uri())
-    page.wait_for_timeout(300)
-    page.screenshot(path=FOLDER / f"gpu-snapshot-{theme}.png")
+def planned(trace: memomalloc.Trace) -> list[Placement]:
+    """What a plan makes of a trace."""
+    return [Placement.of_plan(memomalloc.plan(trace), trace=trace, title="planned")]
+
+
+def beside_a_plan() -> list[Placement]:
+    """A snapshot's real addresses beside a plan."""
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = Path(folder) / "snapshot.pickle"
+        snapshot_of_a_training(snapshot)
+        (memory,) = memomalloc.read_snapshot(snapshot).memories
+        return placements_of_memory(memory, memomalloc.plan(memory.problem()))
+
+
+def main() -> None:
+    """Take all, or those whose names are given."""
+    names = sys.argv[1:] or ["memory-map", "gpu-snapshot", "lower-the-peak"]
+    if "memory-map" in names:
+        take(planned(resnet_50()), "ResNet-50", "memory-map", show_the_largest)
+    if "gpu-snapshot" in names:
+        take(beside_a_plan(), "snapshot.pickle", "gpu-snapshot", lambda page: page.wait_for_timeout(300), height=700)
+    if "lower-the-peak" in names:
+        trace = record_script(EXAMPLES / "lower_the_peak.py", [])
+        take(planned(trace), "lower_the_peak.py", "lower-the-peak", lambda page: page.click("#tab-advice"))
 
 
 if __name__ == "__main__":

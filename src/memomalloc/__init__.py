@@ -1,8 +1,8 @@
 """memomalloc memorizes the memory of an inference.
 
-The planner half (``plan``, ``Problem``, ``Plan``, ``Trace``, ``planners``) needs numpy only. The runtime half
-(``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names is
-first used. Importing this package installs no allocator and starts no thread.
+The planner half (``plan``, ``advise``, ``Problem``, ``Plan``, ``Trace``, ``planners``) needs numpy only. The runtime
+half (``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names
+is first used. Importing this package installs no allocator and starts no thread.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from memomalloc import errors, planners
+from memomalloc.advice import Advice, advise
 from memomalloc.data.origin import Origin
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
@@ -85,6 +86,7 @@ _RUNTIME = {
 }
 
 __all__ = [
+    "Advice",
     "ArenaSettings",
     "Deviation",
     "DeviceMemory",
@@ -102,6 +104,7 @@ __all__ = [
     "Snapshot",
     "Stats",
     "Trace",
+    "advise",
     "deviations",
     "disable",
     "enable",

@@ -85,5 +85,9 @@ class RecordingError(MemomallocError, RuntimeError):
     """A recording was used in a way that it cannot be: read before its end, ended on another thread."""
 
 
+class AdviceError(MemomallocError, ValueError):
+    """Nothing can be advised for a trace: it does not say who read its tensors."""
+
+
 class ArenaError(MemomallocError, MemoryError):
     """An arena could not be mapped: larger than what can be reserved, or refused by the system."""

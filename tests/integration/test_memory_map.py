@@ -14,8 +14,8 @@ import pytest
 
 import memomalloc
 from caching_allocator import CachingAllocator, train, write
-from memomalloc.data import Trace
-from memomalloc.data.origin import Origin
+from memomalloc.data import Calls, Trace
+from memomalloc.data.origin import Origin, SourceLine
 from memomalloc.report import snapshot_map
 from memomalloc.report.html_page import write_page
 from memomalloc.report.placement import Placement
@@ -511,3 +511,38 @@ def test_a_map_of_many_buffers_says_what_it_draws(
     assert "the largest are drawn" in facts[1]
     assert "of 28.0 MiB reserved" in map_.text(".now"), "the curve is of all buffers"
     assert "There are more buffers than rectangles" in map_.text("#details")
+
+
+def _with_calls(trace: Trace) -> Trace:
+    """A trace of which the second buffer may take the memory of the first."""
+    origin = [Origin((f"aten::{name}",), "body", SourceLine("/code/net.py", line, "forward"), "call") for name, line in
+              (("conv2d", 10), ("relu", 11))]  # fmt: skip
+    calls = Calls.from_arrays([0, 1], [1, 2], origins=origin, read_counts=[0, 1], read_buffers=[0])
+    sizes, starts, ends = [trace.sizes[0]] * 2, [0, 1], [2, 3]
+    return Trace.from_arrays(sizes, starts, ends, origins=trace.origins[:2], calls=calls)
+
+
+def test_the_peak_explains_itself_and_leads_to_advice(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(_with_calls(small_trace())))
+    mark = here.page.locator("button.peak")
+    assert mark.inner_text() == "peak 2.00 MiB"
+    assert "2.00 MiB are alive while aten::relu runs at code/net.py:11 in body" in mark.get_attribute("title")
+    mark.click()
+    assert "1.00 MiB read by the operator that runs" in here.text("#alive p")
+    assert "made by the operator that runs" in here.text("#alive tbody tr >> nth=1")
+    here.page.click("#alive button.link")
+    assert here.page.get_attribute("#tab-advice", "aria-selected") == "true"
+    advice = here.text("#advice")
+    assert "This gives most: 2.00 MiB → 1.00 MiB (50 % less)" in advice
+    assert "nn.ReLU(inplace=True)" in advice
+    assert "bit for bit" in advice
+    # The keyboard leads through the three lists.
+    here.page.focus("#tab-advice")
+    here.press("ArrowRight")
+    assert here.page.get_attribute("#tab-groups", "aria-selected") == "true"
+
+
+def test_a_map_without_calls_says_how_to_get_advice(visit: Callable[..., Visit]) -> None:
+    here = visit(placed(small_trace()))
+    here.page.click("#tab-advice")
+    assert "this file does not say who read its tensors" in here.text("#advice")

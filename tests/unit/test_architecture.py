@@ -25,16 +25,17 @@ ALLOWED = {
     "extras": {"errors"},
     "data": {"errors", "extras", "harmless_text", "_planner", "_snapshot"},
     "planners": {"errors", "extras", "data", "_planner"},
+    "advice": {"errors", "harmless_text", "data", "planners"},
     "runtime": {"errors", "extras", "data", "planners", "_runtime", "_built_for"},
-    "report": {"errors", "extras", "harmless_text", "data", "planners"},
+    "report": {"errors", "extras", "harmless_text", "data", "planners", "advice"},
     "integrations": {"errors", "extras", "data", "planners"},
 }
 #: The rooms of the runtime: each may import those to its right. Below all of them are the modules beside them.
 ROOMS = ("models", "shipping", "calls", "learning", "memory")
 #: Run by a person or a test, imported by no part of the library.
-TOOLS = {"auto", "bench", "child_group", "cli", "doctor", "serve", "__main__"}
+TOOLS = {"auto", "bench", "child_group", "cli", "doctor", "serve", "trial", "__main__"}
 #: Parts that must work where torch is not installed.
-WITHOUT_TORCH = {"errors", "extras", "harmless_text", "data", "planners", "report", "integrations"}
+WITHOUT_TORCH = {"advice", "errors", "extras", "harmless_text", "data", "planners", "report", "integrations"}
 
 
 def _modules() -> list[Path]:
@@ -132,9 +133,9 @@ def test_python_imports_are_of_the_standard_library_or_declared() -> None:
 # --- Plain data ----------------------------------------------------------------------------------------------------
 
 #: What data is made of. None of it knows what is made of it: a file format, a notebook, the checker, a command.
-PLAIN_DATA = {"call_stacks", "columns", "forms", "origin", "plan", "problem", "snapshot", "trace"}
+PLAIN_DATA = {"call_stacks", "calls", "columns", "forms", "origin", "plan", "problem", "snapshot", "trace"}
 #: Parts in which no file imports, by any way round, itself; imports for types and inside functions count.
-WITHOUT_CYCLES = ("data", "planners", "report")
+WITHOUT_CYCLES = ("advice", "data", "planners", "report")
 
 
 def _files_of(part: str) -> dict[str, set[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,98 @@ def test_a_recording_sees_sizes_lifetimes_and_escapes() -> None:
     assert trace.escapes.tolist() == [False, True]
     assert trace.peak_live_bytes == 6000
     assert kept.numel() == 500
+
+
+def calls_of(trace: memomalloc.Trace) -> list[tuple[str, list[int], list[int]]]:
+    """The operators that were called, with the buffers that each read and the bytes of its other arguments."""
+    calls = trace.calls
+    reads = [calls.read_buffers[calls.reading_calls == call].tolist() for call in range(len(calls))]
+    outside = [calls.outside_bytes[calls.outside_calls == call].tolist() for call in range(len(calls))]
+    return list(zip([origin.operators[0] for origin in calls.origins], reads, outside, strict=True))
+
+
+def test_a_recording_sees_who_reads_what() -> None:
+    values, weight = chain_values(0), torch.nn.Parameter(torch.ones(1000))
+    with torch.inference_mode(), memomalloc.record() as recording:
+        first = torch.sin(values)
+        second = first + first[:1]
+        third = torch.stack([first, second])
+        fourth = third[1].view(10, 100) @ weight.view(100, 10)
+        indexed = fourth[fourth.argmax(0), :]
+    assert calls_of(recording.trace) == [
+        ("aten::sin", [], [4000]),
+        ("aten::slice", [0], []),
+        ("aten::add", [0], []),
+        ("aten::stack", [0, 1], []),
+        ("aten::select", [2], []),
+        ("aten::view", [2], []),
+        ("aten::matmul", [2], [4000]),
+        ("aten::argmax", [3], []),
+        ("aten::index", [3, 4], []),
+    ]
+    calls = recording.trace.calls
+    assert not calls.tracked.any()
+    assert len(set(calls.frames.tolist())) == 1
+    assert {origin.role for origin in calls.origins} == {"call"}
+    assert indexed.shape == (10, 10)
+
+
+def test_frames_tell_one_call_of_a_function_from_the_next() -> None:
+    def inner(values: torch.Tensor) -> torch.Tensor:
+        return values + 1
+
+    values = chain_values(0)
+    with torch.inference_mode(), memomalloc.record() as recording:
+        inner(inner(values) * 2)
+    outer, *inside = (recording.trace.calls.frames[i] for i in (1, 0, 2))
+    assert len({outer, *inside}) == 3
+
+
+def test_autograd_keeps_what_is_read_for_a_gradient() -> None:
+    model = torch.nn.Linear(10, 10)
+    with memomalloc.record() as recording:
+        outputs = model(torch.ones(4, 10))
+        with torch.no_grad():
+            model(torch.ones(4, 10))
+        outputs.sum().backward()
+    calls = recording.trace.calls
+    tracked = {origin.operators[0] for origin, kept in zip(calls.origins, calls.tracked, strict=True) if kept}
+    assert tracked >= {"aten::linear", "aten::sum"}
+    assert [
+        kept for origin, kept in zip(calls.origins, calls.tracked, strict=True) if "linear" in origin.operators[0]
+    ] == [
+        True,
+        False,
+    ]
+
+
+def test_a_script_reads_its_arguments_alone() -> None:
+    def function(values: torch.Tensor) -> torch.Tensor:
+        kept = torch.sin(values)
+        other = torch.cos(values)
+        return kept * torch.sin(other)
+
+    values = chain_values(0)
+    with torch.inference_mode():
+        script = torch.jit.trace(function, (values,))
+        for _ in range(3):
+            script(values)
+        with memomalloc.record() as recording:
+            script(values)
+    reads = {name: read for name, read, _ in calls_of(recording.trace)}
+    assert (reads["aten::cos"], reads["aten::mul"]) == ([], [0, 2])
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("make", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr], ids=["coo", "csr"])
+def test_what_is_read_unseen_leaves_no_calls(make: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    values = torch.eye(10)
+    with memomalloc.record() as recording:
+        make(values) @ values
+    assert recording.trace.calls is None
+    with memomalloc.record() as recording:
+        torch.sin(values)
+    assert recording.trace.calls is not None
 
 
 def test_frees_of_older_tensors_and_later_events_are_not_seen() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memomalloc.data import Origin, SourceLine, Trace
+from memomalloc.data import Calls, Origin, SourceLine, Trace
 from memomalloc.errors import FileFormatError
 
 
@@ -49,6 +49,58 @@ def test_texts_and_origins_are_written_once(tmp_path: Path, trace: Trace) -> Non
     path = tmp_path / "run.trace"
     trace.save(path)
     assert path.read_text().count("aten::convolution") == 1
+
+
+@pytest.fixture
+def trace_with_calls(trace: Trace) -> Trace:
+    calls = Calls.from_arrays(
+        [0, 4, 6],
+        [4, 6, 6],
+        origins=[Origin(("aten::conv2d",), "layer1.0.conv", SourceLine("model.py", 12, "forward"), "call"), None, None],
+        frames=[3, 0, 2**40],
+        tracked=[0, 1, 0],
+        read_counts=[0, 2, 0],
+        read_buffers=[0, 2],
+        outside_counts=[1, 0, 2],
+        outside_bytes=[2**33, 5, 6],
+    )
+    columns = (trace.sizes, trace.starts, trace.ends, trace.escapes)
+    return Trace.from_arrays(*columns, end_tick=trace.end_tick, origins=trace.origins, calls=calls)
+
+
+def test_round_trip_with_calls(tmp_path: Path, trace_with_calls: Trace) -> None:
+    path = tmp_path / "run.jsonl.gz"
+    trace_with_calls.save(path)
+    loaded = Trace.load(path)
+    assert_equal(loaded, trace_with_calls)
+    for name in (
+        "begins",
+        "ends",
+        "frames",
+        "tracked",
+        "read_counts",
+        "read_buffers",
+        "outside_counts",
+        "outside_bytes",
+    ):
+        assert getattr(loaded.calls, name).tolist() == getattr(trace_with_calls.calls, name).tolist()
+    assert loaded.calls.origins == trace_with_calls.calls.origins
+    first = path.read_bytes()
+    loaded.save(path)
+    assert path.read_bytes() == first
+
+
+def test_a_trace_without_calls_is_written_as_it_always_was(
+    tmp_path: Path, trace: Trace, trace_with_calls: Trace
+) -> None:
+    trace.save(tmp_path / "without.trace")
+    assert b'"version":1,' in (tmp_path / "without.trace").read_bytes()
+    assert Trace.load(tmp_path / "without.trace").calls is None
+    trace_with_calls.save(tmp_path / "with.trace")
+    assert b'"version":2,' in (tmp_path / "with.trace").read_bytes()
+    nothing = Calls.from_arrays([], [], read_counts=[], read_buffers=[])
+    Trace.from_arrays([], [], [], calls=nothing).save(tmp_path / "none.trace")
+    assert len(Trace.load(tmp_path / "none.trace").calls) == 0
 
 
 def refuses(path: Path, message: str) -> FileFormatError:
@@ -97,6 +149,41 @@ def with_footer(lines: bytes, buffers: int) -> bytes:
     return lines + f'{{"buffers":{buffers},"sha256":"{digest}"}}\n'.encode()
 
 
+def with_calls(lines: bytes, buffers: int, calls: int) -> bytes:
+    lines = HEADER.replace(b'"version":1', b'"version":2') + lines
+    digest = hashlib.sha256(lines).hexdigest()
+    return lines + f'{{"buffers":{buffers},"calls":{calls},"sha256":"{digest}"}}\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("calls", "message"),
+    [
+        (b"[[0,1,-1,0,0],[0],[]]\n", "call 0 .* reads a buffer that is allocated after it began"),
+        (b"[[2,1,-1,0,0],[],[]]\n", "call 0 .* ends before it begins"),
+        (b"[[1,10,-1,0,0],[],[]]\n", "call 0 .* ends after the trace"),
+        (b"[[1,2,-1,0,0],[],[]]\n[[1,1,-1,0,0],[],[]]\n", "call 1 .* ends before the call before it"),
+    ],
+)
+def test_calls_that_cannot_be_are_refused(tmp_path: Path, calls: bytes, message: str) -> None:
+    path = tmp_path / "bad.trace"
+    path.write_bytes(with_calls(b"[1,1,0,2,0,-1]\n" + calls, 1, calls.count(b"\n")))
+    refuses(path, message)
+
+
+def test_more_arguments_than_any_program_has_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.trace"
+    call = b"[[1,1,-1,0,0],[" + b"0," * 60_000 + b"0],[]]\n"
+    path.write_bytes(with_calls(b"[1,1,0,2,0,-1]\n" + 20 * call, 1, 20))
+    refuses(path, "8 arguments of each, in the mean")
+
+
+def test_a_trace_with_more_arguments_than_can_be_read_is_written_without_its_calls(tmp_path: Path) -> None:
+    num_reads = 2**20 + 9
+    calls = Calls.from_arrays([1], [1], read_counts=[num_reads], read_buffers=np.zeros(num_reads, dtype=np.int64))
+    Trace.from_arrays([1], [0], [1], calls=calls).save(tmp_path / "run.trace")
+    assert Trace.load(tmp_path / "run.trace").calls is None
+
+
 @pytest.mark.parametrize(
     ("content", "line", "message"),
     [
@@ -127,6 +214,22 @@ def with_footer(lines: bytes, buffers: int) -> bytes:
             "0 is not a whole number",
         ),
         (with_footer(HEADER + b'{"a":1,"a":2}\n', 0), 2, "duplicate key"),
+        (with_footer(HEADER + b"[[0,1,-1,0,0],[],[]]\n", 0), 2, "a call in a trace file of version 1"),
+        *(
+            (with_calls(b"[1,1,0,2,0,-1]\n" + call + b"\n", 1, 1), 3, message)
+            for call, message in [
+                (b"[[0,1,-1,0],[],[]]", "a call is"),
+                (b"[[0,1,-1,0,0],[]]", "a call is"),
+                (b"[[0,1,-1,0,0],1,[]]", "a call is"),
+                (b"[[0,1,-1,0,2],[],[]]", "2 is not a whole number"),
+                (b"[[0,1,0,0,0],[],[]]", "0 is not a whole number"),
+                (b"[[0,1,-1,-1,0],[],[]]", "-1 is not a whole number"),
+                (b"[[0,1.5,-1,0,0],[],[]]", "1.5 is not a whole number"),
+                (b"[[1,1,-1,0,0],[1],[]]", "1 is not a whole number"),
+                (b'[[1,1,-1,0,0],[],["x"]]', "'x' is not a whole number"),
+                (b"[[1,1,-1,0,0],[" + b"0," * 20 + b"0],[true]]", "True is not a whole number"),
+            ]
+        ),
         (HEADER + b"[" * 100_000 + b"\n", 2, "nested|damaged"),
         (HEADER + b" " * 2_000_000, 2, "longer than"),
     ],

@@ -14,6 +14,26 @@ if TYPE_CHECKING:
 
 
 @contextmanager
+def spinner() -> Iterator[Callable[[str], object]]:
+    """One line on stderr that says what is being done; it is gone when the block ends.
+
+    Yields:
+        Takes what is being done, in a few words. Says it nowhere where stderr is no terminal, or rich is not installed.
+    """
+    if importlib.util.find_spec("rich") is None:
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+        yield lambda what: status.update(f"{what}; Ctrl-C ends it")
+
+
+@contextmanager
 def planning_progress(what: str) -> Iterator[Callable[[Progress], None] | None]:
     """One line on stderr while a plan is searched for; it is gone when the block ends.
 

@@ -3,9 +3,9 @@
 May import ``memomalloc.errors``, ``memomalloc.harmless_text``, ``memomalloc._planner`` (for the checker's sweep) and
 ``memomalloc._snapshot`` (which reads pickles), and nothing else of the package. Never imports torch.
 
-Data does not know what is made of it: ``origin``, ``problem``, ``trace``, ``plan`` and ``snapshot`` import no format,
-no notebook and no checker. Those import the data, and are put together here (see `forms`); formats and notebook only
-when first used.
+Data does not know what is made of it: ``origin``, ``calls``, ``problem``, ``trace``, ``plan`` and ``snapshot`` import
+no format, no notebook and no checker. Those import the data, and are put together here (see `forms`); formats and
+notebook only when first used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from memomalloc.data.calls import Calls
 from memomalloc.data.checker import check
 from memomalloc.data.forms import Form, register
 from memomalloc.data.origin import Origin, SourceLine
@@ -21,7 +22,7 @@ from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace, TracedBuffer
 
-__all__ = ["Origin", "Plan", "Problem", "SourceLine", "Trace", "TracedBuffer", "check"]
+__all__ = ["Calls", "Origin", "Plan", "Problem", "SourceLine", "Trace", "TracedBuffer", "check"]
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:

@@ -31,7 +31,8 @@ class Origin:
         operators: from the outermost operator that was running to the innermost.
         module_path: as in ``named_modules()``; empty outside any module.
         source: the innermost line of Python outside torch, where known.
-        role: ``output`` (the operator returns it), ``scratch`` (freed inside the operator), or ``escape``.
+        role: ``output`` (the operator returns it), ``scratch`` (freed inside the operator), or ``escape``; ``call`` is
+            that of the origin of a call.
         occurrence: counts the buffers of one trace that agree in all else.
     """
 

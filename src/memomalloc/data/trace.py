@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from memomalloc import _planner
+from memomalloc.data.calls import Calls
 from memomalloc.data.columns import BoolArray, Int64Array, first_index, int64_column, read_only
 from memomalloc.data.forms import form_of
 from memomalloc.data.origin import Origin
@@ -52,6 +53,8 @@ class Trace:
         smallest_sizes: the smallest request that each buffer stands for, in bytes; below ``sizes`` in merged traces.
         elsewhere_requests: allocations of other threads meanwhile, which belong to no buffer.
         elsewhere_bytes: their sizes, summed.
+        calls: who read which buffer; None where that was not recorded, or cannot be known: compiled code, tensors whose
+            memory is not to be seen (sparse ones, oneDNN's own), merged traces.
     """
 
     sizes: Int64Array
@@ -63,6 +66,7 @@ class Trace:
     smallest_sizes: Int64Array
     elsewhere_requests: int = 0
     elsewhere_bytes: int = 0
+    calls: Calls | None = None
 
     @classmethod
     def from_arrays(
@@ -77,6 +81,7 @@ class Trace:
         smallest_sizes: ArrayLike | None = None,
         elsewhere_requests: int = 0,
         elsewhere_bytes: int = 0,
+        calls: Calls | None = None,
     ) -> Trace:
         """A validated trace.
 
@@ -90,6 +95,7 @@ class Trace:
             smallest_sizes: n sizes in bytes; None: the sizes.
             elsewhere_requests: allocations of other threads meanwhile.
             elsewhere_bytes: their sizes, summed.
+            calls: who read which buffer; None: not known.
 
         Raises:
             InvalidProblemError: the message names the first buffer at fault.
@@ -124,6 +130,8 @@ class Trace:
         for fault, where in faults:
             if where.any():
                 raise InvalidProblemError(f"buffer {first_index(where)} of the trace: {fault}")
+        if calls is not None:
+            calls.check(start_column, int(end_tick))
         return cls(
             size_column,
             start_column,
@@ -134,6 +142,7 @@ class Trace:
             smallest,
             elsewhere_requests,
             elsewhere_bytes,
+            calls,
         )
 
     def __len__(self) -> int:

@@ -6,7 +6,9 @@ file without its last line is truncated. Between them, in any order in which wha
 - ``"text"``: the next entry of the table of texts;
 - ``{"operators": [text, ...], "module_path": text, "source": [text, line, text] | null, "role": text,
   "occurrence": n}``: the next entry of the table of origins, its texts by index;
-- ``[size, smallest size, start, end, escape, origin]``: the next buffer; escape is 0 or 1, origin an index or -1.
+- ``[size, smallest size, start, end, escape, origin]``: the next buffer; escape is 0 or 1, origin an index or -1;
+- ``[[begin, end, origin, frame, tracked], [buffer, ...], [bytes, ...]]``: the next call, the buffers that it read, and
+  the bytes of its other arguments; in files of version 2, which says that calls were recorded.
 
 A name that ends in ``.gz`` is compressed when it is written; what is read tells by itself whether it is.
 
@@ -26,6 +28,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from memomalloc.data.atomic_file import atomic_file
+from memomalloc.data.calls import Calls
 from memomalloc.data.columns import INT64_MAX, read_only
 from memomalloc.data.input_file import open_input
 from memomalloc.data.json_document import MAX_LINE_BYTES, parse_json
@@ -35,6 +38,7 @@ from memomalloc.errors import FileFormatError, InvalidProblemError
 
 FORMAT = "memomalloc-trace"
 VERSION = 1
+VERSION_WITH_CALLS = 2
 MAX_BUFFERS = 2**25
 """More buffers than any inference has."""
 MAX_TEXTS = 2**18
@@ -44,10 +48,19 @@ MAX_OPERATORS = 256
 """Of one origin: operators that are inside each other."""
 MEAN_OPERATORS = 16
 """Of all origins; there may be `MAX_TEXTS` more."""
+MAX_CALLS = 2**25
+MEAN_ARGUMENTS = 8
+MORE_ARGUMENTS = 2**20
+"""Of all calls together there may be so many more than the mean. A trace that has more is written without its calls."""
 _HEADER_NUMBERS = ("end_tick", "elsewhere_requests", "elsewhere_bytes")
 #: A buffer as it is written. Written in another way it takes longer to read.
 _NUMBER = rb"(0|[1-9]\d{0,17})"
 _BUFFER = re.compile(rb"\[%b,%b,%b,%b,([01]),(-1|0|[1-9]\d{0,8})\]\n" % ((_NUMBER,) * 4))
+#: A call as it is written.
+_CALL = re.compile(
+    rb"\[\[%b,%b,(-1|0|[1-9]\d{0,8}),%b,([01])\],\[((?:\d{1,9}(?:,\d{1,9})*)?)\],\[((?:\d{1,18}(?:,\d{1,18})*)?)\]\]\n"
+    % ((_NUMBER,) * 3)
+)
 
 
 def write_trace(trace: Trace, path: str | Path) -> None:
@@ -90,6 +103,11 @@ def load_trace(file: IO[bytes], path: str | Path) -> Trace:
     return reader.trace()
 
 
+def _can_be_read(calls: Calls) -> bool:
+    num_arguments = len(calls.read_buffers) + len(calls.outside_bytes)
+    return num_arguments <= MEAN_ARGUMENTS * len(calls) + MORE_ARGUMENTS
+
+
 class _Writer:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -98,13 +116,34 @@ class _Writer:
         self._origins: dict[Origin, int] = {}
 
     def write(self, trace: Trace) -> None:
-        header = {"format": FORMAT, "version": VERSION} | {name: getattr(trace, name) for name in _HEADER_NUMBERS}
+        calls = trace.calls if trace.calls is not None and _can_be_read(trace.calls) else None
+        version = VERSION if calls is None else VERSION_WITH_CALLS
+        header = {"format": FORMAT, "version": version} | {name: getattr(trace, name) for name in _HEADER_NUMBERS}
         self._line(header)
         columns = (trace.sizes, trace.smallest_sizes, trace.starts, trace.ends, trace.escapes.astype(np.int64))
         for *numbers, origin in zip(*(column.tolist() for column in columns), trace.origins, strict=True):
             self._line([*numbers, -1 if origin is None else self._origin(origin)])
-        footer = {"buffers": len(trace), "sha256": self._digest.hexdigest()}
-        self._line(footer)
+        footer: dict[str, object] = {"buffers": len(trace)}
+        if calls is not None:
+            self._calls(calls)
+            footer["calls"] = len(calls)
+        self._line(footer | {"sha256": self._digest.hexdigest()})
+
+    def _calls(self, calls: Calls) -> None:
+        read_until, outside_until = np.cumsum(calls.read_counts), np.cumsum(calls.outside_counts)
+        tracked = calls.tracked.astype(np.int64)
+        numbers = (calls.begins, calls.ends, calls.frames, tracked, calls.read_counts, read_until)
+        columns = [column.tolist() for column in (*numbers, calls.outside_counts, outside_until)]
+        for begin, end, frame, is_tracked, num_read, read, num_outside, outside, origin in zip(
+            *columns, calls.origins, strict=True
+        ):
+            self._line(
+                [
+                    [begin, end, -1 if origin is None else self._origin(origin), frame, is_tracked],
+                    calls.read_buffers[read - num_read : read].tolist(),
+                    calls.outside_bytes[outside - num_outside : outside].tolist(),
+                ]
+            )
 
     def _line(self, value: object) -> None:
         line = json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
@@ -146,6 +185,10 @@ class _Reader:
         #: Sizes, smallest sizes, starts, ends, escapes, origins: numbers, not Python's objects.
         self._columns: tuple[array[int], ...] = (array("q"), array("q"), array("q"), array("q"), array("b"), array("i"))
         self._last_start = -1
+        self._version = VERSION
+        #: Begins, ends, origins, frames of calls, whether they are tracked, how many buffers and other arguments each
+        #: has, and those.
+        self._calls: tuple[array[int], ...] = tuple(map(array, "qqiqbiiiq"))
 
     def read(self, file: IO[bytes]) -> None:
         digest = hashlib.sha256()
@@ -154,9 +197,15 @@ class _Reader:
         self._header(parse_json(header_line, self._path, what="trace file", line=1))
         digest.update(header_line)
         for line in lines:
+            if line.startswith(b"[[") and (call := _CALL.fullmatch(line)) is not None:
+                self._call_as_written(call)
+                digest.update(line)
+                continue
             match = _BUFFER.fullmatch(line)
             row = [int(number) for number in match.groups()] if match else self._parse(line)
-            if isinstance(row, list):
+            if isinstance(row, list) and row and isinstance(row[0], list):
+                self._call(row)
+            elif isinstance(row, list):
                 self._buffer(row, is_checked=match is not None)
             elif isinstance(row, str):
                 self._text(row)
@@ -168,7 +217,7 @@ class _Reader:
             elif isinstance(row, dict):
                 self._origin(row)
             else:
-                self._fail("neither a buffer, nor a text, nor an origin: record again")
+                self._fail("neither a buffer, nor a text, nor an origin, nor a call: record again")
             digest.update(line)
         self._fail("the file is truncated, its last line is missing: record again")
 
@@ -186,10 +235,32 @@ class _Reader:
                 escapes,
                 origins=tuple(None if index < 0 else self._origins[index] for index in origins),
                 smallest_sizes=smallest_sizes,
+                calls=self._recorded_calls(),
                 **self._header_numbers,
             )
         except InvalidProblemError as error:
             raise FileFormatError(self._path, f"not a valid trace: {error}; record again") from error
+
+    def _recorded_calls(self) -> Calls | None:
+        if self._version != VERSION_WITH_CALLS:
+            return None
+        columns = list(self._calls)
+        self._calls = ()
+        origins = columns.pop(2)
+        begins, ends, frames, tracked, read_counts, outside_counts, read_buffers, outside_bytes = (
+            read_only(np.array(columns.pop(0), dtype=np.int64)) for _ in range(8)
+        )
+        return Calls.from_arrays(
+            begins,
+            ends,
+            origins=tuple(None if index < 0 else self._origins[index] for index in origins),
+            frames=frames,
+            tracked=tracked,
+            read_counts=read_counts,
+            read_buffers=read_buffers,
+            outside_counts=outside_counts,
+            outside_bytes=outside_bytes,
+        )
 
     def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
         while line := file.readline(MAX_LINE_BYTES + 1):
@@ -204,17 +275,64 @@ class _Reader:
     def _header(self, header: Any) -> None:
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             self._fail(f'not a trace file: the first line has no "format": "{FORMAT}"')
-        if type(header.get("version")) is not int or header["version"] != VERSION:
+        version = header.get("version")
+        if type(version) is not int or version not in (VERSION, VERSION_WITH_CALLS):
             self._fail(
-                f"trace file of version {header.get('version')!r:.20}, this memomalloc reads {VERSION}: record again"
+                f"trace file of version {version!r:.20}, this memomalloc reads {VERSION} and {VERSION_WITH_CALLS}: "
+                "record again"
             )
+        self._version = version
         if header.keys() != {"format", "version", *_HEADER_NUMBERS}:
             self._fail(f"the first line must have the keys format, version, {', '.join(_HEADER_NUMBERS)}")
         self._header_numbers = {name: self._whole(header[name], name, 0, INT64_MAX) for name in _HEADER_NUMBERS}
 
     def _footer(self, footer: dict[str, Any], digest: str) -> None:
-        if footer != {"buffers": len(self._columns[0]), "sha256": digest}:
-            self._fail("the checksum or the number of buffers does not match: the file is damaged; record again")
+        expected = {"buffers": len(self._columns[0]), "sha256": digest}
+        if self._version == VERSION_WITH_CALLS:
+            expected["calls"] = len(self._calls[0])
+        if footer != expected:
+            self._fail("the checksum or a number of buffers or calls does not match: the file is damaged; record again")
+
+    def _call_as_written(self, call: re.Match[bytes]) -> None:
+        *head, reads, outside = call.groups()
+        self._take_call(
+            [int(number) for number in head],
+            list(map(int, reads.split(b","))) if reads else [],
+            list(map(int, outside.split(b","))) if outside else [],
+        )
+
+    def _call(self, row: list[Any]) -> None:
+        """Take a call that is written in another way than ours, or is wrong."""
+        if len(row) != 3 or not all(isinstance(part, list) for part in row) or len(row[0]) != 5:
+            self._fail("a call is [[begin, end, origin, frame, tracked], [buffer, ...], [bytes, ...]]")
+        (begin, end, origin, frame, tracked), reads, outside = row
+        self._take_call(
+            [
+                self._whole(begin, "begin", 0, INT64_MAX),
+                self._whole(end, "end", 0, INT64_MAX),
+                self._whole(origin, "origin", -1, len(self._origins) - 1),
+                self._whole(frame, "frame", 0, INT64_MAX),
+                self._whole(tracked, "tracked", 0, 1),
+            ],
+            [self._whole(buffer, "buffer", 0, MAX_BUFFERS) for buffer in reads],
+            [self._whole(num_bytes, "bytes", 0, INT64_MAX) for num_bytes in outside],
+        )
+
+    def _take_call(self, head: list[int], reads: list[int], outside: list[int]) -> None:
+        if self._version != VERSION_WITH_CALLS:
+            self._fail(f"a call in a trace file of version {self._version}: record again")
+        *columns, read_buffers, outside_bytes = self._calls
+        num_calls = len(columns[0]) + 1
+        num_arguments = len(read_buffers) + len(outside_bytes) + len(reads) + len(outside)
+        if num_calls > MAX_CALLS or num_arguments > MEAN_ARGUMENTS * num_calls + MORE_ARGUMENTS:
+            self._fail(f"more than {MAX_CALLS} calls, or {MEAN_ARGUMENTS} arguments of each, in the mean")
+        self._whole(head[2], "origin", -1, len(self._origins) - 1)
+        if reads:
+            self._whole(max(reads), "buffer", 0, len(self._columns[0]) - 1)
+        for column, number in zip(columns, [*head, len(reads), len(outside)], strict=True):
+            column.append(number)
+        read_buffers.extend(reads)
+        outside_bytes.extend(outside)
 
     def _buffer(self, row: list[Any], *, is_checked: bool) -> None:
         """Take a buffer; ``is_checked``: it is of six whole numbers of the right size."""

@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from memomalloc.advice import Change, advise
 from memomalloc.data.atomic_file import atomic_file
 from memomalloc.data.origin import Origin
+from memomalloc.data.trace import Trace
 from memomalloc.harmless_text import harmless
 from memomalloc.report.groups import default_by, default_depth
 from memomalloc.report.placement import Placement, Reserved
 from memomalloc.report.snapshot_map import corners
 
+#: How long the page may wait for the three changes that give most together.
+_ADVICE_S = 2.0
 _STYLES = ("vendor/uPlot.min.css", "page.css")
 _SCRIPTS = (
     "vendor/uPlot.iife.min.js",
@@ -147,4 +151,31 @@ def _table(placement: Placement, texts: dict[str, int]) -> dict[str, Any]:
         "peakTick": placement.live_bytes.peak_tick,
         "peakLiveBytes": placement.live_bytes.peak_live_bytes,
         "curve": _curve(placement),
+        "advice": _advice(placement.trace),
+    }
+
+
+def _advice(trace: Trace | None) -> dict[str, Any] | None:
+    """Why the peak is there and what would lower it; None where the trace does not say who read its tensors."""
+    if trace is None or trace.calls is None or not len(trace):
+        return None
+    advice = advise(trace, time_limit_s=_ADVICE_S)
+    return {
+        "peak": harmless(advice.peak.text),
+        "peakBytes": advice.before.peak_bytes,
+        "reasons": dict(advice.peak.reasons),
+        "together": [_change(change) for change in advice.together],
+        "togetherBytes": advice.after_together.peak_bytes,
+        "changes": [_change(change) for change in advice.changes],
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "text": harmless(change.text),
+        "modules": [harmless(module) for module in change.modules],
+        "places": change.num_places,
+        "alters": harmless(change.alters),
+        "isExact": change.is_exact,
+        "peakBytes": change.after.peak_bytes,
     }

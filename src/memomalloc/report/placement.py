@@ -60,6 +60,7 @@ class Placement:
         whole: of all buffers, how many bytes are alive when, where these are not all; None: they are.
         reserved: what was reserved around them; None where that is not known, or nothing was.
         note: how the buffers stand for others, for a person; empty: they are all there are.
+        trace: of the program that asked for them, where there is one.
     """
 
     title: str
@@ -76,6 +77,7 @@ class Placement:
     whole: LiveBytes | None = None
     reserved: Reserved | None = None
     note: str = ""
+    trace: Trace | None = None
 
     @classmethod
     def of_plan(cls, plan: Plan, *, trace: Trace | None = None, title: str | None = None) -> Placement:
@@ -103,6 +105,7 @@ class Placement:
             lower_bound_bytes=plan.lower_bound_bytes,
             planner=plan.planner,
             proven_optimal=plan.proven_optimal,
+            trace=trace,
         )
 
     @classmethod
@@ -135,6 +138,7 @@ class Placement:
             extent_bytes=int((offsets + trace.sizes).max(initial=0)),
             lower_bound_bytes=None,
             planner=title,
+            trace=trace,
         )
 
     def __len__(self) -> int:

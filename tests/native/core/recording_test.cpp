@@ -197,6 +197,129 @@ TEST_F(RecordingTest, TheSourceIsAskedOnceAnAllocationAndAtItsFree) {
   EXPECT_EQ(recording->buffers().freed_in_call, (std::vector<uint8_t>{1, 0}));
 }
 
+Argument argument(const void* block, uint64_t bytes, bool is_parameter = false) {
+  return {block, bytes, is_parameter, is_parameter};
+}
+
+TEST_F(RecordingTest, ACallKnowsWhatItReadAndMade) {
+  void* weight = allocate(32);
+  const auto recording = Recording::open();
+  void* input = allocate(64);
+  Recording::begin_call(false);
+  Recording::log_arguments(
+      {argument(input, 64), argument(weight, 32), argument(input, 64), argument(weight, 32)}, true);
+  EXPECT_TRUE(Recording::has_call_to_log());
+  void* scratch = allocate(16);
+  // What an operator inside reads counts, but for what the call made itself, and what is not recorded.
+  Recording::log_arguments({argument(input, 64), argument(scratch, 16), argument(weight, 32)}, false);
+  release(scratch);
+  void* output = allocate(128);
+  Recording::end_call({7, 1, 3});
+  Recording::begin_call(false);
+  EXPECT_FALSE(Recording::has_call_to_log()) << "a view of something else, say";
+  Recording::end_call({8, 2, 3});
+  release(input);
+  recording->close();
+  release(output);
+  release(weight);
+
+  const RecordedCalls calls = recording->calls();
+  EXPECT_EQ(calls.begins, (std::vector<int64_t>{1}));
+  EXPECT_EQ(calls.ends, (std::vector<int64_t>{4}));
+  EXPECT_EQ(calls.contexts, (std::vector<uint32_t>{7}));
+  EXPECT_EQ(calls.frames, (std::vector<uint64_t>{3}));
+  EXPECT_EQ(calls.tracked, (std::vector<uint8_t>{0}));
+  EXPECT_EQ(calls.reading_calls, (std::vector<uint32_t>{0}));
+  EXPECT_EQ(calls.read_buffers, (std::vector<uint32_t>{0}));
+  EXPECT_EQ(calls.outside_calls, (std::vector<uint32_t>{0, 0}));
+  EXPECT_EQ(calls.outside_bytes, (std::vector<uint64_t>{32, 32}));
+  EXPECT_FALSE(calls.is_incomplete);
+}
+
+TEST_F(RecordingTest, AParameterIsReadFromOutsideAndLetsAutogradKeepTheRest) {
+  const auto recording = Recording::open();
+  void* weight = allocate(32);
+  void* input = allocate(64);
+  for (const bool with_gradients : {true, false}) {
+    Recording::begin_call(with_gradients);
+    Recording::log_arguments({argument(weight, 32, true), argument(input, 64)}, true);
+    Recording::end_call({});
+  }
+  recording->close();
+  release(weight);
+  release(input);
+  const RecordedCalls calls = recording->calls();
+  EXPECT_EQ(calls.tracked, (std::vector<uint8_t>{1, 0}));
+  EXPECT_EQ(calls.read_buffers, (std::vector<uint32_t>{1, 1}));
+  EXPECT_EQ(calls.outside_bytes, (std::vector<uint64_t>{32, 32}));
+}
+
+TEST_F(RecordingTest, AnAddressThatIsReusedInACallIsReadAsWhatItWas) {
+  const auto recording = Recording::open();
+  void* block = allocate(64);
+  Recording::begin_call(false);
+  Recording::log_arguments({argument(block, 64)}, true);
+  Recording::log_free(block);
+  Recording::log_allocation(block, 64);  // as if upstream had handed out the address again
+  Recording::end_call({});
+  Recording::begin_call(false);
+  Recording::log_arguments({argument(block, 64)}, true);
+  Recording::end_call({});
+  release(block);
+  recording->close();
+  EXPECT_EQ(recording->calls().read_buffers, (std::vector<uint32_t>{0, 1}));
+}
+
+TEST_F(RecordingTest, EachOfNestedRecordingsCountsCallsInItsOwnTicks) {
+  const auto outer = Recording::open();
+  void* early = allocate(64);
+  Recording::begin_call(false);
+  Recording::log_arguments({argument(early, 64)}, true);
+  const auto inner = Recording::open();
+  void* block = allocate(32);
+  Recording::end_call({});
+  Recording::lose_calls();
+  inner->close();
+  Recording::begin_call(false);
+  Recording::log_arguments({argument(block, 32)}, true);
+  Recording::end_call({});
+  outer->close();
+  release(block);
+  release(early);
+  EXPECT_EQ(outer->calls().begins, (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(outer->calls().read_buffers, (std::vector<uint32_t>{0, 1}));
+  EXPECT_EQ(inner->calls().begins, (std::vector<int64_t>{0}));
+  EXPECT_EQ(inner->calls().ends, (std::vector<int64_t>{1}));
+  EXPECT_TRUE(inner->calls().read_buffers.empty());
+  EXPECT_TRUE(inner->calls().is_incomplete);
+}
+
+TEST_F(RecordingTest, OtherThreadsFreeAndAskWhileCallsAreLogged) {
+  const auto recording = Recording::open();
+  std::atomic<bool> is_over{false};
+  std::atomic<void*> handed{nullptr};
+  std::thread other([&] {
+    while (!is_over) {
+      if (void* block = handed.exchange(nullptr); block != nullptr) release(block);
+      static_cast<void>(recording->calls());
+    }
+  });
+  for (int i = 0; i < 1000; ++i) {
+    void* block = allocate(64);
+    Recording::begin_call(false);
+    Recording::log_arguments({argument(block, 64)}, true);
+    if (void* last = handed.exchange(block); last != nullptr) release(last);
+    Recording::end_call({});
+  }
+  is_over = true;
+  other.join();
+  if (void* last = handed.load(); last != nullptr) release(last);
+  recording->close();
+  const RecordedCalls calls = recording->calls();
+  ASSERT_EQ(calls.read_buffers.size(), 1000u);
+  for (uint32_t i = 0; i < 1000; ++i) EXPECT_EQ(calls.read_buffers[i], i);
+}
+
 TEST_F(RecordingTest, TheSourceMayWaitForAnotherThreadThatFrees) {
   // As one that takes the GIL does, while the thread that has it drops a tensor.
   OtherThread other;

@@ -32,6 +32,7 @@ class Buffers {
     this.moduleDepth = table.moduleDepth;
     this.peakTick = table.peakTick;
     this.peakLiveBytes = table.peakLiveBytes;
+    this.advice = table.advice;
     this.firstTick = this.starts.reduce((least, start) => Math.min(least, start), this.length ? Infinity : 0);
     this.endTick = this.ends.reduce((most, end) => Math.max(most, end), this.firstTick + 1);
     // Large ones first, so that small ones are drawn above them.

@@ -9,6 +9,12 @@ class Curve {
     this.pane = pane;
     const { buffers, view } = pane;
     const most = view.limits.o1;  // the same in all panes, so that their curves compare
+    this.mark = document.createElement("button");
+    this.mark.className = "peak";
+    this.mark.textContent = `peak ${byteText(buffers.peakLiveBytes)}`;
+    this.mark.title = buffers.advice ? buffers.advice.peak : "Who is alive at the peak";
+    this.mark.addEventListener("click", () => pane.state.goToPeak(buffers));
+    element.append(this.mark);
     const stroke = (name) => () => cssColour(name);
     this.plot = new uPlot({
       width: 400,
@@ -87,18 +93,18 @@ class Curve {
     const x = plot.valToPos(buffers.peakTick + 0.5, "x", true), y = plot.valToPos(buffers.peakLiveBytes, "y", true);
     ctx.beginPath();
     ctx.arc(x, y, 4 * dpr, 0, 7);
-    const text = `peak ${byteText(buffers.peakLiveBytes)}`, width = ctx.measureText(text).width + 6 * dpr;
-    const left = x + width + 12 * dpr > bbox.left + bbox.width ? x - width - 7 * dpr : x + 7 * dpr;
-    // Paper behind the text keeps it readable on the curve.
-    ctx.globalAlpha = 0.85;
-    ctx.fillStyle = cssColour("--paper");
-    ctx.fillRect(left, y, width, 16 * dpr);
-    ctx.globalAlpha = 1;
     ctx.fillStyle = cssColour("--mark");
     ctx.fill();
-    ctx.textAlign = "left";
-    ctx.textBaseline = "top";
-    ctx.fillText(text, left + 3 * dpr, y + 3 * dpr);
     ctx.restore();
+    this.placeMark(x / dpr, y / dpr, (bbox.left + bbox.width) / dpr);
+  }
+
+  // The name of the peak, which leads to why it is there; on the side where there is room.
+  placeMark(x, y, right) {
+    const { width } = this.mark.getBoundingClientRect();
+    const isSeen = x >= MARGIN.left && x <= right;
+    this.mark.style.visibility = isSeen ? "visible" : "hidden";
+    this.mark.style.left = `${x + width + 12 > right ? x - width - 7 : x + 7}px`;
+    this.mark.style.top = `${y + 1}px`;
   }
 }

@@ -81,6 +81,7 @@ class State {
     this.sidebar.showGroups();
     this.sidebar.showAlive();
     this.sidebar.showDetails();
+    this.sidebar.showAdvice();
   }
 
   regroup(by, depth) {
@@ -182,8 +183,8 @@ class State {
     });
   }
 
-  goToPeak() {
-    const { peakTick } = this.tables[0], { view } = this;
+  goToPeak({ peakTick } = this.tables[0]) {
+    const { view } = this;
     const half = Math.min(view.t1 - view.t0, (view.limits.t1 - view.limits.t0) / 5) / 2;
     view.show({ t0: peakTick - half, t1: peakTick + half });
     this.sidebar.open(document.getElementById("tab-alive"));

@@ -22,12 +22,13 @@ class Sidebar {
   constructor(state) {
     this.state = state;
     this.details = document.getElementById("details");
-    this.lists = { groups: document.getElementById("groups"), alive: document.getElementById("alive") };
+    this.lists = Object.fromEntries(["groups", "alive", "advice"].map((id) => [id, document.getElementById(id)]));
     this.tabs = [...document.querySelectorAll("[role=tab]")];
     for (const tab of this.tabs) tab.addEventListener("click", () => this.open(tab));
     document.querySelector("[role=tablist]").addEventListener("keydown", (event) => {
       if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-      const other = this.tabs.find((tab) => tab !== event.target);
+      const step = event.key === "ArrowRight" ? 1 : this.tabs.length - 1;
+      const other = this.tabs[(this.tabs.indexOf(event.target) + step) % this.tabs.length];
       this.open(other);
       other.focus();
       event.stopPropagation();
@@ -115,14 +116,48 @@ class Sidebar {
         const chosen = state.chosen?.buffers === buffers && state.chosen.i === i;
         const button = element("button", { type: "button", onclick: () => state.choose(buffers, i, true) },
           this.swatch(state.grouping.colourOf(buffers, i)),
-          element("span", {}, buffers.nameOf(i), asker?.module ? element("small", {}, " ", breakable(asker.module)) : null));
+          element("span", {}, buffers.nameOf(i), asker?.module ? element("small", {}, " ", breakable(asker.module)) : null,
+            buffers.advice ? element("small", {}, ` · ${buffers.advice.reasons[i] ?? ""}`) : null));
         return this.row([button, byteText(buffers.sizes[i])], chosen);
       });
       const of = state.tables.length > 1 ? ` of ${layout.title}` : "";
-      return this.table(`${count(buffers.aliveAtPeak.length)} buffers, ${byteText(buffers.peakLiveBytes)} alive at the peak${of} ` +
+      const table = this.table(`${count(buffers.aliveAtPeak.length)} buffers, ${byteText(buffers.peakLiveBytes)} alive at the peak${of} ` +
         `(tick ${count(buffers.peakTick)})`, ["buffer", "size"], rows, buffers.aliveAtPeak.length);
+      if (!buffers.advice) return [table];
+      const link = element("button", { type: "button", className: "link", onclick: () => this.open(document.getElementById("tab-advice")) }, "What would lower it");
+      return [element("p", {}, `${buffers.advice.peak}. `, link), table];
     });
-    this.lists.alive.replaceChildren(...tables);
+    this.lists.alive.replaceChildren(...tables.flat());
+  }
+
+  // What would lower the peak: computed when the page was made.
+  showAdvice() {
+    const { state } = this;
+    this.lists.advice.replaceChildren(...state.tables.flatMap((buffers) => {
+      const name = state.tables.length > 1 ? [element("h3", {}, state.panes.find((pane) => pane.buffers === buffers).layout.title)] : [];
+      const { advice } = buffers;
+      if (!advice) {
+        return [...name, element("p", {}, "Not known: this file does not say who read its tensors. Record the program " +
+          "again, without torch.compile, and show the trace.")];
+      }
+      const less = (bytes) => `${byteText(bytes)} (${Math.round(100 * (1 - bytes / advice.peakBytes))} % less)`;
+      const what = ({ text, places, modules, alters }) => [
+        text + (places > 1 ? ` (${count(places)} times)` : ""),
+        modules.length ? element("small", {}, "only in ", breakable(modules.join(", "))) : null,
+        element("small", {}, alters)];
+      const lines = [...name, element("p", {}, `${advice.peak}.`)];
+      if (advice.together.length) {
+        lines.push(element("h3", {}, `${advice.together.length > 1 ? `These ${advice.together.length} together` : "This gives most"}: ` +
+          `${byteText(advice.peakBytes)} → ${less(advice.togetherBytes)}`));
+        lines.push(element("ol", {}, ...advice.together.map((change) => element("li", {}, ...what(change)))));
+      } else lines.push(element("h3", {}, "Nothing that is known to lower it exactly"));
+      if (advice.changes.length) {
+        const rows = advice.changes.map((change) =>
+          this.row([element("span", {}, ...what(change)), `${change.isExact ? "" : "≥ "}${byteText(change.peakBytes)}`]));
+        lines.push(this.table("Each alone (≥: the least that is left; the trace does not tell how much is)", ["change", "peak after"], rows, rows.length));
+      }
+      return lines;
+    }));
   }
 
   table(caption, heads, rows, numRows) {

@@ -61,8 +61,8 @@ def origins_of(
     sizes: Sequence[int],
     escapes: Sequence[bool],
     freed_in_call: Sequence[bool],
-) -> tuple[Origin, ...]:
-    """Describe who asked for each buffer of a trace.
+) -> tuple[tuple[Origin, ...], list[Origin]]:
+    """Describe who asked for each buffer of a trace, and who called operators.
 
     Args:
         contexts: the kinds of asking there were.
@@ -72,7 +72,7 @@ def origins_of(
         freed_in_call: for each buffer whether it was freed before the operator that asked for it was done.
 
     Returns:
-        n origins, unique in the trace.
+        n origins, unique in the trace, and for each of the contexts the origin of a call from there.
     """
     paths = _ModulePaths()
     places = [_describe(context, paths) for context in contexts]
@@ -85,7 +85,7 @@ def origins_of(
             place = place._replace(operators=(SCALAR_OPERATOR,))
         origins.append(Origin(*place, role, seen[place, role]))
         seen[place, role] += 1
-    return tuple(origins)
+    return tuple(origins), [Origin(*place, "call") for place in places]
 
 
 def _describe(context: Context, paths: _ModulePaths) -> _Place:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from memomalloc.data.calls import Calls
+from memomalloc.data.origin import Origin
 from memomalloc.data.trace import Trace
 from memomalloc.errors import RecordingError
 from memomalloc.runtime import extension
@@ -18,6 +21,7 @@ from memomalloc.runtime.learning.origins import (
     call_of_the_program,
     origins_of,
 )
+from memomalloc.runtime.memory.askers import COMPILED_KERNEL
 from memomalloc.runtime.switch import switch
 
 
@@ -90,7 +94,7 @@ class Recording:
         escapes = seen["ends"] < 0
         contexts = [Context(*context) for context in self._native.contexts()]
         columns = (seen["contexts"], seen["sizes"], escapes, seen["freed_in_call"])
-        origins = origins_of(contexts, *(column.tolist() for column in columns))
+        origins, callers = origins_of(contexts, *(column.tolist() for column in columns))
         return Trace.from_arrays(
             seen["sizes"].astype(np.int64),
             seen["starts"],
@@ -100,7 +104,29 @@ class Recording:
             origins=origins,
             elsewhere_requests=seen["num_elsewhere"],
             elsewhere_bytes=seen["bytes_elsewhere"],
+            calls=_calls_of(self._native.calls(), callers),
         )
+
+
+def _calls_of(seen: dict[str, Any] | None, callers: Sequence[Origin]) -> Calls | None:
+    """The calls that a native recording saw, made by ``callers``; None where it could not follow who read what.
+
+    Kernels that compiled code calls are no operators: nobody sees what they read.
+    """
+    if seen is None or any(caller.operator.startswith(COMPILED_KERNEL) for caller in callers):
+        return None
+    n = len(seen["begins"])
+    return Calls.from_arrays(
+        seen["begins"],
+        seen["ends"],
+        origins=[callers[context] for context in seen["contexts"].tolist()],
+        frames=seen["frames"].astype(np.int64),
+        tracked=seen["tracked"],
+        read_counts=np.bincount(seen["reading_calls"], minlength=n),
+        read_buffers=seen["read_buffers"],
+        outside_counts=np.bincount(seen["outside_calls"], minlength=n),
+        outside_bytes=seen["outside_bytes"],
+    )
 
 
 def record() -> Recording:
