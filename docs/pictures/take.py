@@ -1,4 +1,4 @@
-"""Take the pictures of the documentation, light and dark: the memory maps of ResNet-50 and of a GPU's snapshot, and what
+"""Take the pictures of the documentation, light and dark: the maps of ResNet-50 and of a GPU's snapshot, and what
 lowers the peak of the example that holds on to too much.
 
 Needs Chromium and playwright: ``apt-get install chromium && pip install playwright transformers``.
