@@ -101,7 +101,7 @@ std::optional<Placement> around_pins(const PreparedProblem& problem, std::option
 
 void portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget,
                PortfolioOutcome& outcome) {
-  outcome.placement.height = kNoCutoff;
+  if (outcome.planner.empty()) outcome.placement.height = kNoCutoff;
   const auto keep = [&](std::optional<Placement> placement, const char* planner) {
     if (!placement || placement->height >= outcome.placement.height) return;
     outcome.placement = std::move(*placement);
