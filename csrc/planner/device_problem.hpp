@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "planner/device_checker.hpp"
 #include "planner/problem.hpp"
 
 namespace memomalloc::planner {
@@ -52,5 +53,8 @@ struct DeviceProblem {
   size_t num_buffers() const { return sizes.size(); }
   int64_t cost(size_t buffer, size_t memory) const { return costs[buffer * memories.size() + memory]; }
 };
+
+// The problem that flat arrays state.
+DeviceProblem device_problem_of(const checker::DeviceView& view);
 
 }  // namespace memomalloc::planner

@@ -1,6 +1,6 @@
 """memomalloc memorizes the memory of an inference.
 
-The planner half (``plan``, ``Problem``, ``Plan``, ``Trace``, ``planners``) needs numpy only. The runtime half
+The planner half (``plan``, ``plan_device``, their data, ``planners``) needs numpy only. The runtime half
 (``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names is
 first used. Importing this package installs no allocator and starts no thread.
 """
@@ -11,12 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from memomalloc import errors, planners
+from memomalloc.data.device_plan import DevicePlan
+from memomalloc.data.device_problem import DeviceBuffer, DeviceMemory, DeviceProblem, Place
 from memomalloc.data.origin import Origin
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
-from memomalloc.planners import plan
+from memomalloc.planners import plan, plan_device
 from memomalloc.planners.merging import merge
 
 if TYPE_CHECKING:
@@ -85,11 +87,16 @@ _RUNTIME = {
 __all__ = [
     "ArenaSettings",
     "Deviation",
+    "DeviceBuffer",
+    "DeviceMemory",
+    "DevicePlan",
+    "DeviceProblem",
     "MemomallocError",
     "MemoryStats",
     "OptimizedFunction",
     "OptimizedModule",
     "Origin",
+    "Place",
     "Plan",
     "Plans",
     "Problem",
@@ -110,6 +117,7 @@ __all__ = [
     "merge",
     "optimize",
     "plan",
+    "plan_device",
     "planners",
     "plans",
     "record",
