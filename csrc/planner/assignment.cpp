@@ -7,16 +7,27 @@
 #include <utility>
 
 #include "planner/prepare.hpp"
+#include "planner/random.hpp"
 
 namespace memomalloc::planner {
 namespace {
 
-constexpr int kMaxPrices = 300;
+constexpr int kMaxPrices = 3000;
 // In steps of the loops over slabs.
-constexpr double kMaxPriceWork = 3e7;
+constexpr double kMaxPriceWork = 1e8;
+constexpr int kPricesPerGuess = 40;
+// The share of the last direction that the next one keeps.
+constexpr double kMomentum = 0.6;
+constexpr int kPatience = 15;
 constexpr double kShareOfPrices = 0.2;
 constexpr double kShareOfGuess = 0.2;
 constexpr size_t kMaxGuesses = 24;
+// Of what is left, for whether one improvement fits.
+constexpr double kShareOfImprovement = 0.05;
+constexpr size_t kFewBodies = 30;
+constexpr double kShareOfImprovements = 0.9;
+// Of the cost, what is accepted more at the beginning, in the mean.
+constexpr double kHeat = 0.004;
 // Of the cost, for sums of floating point numbers.
 constexpr double kTolerance = 1e-9;
 // Deeper searches would need too much stack.
@@ -69,11 +80,12 @@ struct Use {
 class Assigner {
  public:
   Assigner(const DeviceProblem& problem, const Bodies& bodies, const Assignment& from, const Realise& realise,
-           Budget& budget)
+           uint64_t seed, Budget& budget)
       : memories_(problem.memories),
         bodies_(bodies.bodies),
         from_(from),
         realise_(realise),
+        random_(seed),
         budget_(budget),
         num_memories_(problem.memories.size()) {
     find_uses();
@@ -90,7 +102,10 @@ class Assigner {
       if (!outcome_.best.empty() && guess.first >= outcome_.cost) break;
       try_guess(guess.second);
     }
+    // Where there are few, all assignments will be looked at.
+    if (bodies_.size() > kFewBodies) improve();
     if (!is_done() && !budget_.spent() && bodies_.size() <= kMaxBodiesOfSearch) search();
+    if (!is_done() && !outcome_.proven && bodies_.size() <= kFewBodies) improve();
     if (is_done()) outcome_.proven = true;
     if (outcome_.proven && !outcome_.best.empty()) outcome_.lower_bound = outcome_.cost;
     return std::move(outcome_);
@@ -141,10 +156,7 @@ class Assigner {
   bool has_room(size_t body, size_t memory) {
     if (!is_bounded(memory)) return true;
     put(body, memory, 1);
-    bool fits = true;
-    for (const Use& use : uses_[body]) {
-      fits = fits && loads_[memory].largest(use.left, use.right) <= memories_[memory].capacity;
-    }
+    const bool fits = is_within(body, memory);
     put(body, memory, -1);
     return fits;
   }
@@ -228,6 +240,7 @@ class Assigner {
     const auto work = static_cast<double>(num_memories_ * (num_uses_ + num_sections_) + bodies_.size() * 20);
     const int rounds = std::min(kMaxPrices, static_cast<int>(kMaxPriceWork / (1 + work)) + 4);
     std::vector<std::vector<double>> loads;
+    std::vector<std::vector<double>> directions(num_memories_, std::vector<double>(num_sections_, 0));
     double best_value = -std::numeric_limits<double>::infinity();
     double scale = 1;
     int since = 0;
@@ -239,16 +252,17 @@ class Assigner {
         since = 0;
         const double sure = value - kTolerance * (1 + std::abs(value)) * static_cast<double>(bodies_.size());
         outcome_.lower_bound = std::max(outcome_.lower_bound, static_cast<int64_t>(std::ceil(sure - 1e-6)));
-      } else if (++since > 10) {
-        scale /= 2;
+      } else if (++since > kPatience) {
+        scale *= 0.7;
         since = 0;
       }
       double norm = 0;
       for (size_t m = 0; m < num_memories_; ++m) {
         if (!is_bounded(m)) continue;
         for (size_t s = 0; s < num_sections_; ++s) {
-          const double excess = loads[m][s] - static_cast<double>(memories_[m].capacity);
-          if (excess > 0 || prices_[m][s] > 0) norm += excess * excess;
+          double& way = directions[m][s];
+          way = kMomentum * way + (1 - kMomentum) * (loads[m][s] - static_cast<double>(memories_[m].capacity));
+          if (way > 0 || prices_[m][s] > 0) norm += way * way;
         }
       }
       if (norm == 0) break;
@@ -257,12 +271,11 @@ class Assigner {
       for (size_t m = 0; m < num_memories_; ++m) {
         if (!is_bounded(m)) continue;
         for (size_t s = 0; s < num_sections_; ++s) {
-          const double excess = loads[m][s] - static_cast<double>(memories_[m].capacity);
-          if (excess > 0 || prices_[m][s] > 0) prices_[m][s] = std::max(0.0, prices_[m][s] + step * excess);
+          prices_[m][s] = std::max(0.0, prices_[m][s] + step * directions[m][s]);
         }
       }
       sum_prices();
-      if (round % 10 == 9 || round + 1 == rounds) guess();
+      if (round % kPricesPerGuess == kPricesPerGuess - 1) guess();
     }
     prices_ = best_prices_;
     sum_prices();
@@ -320,6 +333,125 @@ class Assigner {
     if (place != guesses_.end() && *place == found) return;
     guesses_.insert(place, found);
     if (guesses_.size() > kMaxGuesses) guesses_.pop_back();
+  }
+
+  // Moves one body to a cheaper memory and whatever must make room for it elsewhere, and lets others take what room is
+  // left: again and again. As in annealing, a little more cost is accepted, less and less. What costs less than the best is
+  // kept if it can be placed.
+  void improve() {
+    if (outcome_.best.empty()) return;
+    Budget share = budget_.slice(kShareOfImprovements);
+    const double time_s = share.remaining_s();
+    Assignment current = outcome_.best;
+    int64_t cost = outcome_.cost;
+    while (!is_done() && !share.spent()) {
+      Assignment trial = current;
+      std::vector<int32_t> dear;
+      for (size_t i = 0; i < trial.size(); ++i) {
+        if (bodies_[i].costs[static_cast<size_t>(trial[i])] > *cheapest(bodies_[i])) dear.push_back(static_cast<int32_t>(i));
+      }
+      if (dear.empty()) return;
+      for (size_t i = 0; i < trial.size(); ++i) put(i, static_cast<size_t>(trial[i]), 1);
+      const bool moved = move_in(trial, static_cast<size_t>(dear[random_.below(dear.size())]));
+      if (moved) fill(trial, dear);
+      for (size_t i = 0; i < trial.size(); ++i) put(i, static_cast<size_t>(trial[i]), -1);
+      if (!moved) continue;
+      const int64_t trial_cost = cost_of(trial);
+      const double heat = kHeat * static_cast<double>(outcome_.cost) * share.remaining_s() / std::max(time_s, 1e-9);
+      if (static_cast<double>(trial_cost - cost) > -heat * std::log(1 - random_.uniform())) continue;
+      if (trial_cost < outcome_.cost) {
+        Budget own = share.slice(kShareOfImprovement);
+        const Realisation found = realise_(trial, true, own);
+        if (found.fits) keep(found.assignment);
+        // What cannot be placed is no way to go on.
+        if (!found.fits || found.assignment != trial) {
+          current = outcome_.best;
+          cost = outcome_.cost;
+          continue;
+        }
+      }
+      current = std::move(trial);
+      cost = trial_cost;
+    }
+  }
+
+  // Into a cheaper memory, with as little loss as random choices give.
+  bool move_in(Assignment& trial, size_t body) {
+    const auto from = static_cast<size_t>(trial[body]);
+    std::vector<size_t> cheaper;
+    for (size_t m = 0; m < num_memories_; ++m) {
+      if (may_lie(body, m) && bodies_[body].costs[m] < bodies_[body].costs[from]) cheaper.push_back(m);
+    }
+    const size_t to = cheaper[random_.below(cheaper.size())];
+    put(body, from, -1);
+    put(body, to, 1);
+    trial[body] = static_cast<int32_t>(to);
+    std::vector<std::pair<double, size_t>> others;
+    for (size_t i = 0; i < trial.size(); ++i) {
+      if (i == body || static_cast<size_t>(trial[i]) != to || !meet(i, body)) continue;
+      int64_t bytes = 1;
+      for (const Use& use : uses_[i]) bytes = std::max(bytes, use.bytes);
+      others.emplace_back((0.2 + random_.uniform()) * loss(i, to) / static_cast<double>(bytes), i);
+    }
+    std::sort(others.begin(), others.end());
+    for (const auto& [key, i] : others) {
+      if (is_within(body, to)) break;
+      // Only what lies where there is too much.
+      if (is_within(i, to) || !std::isfinite(key)) continue;
+      put(i, to, -1);
+      size_t next = num_memories_;
+      for (size_t m = 0; m < num_memories_; ++m) {
+        if (m == to || !may_lie(i, m) || !has_room(i, m)) continue;
+        if (next == num_memories_ || bodies_[i].costs[m] < bodies_[i].costs[next]) next = m;
+      }
+      if (next == num_memories_) next = to;
+      put(i, next, 1);
+      trial[i] = static_cast<int32_t>(next);
+    }
+    return is_within(body, to);
+  }
+
+  // Lets bodies that lie where it is dear take what room there is.
+  void fill(Assignment& trial, std::vector<int32_t>& dear) {
+    std::vector<std::pair<double, int32_t>> order;
+    for (int32_t body : dear) {
+      const auto i = static_cast<size_t>(body);
+      const auto gain = static_cast<double>(bodies_[i].costs[static_cast<size_t>(trial[i])] - *cheapest(bodies_[i]));
+      order.emplace_back(-gain * (0.5 + random_.uniform()), body);
+    }
+    std::sort(order.begin(), order.end());
+    for (const auto& [key, body] : order) {
+      const auto i = static_cast<size_t>(body);
+      for (size_t m = 0; m < num_memories_; ++m) {
+        const auto now = static_cast<size_t>(trial[i]);
+        if (!may_lie(i, m) || bodies_[i].costs[m] >= bodies_[i].costs[now] || !has_room(i, m)) continue;
+        put(i, now, -1);
+        put(i, m, 1);
+        trial[i] = static_cast<int32_t>(m);
+      }
+    }
+  }
+
+  bool meet(size_t a, size_t b) const {
+    return bodies_[a].start() < bodies_[b].end() && bodies_[b].start() < bodies_[a].end();
+  }
+
+  // Whether what a memory holds is within its capacity, as long as a body in it lives.
+  bool is_within(size_t body, size_t memory) const {
+    if (!is_bounded(memory)) return true;
+    return std::all_of(uses_[body].begin(), uses_[body].end(), [&](const Use& use) {
+      return loads_[memory].largest(use.left, use.right) <= memories_[memory].capacity;
+    });
+  }
+
+  // What a body costs more in the cheapest other memory.
+  double loss(size_t body, size_t memory) const {
+    double least = std::numeric_limits<double>::infinity();
+    for (size_t m = 0; m < num_memories_; ++m) {
+      if (m == memory || !may_lie(body, m)) continue;
+      least = std::min(least, static_cast<double>(bodies_[body].costs[m] - bodies_[body].costs[memory]));
+    }
+    return least;
   }
 
   // All assignments, depth first.
@@ -396,6 +528,7 @@ class Assigner {
   const std::vector<Body>& bodies_;
   const Assignment& from_;
   const Realise& realise_;
+  Random random_;
   Budget& budget_;
   size_t num_memories_;
   size_t num_sections_ = 1;
@@ -421,8 +554,8 @@ class Assigner {
 }  // namespace
 
 AssignmentOutcome assign(const DeviceProblem& problem, const Bodies& bodies, const Assignment& from,
-                         const Realise& realise, Budget& budget) {
-  return Assigner(problem, bodies, from, realise, budget).assign();
+                         const Realise& realise, uint64_t seed, Budget& budget) {
+  return Assigner(problem, bodies, from, realise, seed, budget).assign();
 }
 
 }  // namespace memomalloc::planner

@@ -32,9 +32,9 @@ struct AssignmentOutcome {
 };
 
 // Each body may lie in one memory at least. `from`: those of an earlier plan, -1 where there is none; or empty. First guesses come from prices for
-// bytes and ticks of full memories (a Lagrangian relaxation, whose value is a lower bound of the cost too), then all
-// assignments are searched, cheapest memories first, as far as the budget goes.
+// bytes and ticks of full memories (a Lagrangian relaxation, whose value is a lower bound of the cost too). They are
+// improved a body at a time, and all assignments are searched, cheapest memories first, as far as the budget goes.
 AssignmentOutcome assign(const DeviceProblem& problem, const Bodies& bodies, const Assignment& from,
-                         const Realise& realise, Budget& budget);
+                         const Realise& realise, uint64_t seed, Budget& budget);
 
 }  // namespace memomalloc::planner

@@ -51,7 +51,7 @@ class DevicePlanner {
       const Realise realise = [this](const Assignment& asked, bool may_move, Budget& budget) {
         return realised(asked, may_move, budget);
       };
-      outcome = assign(problem_, bodies_, warm_assignment_, realise, share);
+      outcome = assign(problem_, bodies_, warm_assignment_, realise, request_.seed, share);
     }
     result_.cost_lower_bound = outcome.lower_bound;
     if (outcome.best.empty() && !bodies_.bodies.empty()) {
@@ -149,44 +149,73 @@ class DevicePlanner {
       Budget share = budget.slice(kShareOfMemory);
       const MemoryPlan& found = known(m, members, share);
       if (!found.places.empty()) continue;
-      if (may_move && move_on(outcome.assignment, m, members)) continue;
+      if (may_move && move_on(outcome.assignment, m, members, found.partly)) continue;
       return {false, found.proven, asked};
     }
     return outcome;
   }
 
-  // Places as many of the bodies by first fit as there is room for; the others move to a later memory. False where one
-  // has none.
-  bool move_on(Assignment& assignment, size_t memory, const std::vector<int32_t>& members) {
-    const Memory& own = problem_.memories[memory];
-    const auto loss = [&](int32_t member) { return cheapest_later(member, memory).first; };
+  // What does not fit moves to a later memory: what ends above the capacity in the best placement there was, or what finds
+  // no room by first fit, whichever costs less. False where there is no later one.
+  bool move_on(Assignment& assignment, size_t memory, const std::vector<int32_t>& members,
+               std::vector<Place> partly) {
+    std::vector<Place> best;
+    double least = std::numeric_limits<double>::infinity();
+    const auto consider = [&](std::vector<Place> places) {
+      double cost = 0;
+      for (size_t i = 0; i < members.size(); ++i) {
+        if (places[i].memory < 0) cost += cheapest_later(members[i], memory).first;
+      }
+      if (cost >= least) return;
+      least = cost;
+      best = std::move(places);
+    };
+    if (!partly.empty()) consider(std::move(partly));
+    consider(first_fit_places(memory, members));
+    if (best.empty()) return false;
+    std::vector<int32_t> rest;
+    MemoryPlan plan;
+    for (size_t i = 0; i < members.size(); ++i) {
+      if (best[i].memory < 0) {
+        assignment[static_cast<size_t>(members[i])] = cheapest_later(members[i], memory).second;
+      } else {
+        rest.push_back(members[i]);
+        plan.places.push_back(best[i]);
+      }
+    }
+    // They lie as they were placed: known to fit.
+    if (!rest.empty()) known_[{memory, rest}] = with_bytes(memory, rest, std::move(plan));
+    return true;
+  }
+
+  MemoryPlan with_bytes(size_t memory, const std::vector<int32_t>& members, MemoryPlan plan) const {
+    const int64_t chunk = problem_.memories[memory].chunk;
+    for (size_t i = 0; i < members.size(); ++i) {
+      const int64_t extent = bodies_.bodies[static_cast<size_t>(members[i])].extent;
+      if (extent == 0) continue;
+      plan.bytes = std::max(plan.bytes, plan.places[i].chunk * chunk + plan.places[i].offset + extent);
+    }
+    return plan;
+  }
+
+  // By first fit, those first that lose most elsewhere for their bytes and ticks; memory -1 for those without room.
+  std::vector<Place> first_fit_places(size_t memory, const std::vector<int32_t>& members) const {
+    const Relations relations(bodies_, members, problem_.memories[memory]);
+    std::vector<Place> places(members.size());
+    if (relations.too_many()) return places;
     std::vector<double> keys;
     for (int32_t member : members) {
       const Body& body = bodies_.bodies[static_cast<size_t>(member)];
-      const double volume = 1 + static_cast<double>(body.extent) * (static_cast<double>(body.end()) - static_cast<double>(body.start()));
-      keys.push_back(body.pin.memory >= 0 ? -std::numeric_limits<double>::infinity() : -loss(member) / volume);
+      const double width = static_cast<double>(body.end()) - static_cast<double>(body.start());
+      keys.push_back(-cheapest_later(member, memory).first / (1 + static_cast<double>(body.extent) * width));
     }
-    const Relations relations(bodies_, members, own);
-    if (relations.too_many()) return false;
-    const PartialPacking packing = first_fit_of_some(relations, order_by(keys), own.capacity);
-    if (!packing.keeps_pins) return false;
-    for (int32_t i : packing.left_out) {
-      const int32_t member = members[static_cast<size_t>(i)];
-      const int32_t later = cheapest_later(member, memory).second;
-      if (later < 0) return false;
-      assignment[static_cast<size_t>(member)] = later;
+    const PartialPacking found =
+        first_fit_of_some(relations, order_by(keys), problem_.memories[memory].capacity);
+    for (size_t i = 0; i < members.size() && found.keeps_pins; ++i) {
+      const int64_t base = found.packing.bases[i];
+      if (base >= 0) places[i] = relations.line().place(static_cast<int64_t>(memory), base);
     }
-    // What is left lies as it was placed: known to fit.
-    MemoryPlan plan;
-    std::vector<int32_t> rest = members_of(assignment, memory);
-    for (int32_t member : rest) {
-      const auto i = std::lower_bound(members.begin(), members.end(), member) - members.begin();
-      const int64_t base = packing.packing.bases[static_cast<size_t>(i)];
-      plan.places.push_back(relations.line().place(static_cast<int64_t>(memory), base));
-    }
-    plan.bytes = packing.packing.bytes;
-    if (!rest.empty()) known_[{memory, rest}] = std::move(plan);
-    return true;
+    return places;
   }
 
   // The cheapest memory after one that a body may lie in, and how much more it costs there.

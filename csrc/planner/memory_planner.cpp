@@ -145,6 +145,13 @@ class MemoryPlanner {
       bytes = std::max(bytes, relations_.line().bytes(body(i), bases[static_cast<size_t>(i)]));
     }
     by_offset_ = order_by(bases);
+    if (memory_.chunk == 0 && bytes > max_bytes()) {
+      for (int32_t i = 0; i < relations_.num_bodies(); ++i) {
+        const int64_t base = bases[static_cast<size_t>(i)];
+        const bool is_within = relations_.line().bytes(body(i), base) <= max_bytes();
+        result_.partly.push_back(is_within ? relations_.line().place(index_, base) : Place{});
+      }
+    }
     if (one_chunk && bytes <= max_bytes()) {
       best_ = Packing{std::move(bases), bytes};
       budget_.found(bytes);

@@ -11,6 +11,9 @@
 namespace memomalloc::planner {
 
 struct MemoryPlan {
+  // Without places, where a little more than the capacity was found: of those that end within it, the places; of the
+  // others, memory -1. Else empty.
+  std::vector<Place> partly;
   std::vector<Place> places;  // of the bases of the bodies, in the order they were given; empty: none was found
   int64_t bytes = 0;
   int64_t lower_bound = 0;
