@@ -1,10 +1,14 @@
 """Check a plan file, for continuous integration: that it is whole and valid, and that its arena is not too large.
 
+With PROBLEM, which `memomalloc plan` reads, it is also checked that the plan is one of that problem; then PLAN may be
+a CSV file with offsets or a device plan file too. The check shares no code with the planners.
+
 The exit status is 0 if all is well, 1 if the arena is larger than allowed, 2 if the file is not a valid plan.
 
 examples:
   memomalloc check plan.json
   memomalloc check plan.json --max-bytes 64MiB
+  memomalloc check problem.json plan.json
 """
 
 from __future__ import annotations
@@ -13,9 +17,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from memomalloc.cli.option_types import byte_count, input_file, named
 from memomalloc.data.byte_text import byte_text
+from memomalloc.harmless_text import harmless
+
+if TYPE_CHECKING:
+    from memomalloc.data.device_problem import DeviceProblem
+    from memomalloc.data.problem import Problem
+    from memomalloc.data.trace import Trace
 
 HELP = "check a plan file and the size of its arena"
 
@@ -24,6 +35,7 @@ TOO_LARGE = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument("problem", type=input_file, nargs="?", metavar="PROBLEM", help="what it is to be a plan of")
     parser.add_argument("plan", type=input_file, metavar="PLAN", help="a plan file; - is standard input")
     parser.add_argument(
         "--max-bytes", type=byte_count, metavar="N", help="the largest arena that will do, such as 64MiB or 4096"
@@ -37,9 +49,17 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 if the plan is valid and its arena small enough, 1 if the arena is too large.
     """
+    from memomalloc.data.device_problem import DeviceProblem
     from memomalloc.data.plan_file import read_plan
     from memomalloc.data.problem import MAX_TOTAL_BYTES
 
+    if args.problem is not None:
+        from memomalloc.data.any_file import read_problem
+
+        problem = read_problem(args.problem)
+        if isinstance(problem, DeviceProblem):
+            return _check_device(args, problem)
+        return _check_offsets(args, problem)
     # How large an arena may be is what --max-bytes says: nothing is mapped here.
     plan = read_plan(args.plan, max_arena_bytes=MAX_TOTAL_BYTES)
     fits = args.max_bytes is None or plan.arena_bytes <= args.max_bytes
@@ -55,6 +75,60 @@ def run(args: argparse.Namespace) -> int:
     if not fits:
         remedy = _remedy(args.plan, plan.arena_bytes, plan.lower_bound_bytes, args.max_bytes)
         print(f"memomalloc: error: {remedy}", file=sys.stderr)
+    return 0 if fits else TOO_LARGE
+
+
+def _check_device(args: argparse.Namespace, problem: DeviceProblem) -> int:
+    from memomalloc.data.device_plan import DevicePlan
+
+    plan = DevicePlan.load(args.plan, problem)
+    largest = max(plan.arena_bytes.values())
+    fits = args.max_bytes is None or largest <= args.max_bytes
+    if args.json:
+        result = {name: getattr(plan, name) for name in ("cost", "arena_bytes", "proven_cheapest", "proven_optimal")}
+        print(json.dumps({**result, "max_bytes": args.max_bytes, "fits": fits}))
+    elif fits:
+        needed = ", ".join(f"{size} bytes of {harmless(name)}" for name, size in plan.arena_bytes.items())
+        print(f"{named(args.plan)}: valid; {len(plan)} buffers in {needed}, cost {plan.cost}")
+    if not fits:
+        print(
+            f"memomalloc: error: {named(args.plan)}: {largest} bytes of a memory are more than {args.max_bytes}",
+            file=sys.stderr,
+        )
+    return 0 if fits else TOO_LARGE
+
+
+def _check_offsets(args: argparse.Namespace, subject: Trace | Problem) -> int:
+    import numpy as np
+
+    from memomalloc.data import Plan, Problem, Trace, check
+    from memomalloc.data.any_file import read_any
+    from memomalloc.data.problem import MAX_TOTAL_BYTES
+    from memomalloc.errors import FileFormatError, InvalidPlanError
+
+    found = read_any(args.plan, max_arena_bytes=MAX_TOTAL_BYTES)
+    offsets = found.offsets if isinstance(found, Plan) else found.pinned_offsets if isinstance(found, Problem) else None
+    if offsets is None:
+        raise FileFormatError(args.plan, "no plan: a plan file, or a CSV file with offsets was expected")
+    problem = subject.problem() if isinstance(subject, Trace) else subject
+    if isinstance(found, Problem) and list(problem.ids or range(len(problem))) != list(found.ids or range(len(found))):
+        raise FileFormatError(args.plan, "its buffers are not those of the problem, in the same order")
+    try:
+        check(problem, offsets)
+    except InvalidPlanError as error:
+        raise FileFormatError(args.plan, f"not a plan of this problem: {error}") from error
+    arena = int(np.max((offsets + problem.sizes)[problem.sizes > 0], initial=0))
+    fits = args.max_bytes is None or arena <= args.max_bytes
+    if args.json:
+        result = {"num_buffers": len(problem), "arena_bytes": arena, "lower_bound_bytes": problem.lower_bound_bytes}
+        print(json.dumps({**result, "max_bytes": args.max_bytes, "fits": fits}))
+    elif fits:
+        print(f"{named(args.plan)}: valid; {len(problem)} buffers in {arena} bytes")
+    if not fits:
+        print(
+            f"memomalloc: error: {_remedy(args.plan, arena, problem.lower_bound_bytes, args.max_bytes)}",
+            file=sys.stderr,
+        )
     return 0 if fits else TOO_LARGE
 
 

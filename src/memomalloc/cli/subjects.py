@@ -74,9 +74,11 @@ def placements_of(
     """
     from memomalloc.cli.progress import planning_progress
     from memomalloc.data.any_file import read_any
+    from memomalloc.data.device_problem import DeviceProblem
     from memomalloc.data.plan import Plan
     from memomalloc.data.problem import MAX_TOTAL_BYTES
     from memomalloc.data.trace import Trace
+    from memomalloc.errors import FileFormatError
     from memomalloc.planners import plan
     from memomalloc.report.placement import Placement
 
@@ -84,7 +86,10 @@ def placements_of(
         subject: Trace | Plan | Problem = record_script(path, script_arguments)
     else:
         # How large an arena may be matters to who maps it: nobody here.
-        subject = read_any(path, max_arena_bytes=MAX_TOTAL_BYTES)
+        found = read_any(path, max_arena_bytes=MAX_TOTAL_BYTES)
+        if isinstance(found, DeviceProblem):
+            raise FileFormatError(path, "this is a problem for a device: `memomalloc plan` reads it")
+        subject = found
     if isinstance(subject, Plan):
         trace = None if trace_path is None else Trace.load(trace_path)
         return [Placement.of_plan(subject, trace=trace, title=title)]
