@@ -12,7 +12,7 @@ from memomalloc.data import check_device
 from memomalloc.errors import CapacityError, InvalidProblemError
 
 
-def buffers(*rows: tuple[str, int, int, int], **extra: object) -> list[DeviceBuffer]:
+def buffers(*rows: tuple[str, int, int, int]) -> list[DeviceBuffer]:
     return [DeviceBuffer(name, size, ((start, end),)) for name, size, start, end in rows]
 
 
@@ -20,7 +20,7 @@ def test_what_does_not_fit_is_spilled_at_the_least_cost() -> None:
     rows = buffers(("a", 60, 0, 3), ("b", 50, 1, 4), ("c", 50, 2, 5))
     problem = DeviceProblem.of([DeviceMemory("sram", 100), DeviceMemory("dram", cost_per_byte=1)], rows)
     planned = plan_device(problem)
-    assert planned.place("a").memory == "dram" or planned.cost < 60
+    assert planned.place("a").memory == "dram"
     assert (planned.cost, planned.proven_cheapest) == (60, True)
     assert planned.arena_bytes == {"sram": 100, "dram": 60}
 
