@@ -152,7 +152,8 @@ class Assigner {
     for (const Use& use : uses_[body]) loads_[memory].add(use.left, use.right, sign * use.bytes);
   }
 
-  // Whether the bytes of a memory are enough, tick by tick. A body's slabs of one time add up: so it is put there first.
+  // Whether the bytes of a memory are enough, tick by tick. A body's slabs of one time add up: so it is put
+  // there first.
   bool has_room(size_t body, size_t memory) {
     if (!is_bounded(memory)) return true;
     put(body, memory, 1);
@@ -163,7 +164,8 @@ class Assigner {
 
   int64_t cost_of(const Assignment& assignment) const {
     int64_t cost = 0;
-    for (size_t i = 0; i < assignment.size(); ++i) cost += bodies_[i].costs[static_cast<size_t>(assignment[i])];
+    for (size_t i = 0; i < assignment.size(); ++i)
+      cost += bodies_[i].costs[static_cast<size_t>(assignment[i])];
     return cost;
   }
 
@@ -199,7 +201,8 @@ class Assigner {
     }
   }
 
-  // The value of the relaxation at the prices there are; `loads` is what each memory would have at each section.
+  // The value of the relaxation at the prices there are; `loads` is what each memory would have at each
+  // section.
   double relaxed(std::vector<std::vector<double>>& loads) const {
     double value = 0;
     loads.assign(num_memories_, std::vector<double>(num_sections_ + 1, 0));
@@ -261,12 +264,14 @@ class Assigner {
         if (!is_bounded(m)) continue;
         for (size_t s = 0; s < num_sections_; ++s) {
           double& way = directions[m][s];
-          way = kMomentum * way + (1 - kMomentum) * (loads[m][s] - static_cast<double>(memories_[m].capacity));
+          way =
+              kMomentum * way + (1 - kMomentum) * (loads[m][s] - static_cast<double>(memories_[m].capacity));
           if (way > 0 || prices_[m][s] > 0) norm += way * way;
         }
       }
       if (norm == 0) break;
-      const double goal = guesses_.empty() ? std::abs(value) * 1.1 + 1 : static_cast<double>(guesses_.front().first);
+      const double goal =
+          guesses_.empty() ? std::abs(value) * 1.1 + 1 : static_cast<double>(guesses_.front().first);
       const double step = scale * std::max(goal - value, 1e-3 * (1 + std::abs(value))) / norm;
       for (size_t m = 0; m < num_memories_; ++m) {
         if (!is_bounded(m)) continue;
@@ -335,9 +340,9 @@ class Assigner {
     if (guesses_.size() > kMaxGuesses) guesses_.pop_back();
   }
 
-  // Moves one body to a cheaper memory and whatever must make room for it elsewhere, and lets others take what room is
-  // left: again and again. As in annealing, a little more cost is accepted, less and less. What costs less than the best is
-  // kept if it can be placed.
+  // Moves one body to a cheaper memory and whatever must make room for it elsewhere, and lets others take
+  // what room is left: again and again. As in annealing, a little more cost is accepted, less and less. What
+  // costs less than the best is kept if it can be placed.
   void improve() {
     if (outcome_.best.empty()) return;
     Budget share = budget_.slice(kShareOfImprovements);
@@ -348,7 +353,8 @@ class Assigner {
       Assignment trial = current;
       std::vector<int32_t> dear;
       for (size_t i = 0; i < trial.size(); ++i) {
-        if (bodies_[i].costs[static_cast<size_t>(trial[i])] > *cheapest(bodies_[i])) dear.push_back(static_cast<int32_t>(i));
+        if (bodies_[i].costs[static_cast<size_t>(trial[i])] > *cheapest(bodies_[i]))
+          dear.push_back(static_cast<int32_t>(i));
       }
       if (dear.empty()) return;
       for (size_t i = 0; i < trial.size(); ++i) put(i, static_cast<size_t>(trial[i]), 1);
@@ -357,7 +363,8 @@ class Assigner {
       for (size_t i = 0; i < trial.size(); ++i) put(i, static_cast<size_t>(trial[i]), -1);
       if (!moved) continue;
       const int64_t trial_cost = cost_of(trial);
-      const double heat = kHeat * static_cast<double>(outcome_.cost) * share.remaining_s() / std::max(time_s, 1e-9);
+      const double heat =
+          kHeat * static_cast<double>(outcome_.cost) * share.remaining_s() / std::max(time_s, 1e-9);
       if (static_cast<double>(trial_cost - cost) > -heat * std::log(1 - random_.uniform())) continue;
       if (trial_cost < outcome_.cost) {
         Budget own = share.slice(kShareOfImprovement);
@@ -416,7 +423,8 @@ class Assigner {
     std::vector<std::pair<double, int32_t>> order;
     for (int32_t body : dear) {
       const auto i = static_cast<size_t>(body);
-      const auto gain = static_cast<double>(bodies_[i].costs[static_cast<size_t>(trial[i])] - *cheapest(bodies_[i]));
+      const auto gain =
+          static_cast<double>(bodies_[i].costs[static_cast<size_t>(trial[i])] - *cheapest(bodies_[i]));
       order.emplace_back(-gain * (0.5 + random_.uniform()), body);
     }
     std::sort(order.begin(), order.end());
@@ -481,7 +489,8 @@ class Assigner {
       reduced_rest_[depth] = reduced_rest_[depth + 1] + least;
     }
     for (size_t m = 0; m < num_memories_; ++m) {
-      if (is_bounded(m)) worth_of_capacities_ += sums_[m][num_sections_] * static_cast<double>(memories_[m].capacity);
+      if (is_bounded(m))
+        worth_of_capacities_ += sums_[m][num_sections_] * static_cast<double>(memories_[m].capacity);
     }
     current_.assign(bodies_.size(), -1);
     is_complete_ = true;
@@ -493,7 +502,8 @@ class Assigner {
     if (outcome_.best.empty()) return false;
     if (at_least >= outcome_.cost) return true;
     const double value = relaxed_at_least - worth_of_capacities_;
-    const double slack = kTolerance * (1 + std::abs(value) + worth_of_capacities_) * static_cast<double>(bodies_.size());
+    const double slack =
+        kTolerance * (1 + std::abs(value) + worth_of_capacities_) * static_cast<double>(bodies_.size());
     return value - slack > static_cast<double>(outcome_.cost) - 1 + 1e-6;
   }
 

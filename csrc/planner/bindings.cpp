@@ -141,27 +141,46 @@ int64_t peak_live_bytes_arrays(const Array& sizes, const Array& starts, const Ar
 // The columns of a problem for a device, which the caller has validated. The arrays are kept alive.
 class DeviceColumns {
  public:
-  DeviceColumns(Array capacities, Array banks, Array chunks, Array sizes, Array alignments, Array costs, Array groups,
-                Array sub_offsets, Array pin_memories, Array pin_chunks, Array pin_offsets, Array lifetime_buffers,
-                Array lifetime_starts, Array lifetime_ends, Array lifetime_lowers, Array lifetime_uppers,
-                Array disjoint, Array different_banks)
-      : arrays_{capacities,      banks,         chunks,           sizes,           alignments,
-                costs,           groups,        sub_offsets,      pin_memories,    pin_chunks,
-                pin_offsets,     lifetime_buffers, lifetime_starts, lifetime_ends, lifetime_lowers,
-                lifetime_uppers, disjoint,      different_banks} {
+  DeviceColumns(Array capacities, Array banks, Array chunks, Array sizes, Array alignments, Array costs,
+                Array groups, Array sub_offsets, Array pin_memories, Array pin_chunks, Array pin_offsets,
+                Array lifetime_buffers, Array lifetime_starts, Array lifetime_ends, Array lifetime_lowers,
+                Array lifetime_uppers, Array disjoint, Array different_banks)
+      : arrays_{
+            capacities,      banks,         chunks,          sizes,           alignments,  costs,
+            groups,          sub_offsets,   pin_memories,    pin_chunks,      pin_offsets, lifetime_buffers,
+            lifetime_starts, lifetime_ends, lifetime_lowers, lifetime_uppers, disjoint,    different_banks} {
     require_equal_lengths(capacities, {&banks, &chunks});
-    require_equal_lengths(sizes, {&alignments, &groups, &sub_offsets, &pin_memories, &pin_chunks, &pin_offsets});
+    require_equal_lengths(sizes,
+                          {&alignments, &groups, &sub_offsets, &pin_memories, &pin_chunks, &pin_offsets});
     require_equal_lengths(lifetime_buffers,
                           {&lifetime_starts, &lifetime_ends, &lifetime_lowers, &lifetime_uppers});
-    if (costs.size() != sizes.size() * capacities.size() || disjoint.size() % 2 != 0 || different_banks.size() % 2 != 0) {
+    if (costs.size() != sizes.size() * capacities.size() || disjoint.size() % 2 != 0 ||
+        different_banks.size() % 2 != 0) {
       throw std::invalid_argument("costs need one for each buffer and memory, pairs two numbers");
     }
-    view_ = {capacities.size(),      capacities.data(),      banks.data(),           chunks.data(),
-             sizes.size(),           sizes.data(),           alignments.data(),      costs.data(),
-             groups.data(),          sub_offsets.data(),     pin_memories.data(),    pin_chunks.data(),
-             pin_offsets.data(),     lifetime_buffers.size(), lifetime_buffers.data(), lifetime_starts.data(),
-             lifetime_ends.data(),   lifetime_lowers.data(), lifetime_uppers.data(), disjoint.size() / 2,
-             disjoint.data(),        different_banks.size() / 2, different_banks.data()};
+    view_ = {capacities.size(),
+             capacities.data(),
+             banks.data(),
+             chunks.data(),
+             sizes.size(),
+             sizes.data(),
+             alignments.data(),
+             costs.data(),
+             groups.data(),
+             sub_offsets.data(),
+             pin_memories.data(),
+             pin_chunks.data(),
+             pin_offsets.data(),
+             lifetime_buffers.size(),
+             lifetime_buffers.data(),
+             lifetime_starts.data(),
+             lifetime_ends.data(),
+             lifetime_lowers.data(),
+             lifetime_uppers.data(),
+             disjoint.size() / 2,
+             disjoint.data(),
+             different_banks.size() / 2,
+             different_banks.data()};
   }
 
   const checker::DeviceView& view() const { return view_; }
@@ -174,7 +193,8 @@ class DeviceColumns {
 std::vector<Place> to_places(const Array& memories, const Array& chunks, const Array& offsets) {
   require_equal_lengths(memories, {&chunks, &offsets});
   std::vector<Place> places(memories.size());
-  for (size_t i = 0; i < places.size(); ++i) places[i] = {memories.data()[i], chunks.data()[i], offsets.data()[i]};
+  for (size_t i = 0; i < places.size(); ++i)
+    places[i] = {memories.data()[i], chunks.data()[i], offsets.data()[i]};
   return places;
 }
 
@@ -209,16 +229,20 @@ nb::tuple plan_device_columns(const DeviceColumns& columns, double time_limit_s,
       chunks.push_back(place.chunk);
       offsets.push_back(place.offset);
     }
-    places = nb::make_tuple(to_numpy(std::move(memories)), to_numpy(std::move(chunks)), to_numpy(std::move(offsets)));
+    places = nb::make_tuple(to_numpy(std::move(memories)), to_numpy(std::move(chunks)),
+                            to_numpy(std::move(offsets)));
   }
   return nb::make_tuple(places, result.cost, result.cost_lower_bound, to_numpy(std::move(result.bytes)),
-                        result.proven_cheapest, result.proven_optimal, result.proven_infeasible, poll.interrupted());
+                        result.proven_cheapest, result.proven_optimal, result.proven_infeasible,
+                        poll.interrupted());
 }
 
-std::tuple<int64_t, int64_t, int64_t> find_device_fault_columns(const DeviceColumns& columns, const Array& memories,
-                                                                const Array& chunks, const Array& offsets) {
+std::tuple<int64_t, int64_t, int64_t> find_device_fault_columns(const DeviceColumns& columns,
+                                                                const Array& memories, const Array& chunks,
+                                                                const Array& offsets) {
   require_equal_lengths(memories, {&chunks, &offsets});
-  if (memories.size() != columns.view().num_buffers) throw std::invalid_argument("there must be a place for each buffer");
+  if (memories.size() != columns.view().num_buffers)
+    throw std::invalid_argument("there must be a place for each buffer");
   nb::gil_scoped_release no_gil;
   const checker::DeviceFinding found =
       checker::find_device_fault(columns.view(), memories.data(), chunks.data(), offsets.data());
@@ -244,15 +268,16 @@ NB_MODULE(_planner, module) {
   module.def("peak_live_bytes", &peak_live_bytes_arrays, nb::arg("sizes"), nb::arg("starts"),
              nb::arg("ends"));
   nb::class_<DeviceColumns>(module, "DeviceColumns")
-      .def(nb::init<Array, Array, Array, Array, Array, Array, Array, Array, Array, Array, Array, Array, Array, Array,
-                    Array, Array, Array, Array>(),
+      .def(nb::init<Array, Array, Array, Array, Array, Array, Array, Array, Array, Array, Array, Array, Array,
+                    Array, Array, Array, Array, Array>(),
            nb::kw_only(), nb::arg("capacities"), nb::arg("banks"), nb::arg("chunks"), nb::arg("sizes"),
            nb::arg("alignments"), nb::arg("costs"), nb::arg("groups"), nb::arg("sub_offsets"),
-           nb::arg("pin_memories"), nb::arg("pin_chunks"), nb::arg("pin_offsets"), nb::arg("lifetime_buffers"),
-           nb::arg("lifetime_starts"), nb::arg("lifetime_ends"), nb::arg("lifetime_lowers"),
-           nb::arg("lifetime_uppers"), nb::arg("disjoint"), nb::arg("different_banks"));
-  module.def("plan_device", &plan_device_columns, nb::arg("columns"), nb::arg("time_limit_s"), nb::arg("seed"),
-             nb::arg("warm_start").none(), nb::arg("progress").none());
+           nb::arg("pin_memories"), nb::arg("pin_chunks"), nb::arg("pin_offsets"),
+           nb::arg("lifetime_buffers"), nb::arg("lifetime_starts"), nb::arg("lifetime_ends"),
+           nb::arg("lifetime_lowers"), nb::arg("lifetime_uppers"), nb::arg("disjoint"),
+           nb::arg("different_banks"));
+  module.def("plan_device", &plan_device_columns, nb::arg("columns"), nb::arg("time_limit_s"),
+             nb::arg("seed"), nb::arg("warm_start").none(), nb::arg("progress").none());
   module.def("find_device_fault", &find_device_fault_columns, nb::arg("columns"), nb::arg("memories"),
              nb::arg("chunks"), nb::arg("offsets"));
 }

@@ -23,7 +23,8 @@ std::vector<Slab> slabs_of(const std::vector<Slab>& lifetimes) {
   for (size_t t = 0; t + 1 < ticks.size(); ++t) {
     std::vector<std::pair<int64_t, int64_t>> used;
     for (const Slab& lifetime : lifetimes) {
-      if (lifetime.start <= ticks[t] && ticks[t] < lifetime.end) used.emplace_back(lifetime.lower, lifetime.upper);
+      if (lifetime.start <= ticks[t] && ticks[t] < lifetime.end)
+        used.emplace_back(lifetime.lower, lifetime.upper);
     }
     std::sort(used.begin(), used.end());
     std::map<std::pair<int64_t, int64_t>, size_t> still_open;

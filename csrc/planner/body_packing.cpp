@@ -62,7 +62,8 @@ Relations::Relations(const Bodies& bodies, std::vector<int32_t> members, const M
   find_lower_bound();
   std::map<std::pair<int32_t, int32_t>, std::vector<Separation>> separations;
   std::vector<int32_t> position(bodies.bodies.size(), -1);
-  for (int32_t i = 0; i < num_bodies(); ++i) position[static_cast<size_t>(members_[static_cast<size_t>(i)])] = i;
+  for (int32_t i = 0; i < num_bodies(); ++i)
+    position[static_cast<size_t>(members_[static_cast<size_t>(i)])] = i;
   for (const Separation& separation : bodies.separations) {
     int32_t a = position[static_cast<size_t>(separation.first)];
     int32_t b = position[static_cast<size_t>(separation.second)];
@@ -338,7 +339,8 @@ RelationSearch::Verdict RelationSearch::solve() {
     packing_.bases = bases_;
     packing_.bytes = 0;
     for (int32_t i = 0; i < relations_.num_bodies(); ++i) {
-      packing_.bytes = std::max(packing_.bytes, relations_.line().bytes(relations_.body(i), bases_[static_cast<size_t>(i)]));
+      packing_.bytes = std::max(packing_.bytes,
+                                relations_.line().bytes(relations_.body(i), bases_[static_cast<size_t>(i)]));
     }
     return Verdict::kFits;
   }
@@ -365,7 +367,9 @@ RelationSearch::Verdict RelationSearch::solve() {
 std::vector<RelationSearch::Option> RelationSearch::options(const Relation& relation) const {
   const int32_t a = relation.first;
   const int32_t b = relation.second;
-  const auto above = [](int32_t from, int32_t to, int64_t least) { return Bound{from, to, least, 0, 0, false}; };
+  const auto above = [](int32_t from, int32_t to, int64_t least) {
+    return Bound{from, to, least, 0, 0, false};
+  };
   std::vector<Option> found;
   // From the lowest distance to the highest: below all intervals, between two, above all.
   for (uint32_t k = relation.first_interval; k <= relation.last_interval; ++k) {
@@ -391,9 +395,10 @@ std::vector<RelationSearch::Option> RelationSearch::options(const Relation& rela
   }
   found.erase(std::remove_if(found.begin(), found.end(),
                              [&](const Option& option) {
-                               return std::any_of(option.bounds.begin(), option.bounds.end(), [&](const Bound& bound) {
-                                 return least_base(bound) > highest_[static_cast<size_t>(bound.to)];
-                               });
+                               return std::any_of(
+                                   option.bounds.begin(), option.bounds.end(), [&](const Bound& bound) {
+                                     return least_base(bound) > highest_[static_cast<size_t>(bound.to)];
+                                   });
                              }),
               found.end());
   // First what raises least; of equals, the preferred body below.
@@ -402,11 +407,13 @@ std::vector<RelationSearch::Option> RelationSearch::options(const Relation& rela
     double preferred = 0;
     for (const Bound& bound : option.bounds) {
       raised += std::max<int64_t>(0, least_base(bound) - bases_[static_cast<size_t>(bound.to)]);
-      if (least_base(bound) > bases_[static_cast<size_t>(bound.to)]) preferred = priorities_[static_cast<size_t>(bound.from)];
+      if (least_base(bound) > bases_[static_cast<size_t>(bound.to)])
+        preferred = priorities_[static_cast<size_t>(bound.from)];
     }
     return std::make_pair(-preferred, raised);
   };
-  std::stable_sort(found.begin(), found.end(), [&](const Option& x, const Option& y) { return key(x) < key(y); });
+  std::stable_sort(found.begin(), found.end(),
+                   [&](const Option& x, const Option& y) { return key(x) < key(y); });
   return found;
 }
 

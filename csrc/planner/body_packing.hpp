@@ -65,7 +65,9 @@ class Relations {
   bool too_many() const { return too_many_; }
   int32_t num_bodies() const { return static_cast<int32_t>(members_.size()); }
   const std::vector<int32_t>& members() const { return members_; }
-  const Body& body(int32_t i) const { return bodies_.bodies[static_cast<size_t>(members_[static_cast<size_t>(i)])]; }
+  const Body& body(int32_t i) const {
+    return bodies_.bodies[static_cast<size_t>(members_[static_cast<size_t>(i)])];
+  }
   const AddressLine& line() const { return line_; }
   const std::vector<Relation>& all() const { return relations_; }
   const std::vector<OpenInterval>& intervals() const { return intervals_; }

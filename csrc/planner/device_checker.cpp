@@ -76,8 +76,8 @@ DeviceFinding fault_of_one(const DeviceView& problem, int64_t i, int64_t memory,
   }
   if (problem.costs[i * m + memory] < 0) return {DeviceFault::kForbidden, i};
   if (offset % problem.alignments[i] != 0) return {DeviceFault::kMisaligned, i};
-  if (problem.pin_memories[i] >= 0 &&
-      (problem.pin_memories[i] != memory || problem.pin_chunks[i] != chunk || problem.pin_offsets[i] != offset)) {
+  if (problem.pin_memories[i] >= 0 && (problem.pin_memories[i] != memory || problem.pin_chunks[i] != chunk ||
+                                       problem.pin_offsets[i] != offset)) {
     return {DeviceFault::kNotAtItsPin, i};
   }
   const int64_t chunk_bytes = problem.chunks[memory];
@@ -117,8 +117,9 @@ DeviceFinding find_device_fault(const DeviceView& problem, const int64_t* memori
     if (problem.groups[i] >= 0) {
       lifetimes_of_group[problem.groups[i]].push_back(k);
     } else {
-      spaces[space_of(i)].add(offsets[i] + problem.lifetime_lowers[k], offsets[i] + problem.lifetime_uppers[k],
-                              problem.lifetime_starts[k], problem.lifetime_ends[k], i);
+      spaces[space_of(i)].add(offsets[i] + problem.lifetime_lowers[k],
+                              offsets[i] + problem.lifetime_uppers[k], problem.lifetime_starts[k],
+                              problem.lifetime_ends[k], i);
     }
   }
   for (const auto& [group, lifetimes] : lifetimes_of_group) {
@@ -133,8 +134,8 @@ DeviceFinding find_device_fault(const DeviceView& problem, const int64_t* memori
   for (size_t k = 0; k < problem.num_disjoint; ++k) {
     const int64_t a = problem.disjoint[2 * k];
     const int64_t b = problem.disjoint[2 * k + 1];
-    if (space_of(a) == space_of(b) && share_bytes(offsets[a], offsets[a] + problem.sizes[a], offsets[b],
-                                                  offsets[b] + problem.sizes[b])) {
+    if (space_of(a) == space_of(b) &&
+        share_bytes(offsets[a], offsets[a] + problem.sizes[a], offsets[b], offsets[b] + problem.sizes[b])) {
       return {DeviceFault::kNotDisjoint, a, b};
     }
   }

@@ -18,9 +18,9 @@ struct DeviceView {
   size_t num_buffers;
   const int64_t* sizes;
   const int64_t* alignments;
-  const int64_t* costs;        // row by row, one for each memory; -1: not there
-  const int64_t* groups;       // of buffers that alias; -1: none
-  const int64_t* sub_offsets;  // bytes from the start of the group
+  const int64_t* costs;         // row by row, one for each memory; -1: not there
+  const int64_t* groups;        // of buffers that alias; -1: none
+  const int64_t* sub_offsets;   // bytes from the start of the group
   const int64_t* pin_memories;  // -1: free
   const int64_t* pin_chunks;
   const int64_t* pin_offsets;
@@ -38,16 +38,16 @@ struct DeviceView {
 
 enum class DeviceFault : int64_t {
   kNone = 0,
-  kNoPlace = 1,         // no such memory or chunk, or an offset out of range
-  kForbidden = 2,       // the buffer may not lie in that memory
+  kNoPlace = 1,    // no such memory or chunk, or an offset out of range
+  kForbidden = 2,  // the buffer may not lie in that memory
   kMisaligned = 3,
   kNotAtItsPin = 4,
-  kAcrossChunks = 5,    // it ends beyond its chunk
+  kAcrossChunks = 5,  // it ends beyond its chunk
   kBeyondCapacity = 6,
-  kNotAliased = 7,      // two of a group that do not lie as it says
-  kOverlap = 8,         // two that are alive together share a byte
-  kNotDisjoint = 9,     // a pair that must not overlap shares a byte
-  kSameBank = 10,       // a pair that must not share a bank does
+  kNotAliased = 7,   // two of a group that do not lie as it says
+  kOverlap = 8,      // two that are alive together share a byte
+  kNotDisjoint = 9,  // a pair that must not overlap shares a byte
+  kSameBank = 10,    // a pair that must not share a bank does
 };
 
 struct DeviceFinding {

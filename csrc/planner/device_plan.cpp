@@ -31,7 +31,8 @@ class DevicePlanner {
   DeviceResult plan() {
     forbid_what_is_too_large();
     for (const Body& body : bodies_.bodies) {
-      if (std::all_of(body.costs.begin(), body.costs.end(), [](int64_t cost) { return cost == kForbidden; })) {
+      if (std::all_of(body.costs.begin(), body.costs.end(),
+                      [](int64_t cost) { return cost == kForbidden; })) {
         result_.proven_infeasible = true;
         return std::move(result_);
       }
@@ -84,8 +85,8 @@ class DevicePlanner {
     for (const Body& body : bodies_.bodies) {
       const auto may_lie = [](int64_t cost) { return cost != kForbidden; };
       if (std::count_if(body.costs.begin(), body.costs.end(), may_lie) != 1) return std::nullopt;
-      assignment.push_back(static_cast<int32_t>(
-          std::find_if(body.costs.begin(), body.costs.end(), may_lie) - body.costs.begin()));
+      assignment.push_back(static_cast<int32_t>(std::find_if(body.costs.begin(), body.costs.end(), may_lie) -
+                                                body.costs.begin()));
     }
     return assignment;
   }
@@ -135,7 +136,8 @@ class DevicePlanner {
   const MemoryPlan& known(size_t memory, const std::vector<int32_t>& members, Budget& budget) {
     const std::pair<size_t, std::vector<int32_t>> key{memory, members};
     const auto found = known_.find(key);
-    if (found != known_.end() && (found->second.proven || !found->second.places.empty())) return found->second;
+    if (found != known_.end() && (found->second.proven || !found->second.places.empty()))
+      return found->second;
     if (known_.size() >= kMaxRemembered) known_.clear();
     return known_[key] = plan_one(memory, members, budget);
   }
@@ -155,8 +157,8 @@ class DevicePlanner {
     return outcome;
   }
 
-  // What does not fit moves to a later memory: what ends above the capacity in the best placement there was, or what finds
-  // no room by first fit, whichever costs less. False where there is no later one.
+  // What does not fit moves to a later memory: what ends above the capacity in the best placement there was,
+  // or what finds no room by first fit, whichever costs less. False where there is no later one.
   bool move_on(Assignment& assignment, size_t memory, const std::vector<int32_t>& members,
                std::vector<Place> partly) {
     std::vector<Place> best;
@@ -198,7 +200,8 @@ class DevicePlanner {
     return plan;
   }
 
-  // By first fit, those first that lose most elsewhere for their bytes and ticks; memory -1 for those without room.
+  // By first fit, those first that lose most elsewhere for their bytes and ticks; memory -1 for those without
+  // room.
   std::vector<Place> first_fit_places(size_t memory, const std::vector<int32_t>& members) const {
     const Relations relations(bodies_, members, problem_.memories[memory]);
     std::vector<Place> places(members.size());

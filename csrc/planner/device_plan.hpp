@@ -22,13 +22,14 @@ struct DeviceResult {
   int64_t cost_lower_bound = 0;
   std::vector<int64_t> bytes;  // of each memory; all chunks but the last count as whole
   bool proven_cheapest = false;
-  bool proven_optimal = false;     // no plan is cheaper, or as cheap and smaller in the memories without a capacity
+  bool proven_optimal =
+      false;  // no plan is cheaper, or as cheap and smaller in the memories without a capacity
   bool proven_infeasible = false;  // there is no plan
   bool cancelled = false;
 };
 
-// The cheapest places that can be found in time; of these, as few bytes as possible in each memory that has no
-// capacity: within one, any place is as good as another. Throws std::bad_alloc where memory runs out. The
+// The cheapest places that can be found in time; of these, as few bytes as possible in each memory that has
+// no capacity: within one, any place is as good as another. Throws std::bad_alloc where memory runs out. The
 // result is not checked here: that is the checker's office.
 DeviceResult plan_device(const DeviceProblem& problem, const DeviceRequest& request);
 

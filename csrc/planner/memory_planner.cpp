@@ -37,7 +37,8 @@ int64_t luby(int64_t i) {
 class MemoryPlanner {
  public:
   MemoryPlanner(const DeviceProblem& problem, const Bodies& bodies, int64_t memory,
-                const std::vector<int32_t>& members, const std::vector<Place>& from, uint64_t seed, Budget& budget)
+                const std::vector<int32_t>& members, const std::vector<Place>& from, uint64_t seed,
+                Budget& budget)
       : memory_(problem.memories[static_cast<size_t>(memory)]),
         bodies_(bodies),
         index_(memory),
@@ -75,12 +76,14 @@ class MemoryPlanner {
  private:
   const Body& body(int32_t i) const { return relations_.body(i); }
   bool has_capacity() const { return memory_.capacity >= 0; }
-  int64_t max_bytes() const { return has_capacity() ? memory_.capacity : std::numeric_limits<int64_t>::max() / 4; }
+  int64_t max_bytes() const {
+    return has_capacity() ? memory_.capacity : std::numeric_limits<int64_t>::max() / 4;
+  }
   int64_t target() const { return has_capacity() ? memory_.capacity : relations_.lower_bound(); }
   bool is_done() const { return best_ && best_->bytes <= target(); }
 
-  // Every body as a box that holds all it may need: what the engine for boxes plans. True if that is all there is to
-  // do, because the boxes are the bodies.
+  // Every body as a box that holds all it may need: what the engine for boxes plans. True if that is all
+  // there is to do, because the boxes are the bodies.
   bool plan_boxes() {
     bool exact = true;
     Problem boxes;
@@ -189,7 +192,8 @@ class MemoryPlanner {
       for (size_t j = 0; j < i; ++j) {
         if (boxes.pins[j] == kFree) continue;
         if (boxes.starts[i] < boxes.ends[j] && boxes.starts[j] < boxes.ends[i] &&
-            boxes.pins[i] < boxes.pins[j] + boxes.sizes[j] && boxes.pins[j] < boxes.pins[i] + boxes.sizes[i]) {
+            boxes.pins[i] < boxes.pins[j] + boxes.sizes[j] &&
+            boxes.pins[j] < boxes.pins[i] + boxes.sizes[i]) {
           return false;
         }
       }
@@ -228,7 +232,9 @@ class MemoryPlanner {
       for (int32_t i = 0; i < relations_.num_bodies(); ++i) keys.push_back(-key(body(i)));
       orders.push_back(order_by(keys));
     };
-    const auto width = [](const Body& own) { return static_cast<double>(own.end()) - static_cast<double>(own.start()); };
+    const auto width = [](const Body& own) {
+      return static_cast<double>(own.end()) - static_cast<double>(own.start());
+    };
     by([](const Body& own) { return static_cast<double>(own.extent); });
     by([&](const Body& own) { return static_cast<double>(own.extent) * width(own); });
     by([&](const Body& own) { return width(own); });
@@ -244,14 +250,16 @@ class MemoryPlanner {
     std::vector<std::vector<double>> ranks;
     for (const std::vector<int32_t>& order : orders) {
       ranks.emplace_back(n);
-      for (size_t k = 0; k < n; ++k) ranks.back()[static_cast<size_t>(order[k])] = static_cast<double>(k) / static_cast<double>(n);
+      for (size_t k = 0; k < n; ++k)
+        ranks.back()[static_cast<size_t>(order[k])] = static_cast<double>(k) / static_cast<double>(n);
     }
     std::vector<double> best_keys;
     const bool is_small = relations_.all().size() <= kMaxRelationsOfSearch;
     RelationSearch exact(relations_);
     int64_t excluded = relations_.lower_bound() - 1;
     for (int64_t round = 1; !is_done() && !budget_.spent(); ++round) {
-      std::vector<double> keys = best_keys.empty() || random.below(4) == 0 ? ranks[random.below(ranks.size())] : best_keys;
+      std::vector<double> keys =
+          best_keys.empty() || random.below(4) == 0 ? ranks[random.below(ranks.size())] : best_keys;
       const double spread = kSmallestSpread * std::pow(kLargestSpread / kSmallestSpread, random.uniform());
       for (double& key : keys) key += spread * random.bell();
       std::optional<Packing> packing = first_fit(relations_, order_by(keys), next_max_bytes());

@@ -57,13 +57,15 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
     };
     std::vector<Search> searches;
     if (is_small_enough_for_tree_search(part)) {
-      searches.push_back({"branch_and_bound", few ? 1.0 : 0.25, [&]() -> double {
+      const double node_ns = tree_search_node_cost_ns(part);
+      searches.push_back({"branch_and_bound", few ? 1.0 : 0.25, [&, node_ns]() -> double {
                             if (!tree) tree.emplace(part, seed);
                             const int64_t old_num_nodes = tree->num_nodes();
                             tree->improve(best, goal, kNodesOfStep + part.num_buffers, budget);
-                            return kTreeSearchNodeCost_ns *
-                                   static_cast<double>(tree->num_nodes() - old_num_nodes);
+                            return node_ns * static_cast<double>(tree->num_nodes() - old_num_nodes);
                           }});
+      // Where there are many buffers a single step may take the time there is: it waits for its turn.
+      if (!few) searches.back().work = node_ns * static_cast<double>(kNodesOfStep + part.num_buffers);
     }
     searches.push_back({"window_search", few_plain ? 0.1 : 1.0, [&]() -> double {
                           if (!windows) windows.emplace(part, seed);
@@ -95,7 +97,8 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
         outcome.planner = next->planner;
         next->weight = std::min(kLargestWeight, std::max(next->weight, next->first_weight) * kWeightGrowth);
       } else {
-        next->weight = std::max(next->least_weight, next->weight * std::exp2(-std::max(0.0, work) / kHalfLife_ns));
+        next->weight =
+            std::max(next->least_weight, next->weight * std::exp2(-std::max(0.0, work) / kHalfLife_ns));
       }
       if (tree && tree->is_done(best, goal)) break;
       if (work < 0) {

@@ -43,7 +43,8 @@ class View {
       uppers_.push_back(lifetime.upper);
     }
     for (const auto& [a, b] : problem.disjoint) disjoint_.insert(disjoint_.end(), {a, b});
-    for (const auto& [a, b] : problem.different_banks) different_banks_.insert(different_banks_.end(), {a, b});
+    for (const auto& [a, b] : problem.different_banks)
+      different_banks_.insert(different_banks_.end(), {a, b});
     view_ = {problem.memories.size(),
              capacities_.data(),
              banks_.data(),
@@ -83,8 +84,8 @@ class View {
 
  private:
   checker::DeviceView view_{};
-  std::vector<int64_t> capacities_, banks_, chunks_, pin_memories_, pin_chunks_, pin_offsets_, buffers_, starts_, ends_,
-      lowers_, uppers_, disjoint_, different_banks_;
+  std::vector<int64_t> capacities_, banks_, chunks_, pin_memories_, pin_chunks_, pin_offsets_, buffers_,
+      starts_, ends_, lowers_, uppers_, disjoint_, different_banks_;
 };
 
 int below(std::mt19937& random, int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); }
@@ -135,7 +136,8 @@ DeviceProblem random_problem(std::mt19937& random) {
       if (upper > 0) problem.lifetimes.push_back({buffer, start + 1, start + 2, 0, upper});
       problem.lifetimes.push_back({buffer, start + 2, end, 0, size});
     }
-    if (below(random, 8) == 0) problem.pins.back() = {below(random, static_cast<int>(memories.size())), 0, 2 * below(random, 3)};
+    if (below(random, 8) == 0)
+      problem.pins.back() = {below(random, static_cast<int>(memories.size())), 0, 2 * below(random, 3)};
   }
   if (below(random, 2) == 0) {
     for (int i = 0; i < 2; ++i) {
@@ -161,8 +163,8 @@ DeviceProblem random_problem(std::mt19937& random) {
   return problem;
 }
 
-// The least cost, and with it the fewest bytes of memories without a capacity, by trying every place. It paints bytes and
-// ticks one by one, and knows nothing of how planners see a problem.
+// The least cost, and with it the fewest bytes of memories without a capacity, by trying every place. It
+// paints bytes and ticks one by one, and knows nothing of how planners see a problem.
 class Everything {
  public:
   explicit Everything(const DeviceProblem& problem) : problem_(problem), places_(problem.sizes.size()) {
@@ -214,7 +216,8 @@ class Everything {
   int64_t top(size_t i) const {
     const Place& place = places_[i];
     if (problem_.sizes[i] == 0) return 0;
-    return place.chunk * problem_.memories[static_cast<size_t>(place.memory)].chunk + place.offset + problem_.sizes[i];
+    return place.chunk * problem_.memories[static_cast<size_t>(place.memory)].chunk + place.offset +
+           problem_.sizes[i];
   }
 
   bool may_lie(size_t i) const {
@@ -222,7 +225,9 @@ class Everything {
     const Memory& memory = problem_.memories[static_cast<size_t>(place.memory)];
     if (memory.capacity >= 0 && top(i) > memory.capacity) return false;
     const Place& pin = problem_.pins[i];
-    if (pin.memory >= 0 && (pin.memory != place.memory || pin.chunk != place.chunk || pin.offset != place.offset)) return false;
+    if (pin.memory >= 0 &&
+        (pin.memory != place.memory || pin.chunk != place.chunk || pin.offset != place.offset))
+      return false;
     for (size_t j = 0; j < i; ++j) {
       const Place& other = places_[j];
       const bool together = other.memory == place.memory && other.chunk == place.chunk;
@@ -241,7 +246,8 @@ class Everything {
       for (int64_t x = place.offset; x < place.offset + problem_.sizes[i]; ++x) {
         for (int64_t y = other.offset; y < other.offset + problem_.sizes[j]; ++y) {
           if (x == y && is_pair(problem_.disjoint)) return false;
-          if (memory.bank > 0 && x / memory.bank == y / memory.bank && is_pair(problem_.different_banks)) return false;
+          if (memory.bank > 0 && x / memory.bank == y / memory.bank && is_pair(problem_.different_banks))
+            return false;
         }
       }
     }
@@ -259,7 +265,8 @@ class Everything {
       for (int64_t tick = life.start; tick < life.end; ++tick) {
         for (int64_t x = life.lower; x < life.upper; ++x) {
           const int64_t address = place.chunk * chunk + place.offset + x;
-          int64_t& byte = painted_[static_cast<size_t>(place.memory)][static_cast<size_t>(address)][static_cast<size_t>(tick)];
+          int64_t& byte = painted_[static_cast<size_t>(place.memory)][static_cast<size_t>(address)]
+                                  [static_cast<size_t>(tick)];
           if (byte == 0) {
             byte = key(i) + 1;
             own.push_back(&byte);
@@ -312,11 +319,13 @@ std::string described(const DeviceProblem& problem, const DeviceResult& result) 
          << problem.pins[i].offset << ", costs";
     for (size_t m = 0; m < problem.memories.size(); ++m) text << " " << problem.cost(i, m);
     if (!result.places.empty()) {
-      text << ", at " << result.places[i].memory << " " << result.places[i].chunk << " " << result.places[i].offset;
+      text << ", at " << result.places[i].memory << " " << result.places[i].chunk << " "
+           << result.places[i].offset;
     }
   }
   for (const Lifetime& life : problem.lifetimes) {
-    text << "\n" << life.buffer << " in [" << life.start << ", " << life.end << ") needs [" << life.lower << ", "
+    text << "\n"
+         << life.buffer << " in [" << life.start << ", " << life.end << ") needs [" << life.lower << ", "
          << life.upper << ")";
   }
   for (const auto& [a, b] : problem.disjoint) text << "\ndisjoint " << a << " " << b;
@@ -342,13 +351,16 @@ TEST(DevicePlan, AgreesWithTryingEverything) {
       continue;
     }
     ++num_planned;
-    ASSERT_EQ(View(problem).fault(result.places), checker::DeviceFault::kNone) << "problem " << k << described(problem, result);
+    ASSERT_EQ(View(problem).fault(result.places), checker::DeviceFault::kNone)
+        << "problem " << k << described(problem, result);
     ASSERT_TRUE(result.proven_cheapest) << "problem " << k << described(problem, result);
     ASSERT_EQ(result.cost, expected->first) << "problem " << k << described(problem, result);
     ASSERT_LE(result.cost_lower_bound, expected->first) << "problem " << k << described(problem, result);
-    ASSERT_GE(unbounded_bytes(problem, result), expected->second) << "problem " << k << described(problem, result);
+    ASSERT_GE(unbounded_bytes(problem, result), expected->second)
+        << "problem " << k << described(problem, result);
     if (result.proven_optimal) {
-      ASSERT_EQ(unbounded_bytes(problem, result), expected->second) << "problem " << k << described(problem, result);
+      ASSERT_EQ(unbounded_bytes(problem, result), expected->second)
+          << "problem " << k << described(problem, result);
     }
     num_optimal += result.proven_optimal ? 1 : 0;
   }
