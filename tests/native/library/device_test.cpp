@@ -83,7 +83,8 @@ Answer ask(const memomalloc_device_problem& problem, const memomalloc_request* r
   answer.chunks.assign(n, -77);
   answer.offsets.assign(n, -77);
   const memomalloc_places places = answer.places();
-  answer.status = memomalloc_plan_device(&problem, request, warm_start, &places, &answer.result, &answer.error);
+  answer.status =
+      memomalloc_plan_device(&problem, request, warm_start, &places, &answer.result, &answer.error);
   return answer;
 }
 
@@ -144,7 +145,9 @@ TEST(LibraryDevice, RefusesWhatIsNoProblem) {
     EXPECT_EQ(answer.memories, std::vector<int64_t>(3, -77));
     return answer.status == MEMOMALLOC_INVALID_ARGUMENT ? std::string(answer.error.message) : "not refused";
   };
-  const auto has = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+  const auto has = [](const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+  };
   constexpr int64_t kHuge = int64_t{1} << 61;
   EXPECT_TRUE(has(refused([](Device& d) { d.capacities[0] = -2; }), "memory 0: capacity"));
   EXPECT_TRUE(has(refused([](Device& d) { d.banks[1] = -1; }), "memory 1: bank"));
@@ -157,15 +160,18 @@ TEST(LibraryDevice, RefusesWhatIsNoProblem) {
   EXPECT_TRUE(has(refused([](Device& d) { d.costs[0] = d.costs[2] = kHuge; }), "sum to more"));
   EXPECT_TRUE(has(refused([](Device& d) { d.pin_memories[0] = 2; }), "buffer 0: it is pinned"));
   EXPECT_TRUE(has(refused([](Device& d) { d.pin_memories[0] = 0, d.pin_chunks[0] = 1; }), "chunk"));
-  EXPECT_TRUE(has(refused([](Device& d) { d.pin_memories[0] = 0, d.pin_offsets[0] = 3, d.alignments[0] = 2; }),
-                  "multiple"));
+  EXPECT_TRUE(
+      has(refused([](Device& d) { d.pin_memories[0] = 0, d.pin_offsets[0] = 3, d.alignments[0] = 2; }),
+          "multiple"));
   EXPECT_TRUE(has(refused([](Device& d) { d.buffers[2] = 3; }), "there is no buffer 3"));
   EXPECT_TRUE(has(refused([](Device& d) { d.buffers[2] = 1; }), "overlap"));
-  EXPECT_TRUE(has(refused([](Device& d) { d.buffers[2] = 1, d.starts[2] = 7, d.ends[2] = 9; }), "no lifetime"));
+  EXPECT_TRUE(
+      has(refused([](Device& d) { d.buffers[2] = 1, d.starts[2] = 7, d.ends[2] = 9; }), "no lifetime"));
   EXPECT_TRUE(has(refused([](Device& d) { d.ends[1] = 1; }), "lifetime [1, 1)"));
   EXPECT_TRUE(has(refused([](Device& d) { d.uppers[1] = 51; }), "bytes in use"));
   EXPECT_TRUE(has(refused([](Device& d) { d.groups[0] = 1, d.sub_offsets[0] = 4; }), "begin at 0"));
-  EXPECT_TRUE(has(refused([](Device& d) { d.groups[0] = 1, d.sub_offsets[0] = 1, d.alignments[0] = 2; }), "multiple"));
+  EXPECT_TRUE(has(refused([](Device& d) { d.groups[0] = 1, d.sub_offsets[0] = 1, d.alignments[0] = 2; }),
+                  "multiple"));
   EXPECT_TRUE(has(refused([](Device& d) {
                     d.groups[0] = d.groups[1] = 1;
                     d.disjoint = {0, 1};
