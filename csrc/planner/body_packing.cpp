@@ -78,30 +78,41 @@ Relations::Relations(const Bodies& bodies, std::vector<int32_t> members, const M
     }
     separations[{own.first, own.second}].push_back(own);
   }
-  // Those that are alive together, by a sweep over births.
-  std::vector<int32_t> by_start(members_.size());
-  std::iota(by_start.begin(), by_start.end(), 0);
-  std::stable_sort(by_start.begin(), by_start.end(),
-                   [&](int32_t a, int32_t b) { return body(a).start() < body(b).start(); });
-  std::vector<int64_t> ends(members_.size());
-  for (int32_t i = 0; i < num_bodies(); ++i) ends[static_cast<size_t>(i)] = body(i).end();
-  std::vector<int32_t> alive;
-  std::vector<std::pair<int32_t, int32_t>> pairs;
-  for (int32_t i : by_start) {
-    if (body(i).slabs.empty()) continue;
-    alive.erase(std::remove_if(alive.begin(), alive.end(),
-                               [&](int32_t j) { return ends[static_cast<size_t>(j)] <= body(i).start(); }),
-                alive.end());
-    for (int32_t j : alive) {
-      const std::pair<int32_t, int32_t> pair = std::minmax(i, j);
-      if (separations.count(pair) == 0) pairs.push_back(pair);
-    }
-    alive.push_back(i);
-    if (pairs.size() + separations.size() > kMaxRelations) {
-      too_many_ = true;
-      return;
-    }
+  // Those of which slabs are alive together, by a sweep over births.
+  struct Alive {
+    int64_t start;
+    int64_t end;
+    int32_t body;
+  };
+  std::vector<Alive> births;
+  for (int32_t i = 0; i < num_bodies(); ++i) {
+    for (const Slab& slab : body(i).slabs) births.push_back({slab.start, slab.end, i});
   }
+  std::stable_sort(births.begin(), births.end(),
+                   [](const Alive& a, const Alive& b) { return a.start < b.start; });
+  std::vector<Alive> alive;
+  std::vector<std::pair<int32_t, int32_t>> pairs;
+  for (const Alive& birth : births) {
+    alive.erase(std::remove_if(alive.begin(), alive.end(),
+                               [&](const Alive& other) { return other.end <= birth.start; }),
+                alive.end());
+    for (const Alive& other : alive) {
+      if (other.body != birth.body) pairs.push_back(std::minmax(birth.body, other.body));
+    }
+    alive.push_back(birth);
+    if (pairs.size() + separations.size() > kMaxRelations) {
+      // Two bodies may meet many times.
+      std::sort(pairs.begin(), pairs.end());
+      pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+      too_many_ = pairs.size() + separations.size() > kMaxRelations / 2;
+    }
+    if (too_many_) return;
+  }
+  std::sort(pairs.begin(), pairs.end());
+  pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+  pairs.erase(std::remove_if(pairs.begin(), pairs.end(),
+                             [&](const auto& pair) { return separations.count(pair) > 0; }),
+              pairs.end());
   for (const auto& [pair, own] : separations) relate(pair.first, pair.second, own);
   for (const auto& [a, b] : pairs) relate(a, b, {});
   for (size_t k = 0; k < relations_.size(); ++k) {

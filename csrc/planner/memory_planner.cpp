@@ -127,7 +127,9 @@ class MemoryPlanner {
     if (pinned && !pins_are_disjoint(boxes)) return false;
     Request request;
     request.seed = seed_;
-    request.time_limit_s = exact ? budget_.remaining_s() : kShareOfBoxes * budget_.remaining_s();
+    // Where there would be too many relations, that is all there is.
+    const double share = exact || relations_.too_many() ? 1 : kShareOfBoxes;
+    request.time_limit_s = share * budget_.remaining_s();
     request.poll = [this](int64_t) {
       budget_.spent();
       return !budget_.cancelled();
