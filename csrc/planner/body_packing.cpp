@@ -11,6 +11,8 @@ namespace {
 // Bases that are raised more often between two nodes creep: it is given up.
 constexpr int64_t kMaxStepsPerBody = 200;
 constexpr int64_t kNodesPerClock = 64;
+// The problem's sums leave all chunks that are needed below it.
+constexpr int64_t kLongestLine = int64_t{1} << 61;
 
 int64_t align_down(int64_t offset, int64_t alignment) { return offset - offset % alignment; }
 
@@ -41,7 +43,7 @@ int64_t AddressLine::highest(const Body& body, int64_t bytes) const {
   const int64_t room = bytes - body.extent;
   if (room < 0 || (chunk_ > 0 && body.extent > chunk_)) return -1;
   if (chunk_ == 0) return align_down(room, body.alignment);
-  const int64_t last = room / chunk_;
+  const int64_t last = std::min(room / chunk_, kLongestLine / stride_);
   return last * stride_ + align_down(std::min(chunk_ - body.extent, room - last * chunk_), body.alignment);
 }
 

@@ -19,6 +19,8 @@ constexpr double kShareOfMemory = 0.5;
 // Of the time, for which body goes where; the rest is for memories without a capacity.
 constexpr double kShareOfAssignment = 0.75;
 constexpr size_t kMaxRemembered = 4096;
+// Of an earlier plan: what is farther is no place.
+constexpr int64_t kFarthestOffset = int64_t{1} << 61;
 
 class DevicePlanner {
  public:
@@ -99,7 +101,9 @@ class DevicePlanner {
       Place place = request_.warm_start[i];
       const auto body = static_cast<size_t>(bodies_.body_of[i]);
       place.offset -= bodies_.sub_offsets[i];
-      if (place.memory < 0 || place.offset < 0 || warm_places_[body].memory >= 0) continue;
+      const bool is_near = place.offset <= kFarthestOffset && place.chunk >= 0 &&
+                           place.chunk <= static_cast<int64_t>(problem_.num_buffers());
+      if (place.memory < 0 || place.offset < 0 || !is_near || warm_places_[body].memory >= 0) continue;
       warm_places_[body] = place;
       warm_assignment_[body] = static_cast<int32_t>(place.memory);
     }

@@ -88,6 +88,15 @@ def test_nothing_lies_across_two_chunks() -> None:
         plan_device(DeviceProblem.of([DeviceMemory("gpu", chunk_bytes=50)], rows))
 
 
+def test_chunks_that_are_smaller_than_an_alignment() -> None:
+    rows = [DeviceBuffer(name, 60, ((0, 9),), alignment) for name, alignment in (("a", 4096), ("b", 1), ("c", 64))]
+    planned = plan_device(DeviceProblem.of([DeviceMemory("gpu", chunk_bytes=100)], rows))
+    assert planned.arena_bytes == {"gpu": 260}
+    assert planned.proven_optimal
+    far = {"a": Place("gpu", 2**62, 2**40), "b": Place("gpu", 3, 1), "x": Place("gpu", 0)}
+    assert plan_device(planned.problem, warm_start=far).arena_bytes == {"gpu": 260}
+
+
 def test_gaps_are_used_by_others() -> None:
     rows = [DeviceBuffer("a", 64, ((0, 2), (4, 6))), DeviceBuffer("b", 64, ((2, 4),)), DeviceBuffer("c", 32, ((0, 6),))]
     planned = plan_device(DeviceProblem.of([DeviceMemory("m")], rows))
