@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "border.hpp"
+#include "library/border.hpp"
 #include "memomalloc/planner.h"
 #include "planner/device_checker.hpp"
 #include "planner/device_plan.hpp"

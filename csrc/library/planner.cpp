@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "border.hpp"
+#include "library/border.hpp"
 #include "planner/checker.hpp"
 #include "planner/plan.hpp"
 #include "planner/prepare.hpp"

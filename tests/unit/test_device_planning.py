@@ -135,7 +135,7 @@ def columns(planned: DevicePlan) -> tuple[object, object, object]:
 
 
 def test_a_warm_start_of_one_arena() -> None:
-    problem = cut_rectangle(300, seed=3)
+    problem = cut_rectangle(100, seed=0)
     earlier = plan(problem, time_limit_s=5)
     assert earlier.arena_bytes == problem.lower_bound_bytes
     again = plan(problem, planner="skyline", warm_start=earlier)
@@ -145,7 +145,7 @@ def test_a_warm_start_of_one_arena() -> None:
     offsets = earlier.offsets.copy()
     offsets[::7] = -1
     assert plan(problem, warm_start=offsets, time_limit_s=0.05).gap < 0.6
-    with pytest.raises(InvalidProblemError, match="3 offsets for 300"):
+    with pytest.raises(InvalidProblemError, match="3 offsets for 100"):
         plan(problem, warm_start=[0, 1, 2])
 
 
