@@ -2,83 +2,24 @@
 #include "memomalloc/planner.h"
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cstring>
-#include <exception>
 #include <functional>
-#include <new>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "library/border.hpp"
 #include "planner/checker.hpp"
 #include "planner/plan.hpp"
 #include "planner/prepare.hpp"
-
-struct memomalloc_cancellation {
-  // Relaxed on both sides: whoever reads it reads nothing else that the writer wrote.
-  std::atomic<bool> on{false};
-};
-
-// A signal handler may store it.
-static_assert(std::atomic<bool>::is_always_lock_free);
 
 namespace memomalloc::library {
 namespace {
 
 // As in memomalloc.data.problem, which says why.
 constexpr size_t kMaxBuffers = size_t{1} << 27;
-constexpr int64_t kMaxTotal = int64_t{1} << 61;
-constexpr int64_t kMaxAlignment = int64_t{1} << 31;
-
-// No version of a struct will be larger: what is was never set.
-constexpr size_t kMaxStructSize = 4096;
-
-constexpr int64_t kNone = -1;
-
-// What a call that fails tells. Thrown inside this file only.
-struct Refusal {
-  memomalloc_status status;
-  std::string message;
-  int64_t buffer = kNone;
-  int64_t other_buffer = kNone;
-};
-
-[[noreturn]] void refuse(const std::string& message) { throw Refusal{MEMOMALLOC_INVALID_ARGUMENT, message}; }
-
-[[noreturn]] void refuse(size_t buffer, const std::string& message) {
-  throw Refusal{MEMOMALLOC_INVALID_ARGUMENT, "buffer " + std::to_string(buffer) + ": " + message,
-                static_cast<int64_t>(buffer)};
-}
-
-// A copy of the caller's struct, which may be longer than ours, if what we do not know of it is zero.
-template <typename Struct>
-Struct read_struct(const Struct* given, const char* name) {
-  if (given == nullptr) refuse(std::string(name) + " is null");
-  const size_t size = given->struct_size;
-  // Fields that a second version appends get their defaults where a caller is older; the first has none to
-  // fill.
-  if (size < sizeof(Struct) || size > kMaxStructSize) {
-    refuse(std::string(name) + ": struct_size is " + std::to_string(size) + ": begin with its INIT macro");
-  }
-  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  const auto is_set = [](unsigned char byte) { return byte != 0; };
-  if (std::any_of(bytes + sizeof(Struct), bytes + size, is_set)) {
-    throw Refusal{MEMOMALLOC_UNSUPPORTED, std::string(name) +
-                                              " has a field set that this version of the library does not "
-                                              "know: update the library, or leave the field zero"};
-  }
-  return *given;
-}
-
-bool is_alignment(int64_t value) { return value >= 1 && value <= kMaxAlignment; }
-
-std::string no_alignment(int64_t value) {
-  return "alignment " + std::to_string(value) + " must be between 1 and " + std::to_string(kMaxAlignment);
-}
 
 void require_disjoint_pins(const planner::Problem& problem) {
   std::vector<size_t> pinned;
@@ -206,39 +147,6 @@ void check_offsets(const planner::Problem& problem, int64_t common, const int64_
                 first, second};
 }
 
-// The caller's two ways to end a search.
-class Poll {
- public:
-  Poll(const memomalloc_request& request, int64_t lower_bound)
-      : request_(request), lower_bound_(lower_bound) {}
-
-  bool operator()(int64_t best_arena) {
-    if (is_cancelled()) return false;
-    if (request_.progress == nullptr) return true;
-    const memomalloc_progress progress{sizeof(memomalloc_progress), best_arena, lower_bound_, elapsed_s()};
-    try {
-      return request_.progress(&progress, request_.user_data) != 0;
-    } catch (...) {  // C++ callers; not ours to pass on
-      threw_ = true;
-      return false;
-    }
-  }
-
-  bool is_cancelled() const {
-    return request_.cancellation != nullptr && request_.cancellation->on.load(std::memory_order_relaxed);
-  }
-  bool threw() const { return threw_; }
-  double elapsed_s() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-
- private:
-  using Clock = std::chrono::steady_clock;
-
-  const memomalloc_request& request_;
-  int64_t lower_bound_;
-  Clock::time_point start_ = Clock::now();
-  bool threw_ = false;
-};
-
 planner::Request to_request(const memomalloc_request& given) {
   planner::Request request;
   if (given.planner != nullptr) request.planner = given.planner;
@@ -259,17 +167,11 @@ planner::Request to_request(const memomalloc_request& given) {
   return request;
 }
 
-void copy_text(char* to, size_t size, const std::string& text) {
-  const size_t length = std::min(text.size(), size - 1);
-  std::memcpy(to, text.data(), length);
-  to[length] = '\0';
-}
-
 memomalloc_status plan(const memomalloc_problem* given_problem, const memomalloc_request* given_request,
                        int64_t* offsets, memomalloc_result* given_result) {
   const memomalloc_request defaults = MEMOMALLOC_REQUEST_INIT;
   const memomalloc_request given =
-      given_request == nullptr ? defaults : read_struct(given_request, "request");
+      given_request == nullptr ? defaults : read_struct(given_request, "request", kFirstRequestSize);
   if (given_result != nullptr && given_result->struct_size < sizeof(memomalloc_result)) {
     refuse("result: struct_size is too small: begin with MEMOMALLOC_RESULT_INIT");
   }
@@ -277,6 +179,7 @@ memomalloc_status plan(const memomalloc_problem* given_problem, const memomalloc
   const planner::Problem problem = validated(given_problem);
   const size_t n = problem.sizes.size();
   if (n > 0 && offsets == nullptr) refuse("offsets is null");
+  if (given.warm_start != nullptr) request.warm_start.assign(given.warm_start, given.warm_start + n);
 
   memomalloc_result result = MEMOMALLOC_RESULT_INIT;
   result.lower_bound = planner::lower_bound_in_bytes(problem);
@@ -323,41 +226,6 @@ memomalloc_status plan(const memomalloc_problem* given_problem, const memomalloc
   }
   throw Refusal{MEMOMALLOC_NO_PLAN_FOUND, "no plan was found in time within " + capacity + " bytes" + bound +
                                               "; the best found needs " + std::to_string(found.arena)};
-}
-
-void tell(memomalloc_error* error, const Refusal& refusal) {
-  if (error == nullptr) return;
-  error->buffer = refusal.buffer;
-  error->other_buffer = refusal.other_buffer;
-  copy_text(error->message, sizeof(error->message), refusal.message);
-}
-
-// The border: runs `body`, and turns whatever it throws into a status and an error.
-template <typename Body>
-memomalloc_status guarded(memomalloc_error* error, Body body) noexcept {
-  // A message that needs no memory, for when there is none.
-  const auto fail = [error](memomalloc_status status, const char* message) {
-    if (error != nullptr) {
-      error->buffer = error->other_buffer = kNone;
-      std::strncpy(error->message, message, sizeof(error->message) - 1);
-      error->message[sizeof(error->message) - 1] = '\0';
-    }
-    return status;
-  };
-  try {
-    return body();
-  } catch (const Refusal& refusal) {
-    tell(error, refusal);
-    return refusal.status;
-  } catch (const std::bad_alloc&) {
-    return fail(MEMOMALLOC_OUT_OF_MEMORY, "out of memory");
-  } catch (const std::length_error&) {
-    return fail(MEMOMALLOC_OUT_OF_MEMORY, "out of memory: more than a vector can hold");
-  } catch (const std::exception& exception) {
-    return fail(MEMOMALLOC_INTERNAL_ERROR, exception.what());
-  } catch (...) {
-    return fail(MEMOMALLOC_INTERNAL_ERROR, "an unknown exception");
-  }
 }
 
 }  // namespace

@@ -113,7 +113,7 @@ std::optional<Placement> next_fit(const PreparedProblem& problem, int64_t target
   return best;
 }
 
-double next_fit_cost_ns(const PreparedProblem& problem) { return 800.0 * problem.num_buffers; }
+double next_fit_cost_ns(const PreparedProblem& problem) { return 400.0 * problem.num_buffers; }
 
 Placement quick_placement(const PreparedProblem& problem) {
   Ring ring(problem);

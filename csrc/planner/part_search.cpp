@@ -1,6 +1,7 @@
 #include "planner/part_search.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <new>
 #include <optional>
@@ -23,6 +24,9 @@ constexpr int64_t kNodesOfStep = 1000;
 // Success makes a search so much more worth its time, up to a limit.
 constexpr double kWeightGrowth = 1.5;
 constexpr double kLargestWeight = 5;
+// Without success it loses half of its weight in so much work, down to a share of what it had at first.
+constexpr double kHalfLife_ns = 1e8;
+constexpr double kLeastShareOfWeight = 0.15;
 
 struct Search {
   const char* planner;
@@ -30,6 +34,8 @@ struct Search {
   std::function<double()>
       step;  // returns its work, in nanoseconds about; negative: it has nothing left to do
   double work = 0;
+  double first_weight = weight;
+  double least_weight = kLeastShareOfWeight * weight;
 };
 
 }  // namespace
@@ -51,13 +57,15 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
     };
     std::vector<Search> searches;
     if (is_small_enough_for_tree_search(part)) {
-      searches.push_back({"branch_and_bound", few ? 1.0 : 0.25, [&]() -> double {
+      const double node_ns = tree_search_node_cost_ns(part);
+      searches.push_back({"branch_and_bound", few ? 1.0 : 0.25, [&, node_ns]() -> double {
                             if (!tree) tree.emplace(part, seed);
                             const int64_t old_num_nodes = tree->num_nodes();
                             tree->improve(best, goal, kNodesOfStep + part.num_buffers, budget);
-                            return kTreeSearchNodeCost_ns *
-                                   static_cast<double>(tree->num_nodes() - old_num_nodes);
+                            return node_ns * static_cast<double>(tree->num_nodes() - old_num_nodes);
                           }});
+      // Where there are many buffers a single step may take the time there is: it waits for its turn.
+      if (!few) searches.back().work = node_ns * static_cast<double>(kNodesOfStep + part.num_buffers);
     }
     searches.push_back({"window_search", few_plain ? 0.1 : 1.0, [&]() -> double {
                           if (!windows) windows.emplace(part, seed);
@@ -77,6 +85,8 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
                           run_once(first_fit);
                           return cost;
                         }});
+    // The tree finds late what it finds, but is nearly always what finds it.
+    if (few && is_small_enough_for_tree_search(part)) searches.front().least_weight = searches.front().weight;
     while (best.height > goal.target && !budget.spent() && !searches.empty()) {
       const auto next = std::min_element(
           searches.begin(), searches.end(),
@@ -85,7 +95,10 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
       const double work = next->step();
       if (best.height < old_height) {
         outcome.planner = next->planner;
-        next->weight = std::min(kLargestWeight, next->weight * kWeightGrowth);
+        next->weight = std::min(kLargestWeight, std::max(next->weight, next->first_weight) * kWeightGrowth);
+      } else {
+        next->weight =
+            std::max(next->least_weight, next->weight * std::exp2(-std::max(0.0, work) / kHalfLife_ns));
       }
       if (tree && tree->is_done(best, goal)) break;
       if (work < 0) {

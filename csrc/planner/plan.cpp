@@ -77,6 +77,18 @@ std::optional<Placement> skyline_placement(const PreparedProblem& problem, const
   return found ? std::optional<Placement>(std::move(found->placement)) : std::nullopt;
 }
 
+// In the order of the offsets of an earlier plan; what it had not comes last, the largest first.
+std::optional<Placement> warm_placement(const PreparedProblem& problem, const std::vector<int64_t>& offsets,
+                                        Budget& budget) {
+  if (offsets.empty()) return std::nullopt;
+  std::vector<std::pair<int64_t, int64_t>> keys;
+  for (size_t i = 0; i < problem.origins.size(); ++i) {
+    const int64_t offset = offsets[problem.origins[i]];
+    keys.emplace_back(offset < 0 ? kNoCutoff : offset, -problem.sizes[i]);
+  }
+  return place_in_order(problem, order_by(keys), GreedyFit::kFirst, budget);
+}
+
 const std::vector<std::pair<std::string, Planner>>& registry() {
   static const auto* planners = new std::vector<std::pair<std::string, Planner>>{
       {"auto", portfolio},
@@ -154,7 +166,13 @@ Result plan(const Problem& problem, const Request& request) {
   const Goal goal{bounded ? capacity : prepared.lower_bound, bounded};
   PortfolioOutcome outcome;
   try {
-    found->second(prepared, goal, request.seed, budget, outcome);
+    std::optional<Placement> warm = warm_placement(prepared, request.warm_start, budget);
+    const bool is_enough = warm && warm->height <= goal.target;
+    if (warm && (is_enough || request.planner == "auto")) keep(outcome, "warm_start", warm);
+    if (!is_enough) found->second(prepared, goal, request.seed, budget, outcome);
+    if (warm && (outcome.planner.empty() || warm->height < outcome.placement.height)) {
+      keep(outcome, "warm_start", std::move(warm));
+    }
   } catch (const std::bad_alloc&) {
     // What was found before memory ran out.
     outcome.proven = false;

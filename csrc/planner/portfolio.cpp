@@ -24,8 +24,9 @@ constexpr double kShareOfShots = 0.3;
 
 // What is quicker than that is tried whatever the limit.
 constexpr double kGrace_ns = 2e6;
-// Of all time, what is kept for the search.
+// Of all time, what is kept for the search; and from planners that cost a small part of what is left.
 constexpr double kShareOfSearch = 0.65;
+constexpr double kLeastShareOfSearch = 0.4;
 
 // A planner that makes one placement below a cutoff, if it can and the budget lasts.
 struct OneShot {
@@ -68,10 +69,14 @@ std::vector<OneShot> one_shots(const PreparedProblem& problem, const Goal& goal,
                        return greedy(problem, order, fit, budget, cutoff);
                      }});
   };
+  // There may be no time for all; where there are alignments, these win most often.
+  const bool aligned = !problem.alignments.empty();
+  if (aligned) add_greedy("greedy_by_breadth_best_fit", GreedyOrder::kBreadth, GreedyFit::kBest);
+  if (aligned) add_greedy("greedy_by_breadth", GreedyOrder::kBreadth, GreedyFit::kFirst);
   add_greedy("greedy_by_size", GreedyOrder::kSize, GreedyFit::kFirst);
-  add_greedy("greedy_by_breadth", GreedyOrder::kBreadth, GreedyFit::kFirst);
+  if (!aligned) add_greedy("greedy_by_breadth", GreedyOrder::kBreadth, GreedyFit::kFirst);
   add_greedy("greedy_by_size_best_fit", GreedyOrder::kSize, GreedyFit::kBest);
-  add_greedy("greedy_by_breadth_best_fit", GreedyOrder::kBreadth, GreedyFit::kBest);
+  if (!aligned) add_greedy("greedy_by_breadth_best_fit", GreedyOrder::kBreadth, GreedyFit::kBest);
   add_greedy("greedy_by_duration", GreedyOrder::kDuration, GreedyFit::kFirst);
   add_greedy("greedy_by_area", GreedyOrder::kArea, GreedyFit::kFirst);
   add_greedy("greedy_by_duration_best_fit", GreedyOrder::kDuration, GreedyFit::kBest);
@@ -101,7 +106,7 @@ std::optional<Placement> around_pins(const PreparedProblem& problem, std::option
 
 void portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget,
                PortfolioOutcome& outcome) {
-  outcome.placement.height = kNoCutoff;
+  if (outcome.planner.empty()) outcome.placement.height = kNoCutoff;
   const auto keep = [&](std::optional<Placement> placement, const char* planner) {
     if (!placement || placement->height >= outcome.placement.height) return;
     outcome.placement = std::move(*placement);
@@ -124,8 +129,10 @@ void portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, 
       if (budget.cancelled()) break;
       if (grace_ns < 0) {
         const double left_s = budget.remaining_s();
-        if (budget.spent() || left_s < kShareOfSearch * (left_s + budget.elapsed_s())) break;
-        if (shot.cost_ns > shot.max_share * 1e9 * left_s) continue;
+        const double all_s = left_s + budget.elapsed_s();
+        if (budget.spent() || left_s < kLeastShareOfSearch * all_s) break;
+        const double max_share = left_s < kShareOfSearch * all_s ? kShareOfLongShots : shot.max_share;
+        if (shot.cost_ns > max_share * 1e9 * left_s) continue;
       }
       keep(shot.place(outcome.placement.height), shot.planner);
       if (outcome.placement.height <= goal.target) break;

@@ -21,8 +21,8 @@ struct PortfolioOutcome {
 // placement, in the order of what they cost on this problem, until one is within the target; each gives up
 // where it is as high as the best so far. Then a search of each part that is too high: branch and bound with
 // restarts in turn with skyline with restarts, or, where there are too many buffers for the tree, the second
-// alone. Honours pins. `outcome` holds the best placement at any time, also when memory runs out: then
-// std::bad_alloc is thrown.
+// alone. Honours pins. Begins with what `outcome` has, if that names a planner. `outcome` holds the best
+// placement at any time, also when memory runs out: then std::bad_alloc is thrown.
 void portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, Budget& budget,
                PortfolioOutcome& outcome);
 

@@ -33,6 +33,10 @@ constexpr std::array<double, 4> kRungs = {0, 0.5, 0.8, 0.95};
 // The target can be reached more often than not: it gets as many nodes as so many others.
 constexpr int64_t kWeightOfTarget = 3;
 
+// What placing a buffer changes are its neighbours, in all sections that they live in.
+constexpr double kNodeCostPerByte_ns = 12;
+constexpr double kLeastNodeCost_ns = 2000;
+
 // The i-th number of the sequence, i from 1.
 int64_t luby(int64_t i) {
   while (true) {
@@ -48,6 +52,12 @@ int64_t luby(int64_t i) {
 bool is_small_enough_for_tree_search(const PreparedProblem& problem) {
   return problem.num_buffers <= kTreeSearchMaxBuffers &&
          BranchAndBound::memory_of(problem) <= kTreeSearchMaxMemory;
+}
+
+double tree_search_node_cost_ns(const PreparedProblem& problem) {
+  const double bytes_per_buffer =
+      static_cast<double>(BranchAndBound::memory_of(problem)) / problem.num_buffers;
+  return std::max(kLeastNodeCost_ns, kNodeCostPerByte_ns * bytes_per_buffer);
 }
 
 TreeSearch::TreeSearch(const PreparedProblem& problem, uint64_t seed)

@@ -17,8 +17,8 @@ inline constexpr int32_t kTreeSearchMaxBuffers = 5000;
 // In bytes, of lists of neighbours and sections.
 inline constexpr int64_t kTreeSearchMaxMemory = 100'000'000;
 
-// About what a node takes.
-inline constexpr double kTreeSearchNodeCost_ns = 5000;
+// About what a node takes, in O(n).
+double tree_search_node_cost_ns(const PreparedProblem& problem);
 
 // Whether a tree search of this problem is within its means.
 bool is_small_enough_for_tree_search(const PreparedProblem& problem);

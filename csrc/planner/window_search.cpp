@@ -118,7 +118,7 @@ int64_t WindowSearch::lower_window(int32_t buffer, int32_t num_births, int64_t f
   if (placement.height > goal.target && is_small_enough_for_tree_search(prepared)) {
     TreeSearch tree(prepared, seed_);
     tree.improve(placement, goal, kNodesTimesBuffers * effort_ / prepared.num_buffers, budget);
-    work_ns_ += kTreeSearchNodeCost_ns * static_cast<double>(tree.num_nodes());
+    work_ns_ += tree_search_node_cost_ns(prepared) * static_cast<double>(tree.num_nodes());
   }
   int64_t reached = 0;
   for (size_t k = 0; k < prepared.origins.size(); ++k) {

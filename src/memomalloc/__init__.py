@@ -1,8 +1,8 @@
 """memomalloc memorizes the memory of an inference.
 
-The planner half (``plan``, ``advise``, ``Problem``, ``Plan``, ``Trace``, ``planners``) needs numpy only. The runtime
-half (``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names
-is first used. Importing this package installs no allocator and starts no thread.
+The planner half (``plan``, ``plan_device``, ``advise``, their data, ``planners``) needs numpy only. The runtime half
+(``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names is
+first used. Importing this package installs no allocator and starts no thread.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from memomalloc import errors, planners
 from memomalloc.advice import Advice, advise
+from memomalloc.data.device_plan import DevicePlan
+from memomalloc.data.device_problem import DeviceBuffer, DeviceMemory, DeviceProblem, Place
 from memomalloc.data.origin import Origin
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
-from memomalloc.data.snapshot import DeviceMemory, Snapshot
+from memomalloc.data.snapshot import Snapshot, SnapshotMemory
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
-from memomalloc.planners import plan
+from memomalloc.planners import plan, plan_device
 from memomalloc.planners.merging import merge
 
 if TYPE_CHECKING:
@@ -89,12 +91,16 @@ __all__ = [
     "Advice",
     "ArenaSettings",
     "Deviation",
+    "DeviceBuffer",
     "DeviceMemory",
+    "DevicePlan",
+    "DeviceProblem",
     "MemomallocError",
     "MemoryStats",
     "OptimizedFunction",
     "OptimizedModule",
     "Origin",
+    "Place",
     "Plan",
     "Plans",
     "Problem",
@@ -102,6 +108,7 @@ __all__ = [
     "RegionStats",
     "Replay",
     "Snapshot",
+    "SnapshotMemory",
     "Stats",
     "Trace",
     "advise",
@@ -117,6 +124,7 @@ __all__ = [
     "merge",
     "optimize",
     "plan",
+    "plan_device",
     "planners",
     "plans",
     "read_snapshot",

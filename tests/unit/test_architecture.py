@@ -133,7 +133,19 @@ def test_python_imports_are_of_the_standard_library_or_declared() -> None:
 # --- Plain data ----------------------------------------------------------------------------------------------------
 
 #: What data is made of. None of it knows what is made of it: a file format, a notebook, the checker, a command.
-PLAIN_DATA = {"call_stacks", "calls", "columns", "forms", "origin", "plan", "problem", "snapshot", "trace"}
+PLAIN_DATA = {
+    "call_stacks",
+    "calls",
+    "columns",
+    "device_plan",
+    "device_problem",
+    "forms",
+    "origin",
+    "plan",
+    "problem",
+    "snapshot",
+    "trace",
+}
 #: Parts in which no file imports, by any way round, itself; imports for types and inside functions count.
 WITHOUT_CYCLES = ("advice", "data", "planners", "report")
 

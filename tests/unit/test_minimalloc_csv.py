@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from memomalloc import DeviceProblem, plan_device
 from memomalloc.data import Problem
+from memomalloc.data.any_file import read_problem
 from memomalloc.data.minimalloc_csv import read_minimalloc_csv, write_minimalloc_csv
 from memomalloc.errors import FileFormatError
 from memomalloc.planners import plan
@@ -71,7 +73,13 @@ def test_header_without_rows_is_an_empty_problem(tmp_path: Path) -> None:
         ("", 1, None, "the file is empty"),
         ("lower,upper,size\n", 1, "id", "the column is missing"),
         ("id,lower,upper,size,colour\n", 1, "colour", "unknown column"),
-        ("id,lower,upper,size,gaps\n0,0,9,1,2-3\n", 2, "gaps", "not planned"),
+        ("id,lower,upper,size,gaps\n0,0,9,1,2-3\n", None, None, "gaps in lifetimes"),
+        ("id,lower,upper,size,gaps\n0,0,9,1,2\n", 2, "gaps", "'2' is no gap"),
+        ("id,lower,upper,size,gaps\n0,0,9,1,2-3@1\n", 2, "gaps", "is no gap"),
+        ("id,lower,upper,size,gaps\n0,0,9,1,3-3\n", 2, "gaps", "is empty, or not within"),
+        ("id,lower,upper,size,gaps\n0,0,9,1,8-10\n", 2, "gaps", "not within"),
+        ("id,lower,upper,size,gaps\n0,0,9,1,2-3@0:2\n", 2, "gaps", "not within"),
+        ("id,lower,upper,size,gaps\n0,0,9,1,4-6 2-5\n", 2, "gaps", "overlap"),
         ("id,lower,start,upper,size\n", 1, "lower", "two columns"),
         ("id,lower,end,size\n0,0,9223372036854775807,1\n", 2, "upper", "not between"),
         ("id,lower,end,size\n0,3,2,1\n", 2, "upper", "empty"),
@@ -97,7 +105,9 @@ def test_header_without_rows_is_an_empty_problem(tmp_path: Path) -> None:
         (b"x" * 100_000, 1, None, "not a CSV file"),
     ],
 )
-def test_faults_are_located(tmp_path: Path, text: str | bytes, line: int, column: str | None, message: str) -> None:
+def test_faults_are_located(
+    tmp_path: Path, text: str | bytes, line: int | None, column: str | None, message: str
+) -> None:
     with pytest.raises(FileFormatError, match=message) as caught:
         read_text(tmp_path, text)
     assert (caught.value.line, caught.value.column) == (line, column)
@@ -188,3 +198,24 @@ def test_faults_of_pins_name_their_lines(tmp_path: Path, rows: str, message: str
     path.write_text("id,lower,upper,size,alignment,offset\n" + rows)
     with pytest.raises(FileFormatError, match=message):
         read_minimalloc_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "gaps"), [("id,lower,upper,size,gaps", "2-5 6-8@0:64"), ("buffer,start,end,size,gaps", "2-4 6-7@0:64")]
+)
+def test_gaps_make_a_problem_for_a_device(tmp_path: Path, header: str, gaps: str) -> None:
+    path = tmp_path / "buffers.csv"
+    last = 0 if "upper" in header else -1
+    path.write_text(f"{header}\na,0,{10 + last},128,{gaps}\nb,2,{5 + last},128,\nc,6,{8 + last},64,\n")
+    problem = read_problem(path)
+    assert isinstance(problem, DeviceProblem)
+    assert problem.buffers[0].lifetimes == ((0, 2), (5, 6), (6, 8, 0, 64), (8, 10))
+    assert plan_device(problem).arena_bytes == {"memory": 128}
+
+
+def test_a_buffer_that_is_all_gap_takes_no_space(tmp_path: Path) -> None:
+    path = tmp_path / "buffers.csv"
+    path.write_text("id,lower,upper,size,gaps\na,0,10,128,0-10\nb,2,5,128,\n")
+    problem = read_problem(path)
+    assert isinstance(problem, DeviceProblem)
+    assert plan_device(problem).arena_bytes == {"memory": 128}

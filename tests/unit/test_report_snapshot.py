@@ -11,7 +11,7 @@ import pytest
 
 import memomalloc
 from caching_allocator import MIB, CachingAllocator, OutOfMemoryError, snapshot, stack, train, write
-from memomalloc import DeviceMemory, read_snapshot
+from memomalloc import SnapshotMemory, read_snapshot
 from memomalloc.data import check
 from memomalloc.errors import FileFormatError, OptionError
 from memomalloc.report import snapshot_map
@@ -21,7 +21,7 @@ from memomalloc.report.snapshot_map import corners, placements_of_memory, requir
 from memomalloc.report.snapshot_period import find_repetition, find_window, period_of, required_window
 
 
-def memory_of(tmp_path: Path, allocator: CachingAllocator) -> DeviceMemory:
+def memory_of(tmp_path: Path, allocator: CachingAllocator) -> SnapshotMemory:
     (memory,) = read_snapshot(write(tmp_path / "snapshot.pickle", allocator)).memories
     return memory
 

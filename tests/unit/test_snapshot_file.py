@@ -19,7 +19,7 @@ import pytest
 
 import memomalloc
 from caching_allocator import MIB, CachingAllocator, OutOfMemoryError, snapshot, stack, train, write
-from memomalloc import DeviceMemory, Snapshot, read_snapshot
+from memomalloc import Snapshot, SnapshotMemory, read_snapshot
 from memomalloc.errors import FileFormatError
 from memomalloc.report import Placement, write_snapshot
 from sample_traces import small_trace
@@ -34,12 +34,12 @@ def read(path: Path, *allocators: CachingAllocator, protocol: int = 4) -> Snapsh
     return read_snapshot(write(path, *allocators, protocol=protocol))
 
 
-def only(found: Snapshot) -> DeviceMemory:
+def only(found: Snapshot) -> SnapshotMemory:
     (memory,) = found.memories
     return memory
 
 
-def reserved_at(memory: DeviceMemory, tick: int) -> int:
+def reserved_at(memory: SnapshotMemory, tick: int) -> int:
     there = (memory.segments.starts <= tick) & (tick < memory.segments.ends)
     return int(memory.segments.sizes[there].sum())
 

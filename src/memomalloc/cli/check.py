@@ -1,13 +1,17 @@
 """Check a plan or a memory snapshot, for continuous integration: that it is whole and valid, and not too large.
 
 Of a plan the arena counts, of a snapshot of a GPU the most that was reserved in any of its memories, or in one. That
-live buffers do not overlap is checked for both. The exit status is 0 if all is well, 1 if there is more than allowed,
-2 if the file is not valid.
+live buffers do not overlap is checked for both. With PROBLEM, which `memomalloc plan` reads, it is also checked that
+the plan is one of that problem; then PLAN may be a CSV file with offsets or a device plan file too. The check shares
+no code with the planners.
+
+The exit status is 0 if all is well, 1 if there is more than allowed, 2 if the file is not valid.
 
 examples:
   memomalloc check plan.json
   memomalloc check plan.json --max-bytes 64MiB
   memomalloc check snapshot.pickle --max-bytes 20GiB
+  memomalloc check problem.json plan.json
 """
 
 from __future__ import annotations
@@ -20,9 +24,13 @@ from typing import TYPE_CHECKING
 
 from memomalloc.cli.option_types import byte_count, input_file, named
 from memomalloc.data.byte_text import byte_text
+from memomalloc.harmless_text import harmless
 
 if TYPE_CHECKING:
+    from memomalloc.data.device_problem import DeviceProblem
+    from memomalloc.data.problem import Problem
     from memomalloc.data.snapshot import Snapshot
+    from memomalloc.data.trace import Trace
 
 HELP = "check a plan or a snapshot, and how much it takes"
 
@@ -31,6 +39,7 @@ TOO_LARGE = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument("problem", type=input_file, nargs="?", metavar="PROBLEM", help="what it is to be a plan of")
     parser.add_argument("plan", type=input_file, metavar="PLAN", help="a plan file or a snapshot; - is standard input")
     parser.add_argument(
         "--max-bytes", type=byte_count, metavar="N", help="the most that will do, such as 64MiB or 4096"
@@ -51,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.data.snapshot import Snapshot
     from memomalloc.errors import OptionError
 
+    if args.problem is not None:
+        if args.memory is not None:
+            raise OptionError("--memory is for snapshots: leave it out")
+        return _check_plan_of(args)
     with reading_progress(args.plan.name) as progress:
         # How large an arena may be is what --max-bytes says: nothing is mapped here.
         plan = read_plan_or_snapshot(args.plan, max_arena_bytes=MAX_TOTAL_BYTES, progress=progress)
@@ -108,6 +121,68 @@ def _check_snapshot(snapshot: Snapshot, args: argparse.Namespace) -> int:
     fits = all(row["fits"] for row in rows)
     if args.json:
         print(json.dumps({"memories": rows, "max_bytes": args.max_bytes, "fits": fits}))
+    return 0 if fits else TOO_LARGE
+
+
+def _check_plan_of(args: argparse.Namespace) -> int:
+    from memomalloc.data.any_file import read_problem
+    from memomalloc.data.device_problem import DeviceProblem
+
+    problem = read_problem(args.problem)
+    return _check_device(args, problem) if isinstance(problem, DeviceProblem) else _check_offsets(args, problem)
+
+
+def _check_device(args: argparse.Namespace, problem: DeviceProblem) -> int:
+    from memomalloc.data.device_plan import DevicePlan
+
+    plan = DevicePlan.load(args.plan, problem)
+    largest = max(plan.arena_bytes.values())
+    fits = args.max_bytes is None or largest <= args.max_bytes
+    if args.json:
+        result = {name: getattr(plan, name) for name in ("cost", "arena_bytes", "proven_cheapest", "proven_optimal")}
+        print(json.dumps({**result, "max_bytes": args.max_bytes, "fits": fits}))
+    elif fits:
+        needed = ", ".join(f"{size} bytes of {harmless(name)}" for name, size in plan.arena_bytes.items())
+        print(f"{named(args.plan)}: valid; {len(plan)} buffers in {needed}, cost {plan.cost}")
+    if not fits:
+        print(
+            f"memomalloc: error: {named(args.plan)}: {largest} bytes of a memory are more than {args.max_bytes}",
+            file=sys.stderr,
+        )
+    return 0 if fits else TOO_LARGE
+
+
+def _check_offsets(args: argparse.Namespace, subject: Trace | Problem) -> int:
+    import numpy as np
+
+    from memomalloc.data import Plan, Problem, Trace, check
+    from memomalloc.data.any_file import read_any
+    from memomalloc.data.problem import MAX_TOTAL_BYTES
+    from memomalloc.errors import FileFormatError, InvalidPlanError
+
+    found = read_any(args.plan, max_arena_bytes=MAX_TOTAL_BYTES)
+    offsets = found.offsets if isinstance(found, Plan) else found.pinned_offsets if isinstance(found, Problem) else None
+    if offsets is None:
+        raise FileFormatError(args.plan, "no plan: a plan file, or a CSV file with offsets was expected")
+    problem = subject.problem() if isinstance(subject, Trace) else subject
+    if isinstance(found, Problem) and list(problem.ids or range(len(problem))) != list(found.ids or range(len(found))):
+        raise FileFormatError(args.plan, "its buffers are not those of the problem, in the same order")
+    try:
+        check(problem, offsets)
+    except InvalidPlanError as error:
+        raise FileFormatError(args.plan, f"not a plan of this problem: {error}") from error
+    arena = int(np.max((offsets + problem.sizes)[problem.sizes > 0], initial=0))
+    fits = args.max_bytes is None or arena <= args.max_bytes
+    if args.json:
+        result = {"num_buffers": len(problem), "arena_bytes": arena, "lower_bound_bytes": problem.lower_bound_bytes}
+        print(json.dumps({**result, "max_bytes": args.max_bytes, "fits": fits}))
+    elif fits:
+        print(f"{named(args.plan)}: valid; {len(problem)} buffers in {arena} bytes")
+    if not fits:
+        print(
+            f"memomalloc: error: {_remedy(args.plan, arena, problem.lower_bound_bytes, args.max_bytes)}",
+            file=sys.stderr,
+        )
     return 0 if fits else TOO_LARGE
 
 

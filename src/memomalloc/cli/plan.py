@@ -5,12 +5,17 @@ trace that memomalloc recorded, or a memory snapshot of a GPU; `-` is standard i
 CSV with an offset for every buffer, or as a plan file; `-` is standard output, and gets CSV for CSV, else a plan
 file. Its sizes are those of the plan: rounded up to the alignment.
 
+FILE may be a problem file too, for the memories of a device, with capacities, costs, aliases and pairs that must not
+overlap; see docs/file-formats.md. OUT.json gets a device plan file.
+
 examples:
   memomalloc plan buffers.csv
   memomalloc plan buffers.csv --capacity 1048576 --time-limit 10 -o planned.csv
   generate | memomalloc plan - --json
   memomalloc plan trace.jsonl.gz --json -o plan.json
   memomalloc plan snapshot.pickle --period
+  memomalloc plan problem.json -o plan.json
+  memomalloc plan changed.json --warm-start plan.json
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import argparse
 import json
 import sys
 import warnings
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from memomalloc.cli.option_types import input_file, named, output_file, seconds, whole
@@ -28,6 +34,8 @@ from memomalloc.harmless_text import harmless
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from memomalloc.data.device_plan import DevicePlan
+    from memomalloc.data.device_problem import DeviceProblem
     from memomalloc.data.plan import Plan
     from memomalloc.data.problem import Problem
     from memomalloc.data.snapshot import Snapshot
@@ -38,7 +46,9 @@ HELP = "plan the memory of a file of buffers"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("file", type=input_file, metavar="FILE", help="buffers to plan: CSV, a trace, or a snapshot")
+    parser.add_argument(
+        "file", type=input_file, metavar="FILE", help="buffers to plan: CSV, a trace, a snapshot or a problem file"
+    )
     parser.add_argument("--planner", default="auto", metavar="NAME", help="see `memomalloc planners` (default: auto)")
     parser.add_argument(
         "--capacity", type=_bytes, metavar="BYTES", help="any plan within it will do; exit 3 if none is"
@@ -59,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--period", action="store_true", help="of a snapshot, plan one of the steps that repeat, not the whole history"
     )
+    parser.add_argument(
+        "--warm-start",
+        type=input_file,
+        metavar="PLAN",
+        help="begin with an earlier plan of this problem or one like it",
+    )
     parser.add_argument("-o", "--output", type=output_file, metavar="OUT", help="write the plan: OUT.csv or OUT.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a line for a person")
 
@@ -70,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         0; whatever goes wrong is raised.
     """
     from memomalloc.cli.output_file import require_outputs
-    from memomalloc.data import Problem
+    from memomalloc.data import DeviceProblem, Problem
     from memomalloc.data.atomic_file import STANDARD_OUTPUT
     from memomalloc.data.minimalloc_csv import write_minimalloc_csv
     from memomalloc.errors import FileFormatError
@@ -81,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
         raise FileFormatError(args.output, "a plan is written as .csv or .json: end the name in one of them")
     require_outputs(args.output, inputs=[args.file], prints=args.json)
     subject = _read(args)
+    if isinstance(subject, DeviceProblem):
+        return _run_device(args, subject, suffix)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         planned = plan(
@@ -89,9 +107,9 @@ def run(args: argparse.Namespace) -> int:
             capacity_bytes=args.capacity,
             time_limit_s=args.time_limit,
             seed=args.seed,
+            warm_start=None if args.warm_start is None else _warm_offsets(args.warm_start, subject),
         )
-    for warning in caught:
-        print(f"memomalloc: {harmless(warning.message)}", file=sys.stderr)
+    _tell(caught)
     if suffix == ".csv" or (args.output == STANDARD_OUTPUT and isinstance(subject, Problem)):
         # The problem as it was read has the ids of the file.
         problem = subject if isinstance(subject, Problem) else planned.problem
@@ -104,12 +122,75 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_device(args: argparse.Namespace, problem: DeviceProblem, suffix: str | None) -> int:
+    from dataclasses import replace
+
+    from memomalloc.data import DeviceProblem
+    from memomalloc.data.atomic_file import STANDARD_OUTPUT
+    from memomalloc.data.device_files import read_places
+    from memomalloc.errors import FileFormatError, OptionError
+    from memomalloc.planners import plan_device
+
+    if args.planner != "auto":
+        raise OptionError("--planner: a problem for a device is planned by auto alone")
+    if suffix == ".csv":
+        raise FileFormatError(args.output, "a plan for a device is written as .json: end the name in it")
+    if args.capacity is not None:
+        if len(problem.memories) > 1:
+            raise OptionError("--capacity: the problem file says what each of the memories has")
+        problem = DeviceProblem.of(
+            [replace(problem.memories[0], capacity_bytes=args.capacity)],
+            problem.buffers,
+            aliases=problem.aliases,
+            disjoint=problem.disjoint,
+            different_banks=problem.different_banks,
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        planned = plan_device(
+            problem,
+            time_limit_s=args.time_limit,
+            seed=args.seed,
+            warm_start=None if args.warm_start is None else read_places(args.warm_start),
+        )
+    _tell(caught)
+    if args.output is not None:
+        planned.save(args.output)
+    printed_on = sys.stderr if args.output == STANDARD_OUTPUT else sys.stdout
+    print(json.dumps(device_summary(planned)) if args.json else _device_sentence(args.file, planned), file=printed_on)
+    return 0
+
+
+def _tell(caught: Sequence[warnings.WarningMessage]) -> None:
+    for warning in caught:
+        print(f"memomalloc: {harmless(warning.message)}", file=sys.stderr)
+
+
+def _warm_offsets(path: Path, subject: Trace | Problem) -> Plan | list[int]:
+    """The offsets of an earlier plan: of buffers with the same ids where both have any, else in the same order."""
+    from memomalloc.data import Plan, Problem
+    from memomalloc.data.any_file import read_any
+    from memomalloc.data.problem import MAX_TOTAL_BYTES
+    from memomalloc.errors import FileFormatError
+
+    earlier = read_any(path, max_arena_bytes=MAX_TOTAL_BYTES)
+    if isinstance(earlier, Plan):
+        return earlier
+    if not isinstance(earlier, Problem) or earlier.pinned_offsets is None:
+        raise FileFormatError(path, "an earlier plan was expected: a plan file, or a CSV file with offsets")
+    offsets: dict[Hashable, int] = dict(
+        zip(earlier.ids or range(len(earlier)), earlier.pinned_offsets.tolist(), strict=True)
+    )
+    names = subject.ids if isinstance(subject, Problem) else None
+    return [offsets.get(name, -1) for name in names or range(len(subject))]
+
+
 def _suffix(path: Path) -> str:
     """What a name ends in, but for a ``.gz`` that only compresses."""
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
-def _read(args: argparse.Namespace) -> Trace | Problem:
+def _read(args: argparse.Namespace) -> Trace | Problem | DeviceProblem:
     from memomalloc.cli.progress import reading_progress
     from memomalloc.data.any_file import read_to_plan
     from memomalloc.data.snapshot import Snapshot
@@ -154,6 +235,29 @@ def _sentence(path: Path, planned: Plan) -> str:
     return (
         f"{named(path)}: {planned.num_buffers} buffers in {planned.arena_bytes} bytes, {quality}; "
         f"{planned.planner}, {planned.elapsed_s:.3f} s"
+    )
+
+
+def device_summary(planned: DevicePlan) -> dict[str, object]:
+    """What ``--json`` prints of a plan for a device."""
+    names = ("cost", "lower_bound_cost", "arena_bytes", "proven_cheapest", "proven_optimal", "elapsed_s")
+    return {"num_buffers": len(planned), **{name: getattr(planned, name) for name in names}}
+
+
+def _device_sentence(path: Path, planned: DevicePlan) -> str:
+    memories = []
+    for memory in planned.problem.memories:
+        of_capacity = "" if memory.capacity_bytes is None else f" of {memory.capacity_bytes}"
+        memories.append(f"{planned.arena_bytes[memory.name]}{of_capacity} bytes of {harmless(memory.name)}")
+    if planned.proven_optimal:
+        quality = "proven optimal"
+    elif planned.proven_cheapest:
+        quality = "proven cheapest"
+    else:
+        quality = f"at least {planned.lower_bound_cost}"
+    return (
+        f"{named(path)}: {len(planned)} buffers in {', '.join(memories)}; "
+        f"cost {planned.cost}, {quality}; {planned.elapsed_s:.3f} s"
     )
 
 

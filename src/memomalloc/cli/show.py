@@ -32,7 +32,7 @@ from memomalloc.extras import require
 if TYPE_CHECKING:
     from memomalloc.data.plan import Plan
     from memomalloc.data.problem import Problem
-    from memomalloc.data.snapshot import DeviceMemory, Snapshot
+    from memomalloc.data.snapshot import Snapshot, SnapshotMemory
     from memomalloc.data.trace import Trace
     from memomalloc.report.placement import Placement
 
@@ -174,7 +174,7 @@ def _placements(subjects: list[Trace | Plan | Problem | Snapshot], args: argpars
     return found
 
 
-def _placements_of_memory(memory: DeviceMemory, title: str | None, args: argparse.Namespace) -> list[Placement]:
+def _placements_of_memory(memory: SnapshotMemory, title: str | None, args: argparse.Namespace) -> list[Placement]:
     """Where the buffers lay; alone, also where a plan puts them."""
     from memomalloc.cli.progress import planning_progress
     from memomalloc.planners import plan
@@ -221,7 +221,7 @@ def _print_accounts(snapshots: list[Snapshot], args: argparse.Namespace) -> None
             console.print()
 
 
-def _memories(snapshot: Snapshot, wanted: str | None) -> list[DeviceMemory]:
+def _memories(snapshot: Snapshot, wanted: str | None) -> list[SnapshotMemory]:
     from memomalloc.cli.subjects import chosen_memory
 
     return list(snapshot.memories) if wanted is None else [chosen_memory(snapshot, wanted)]

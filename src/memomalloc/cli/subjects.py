@@ -14,7 +14,7 @@ from memomalloc.cli.streams import stdout_as_stderr
 if TYPE_CHECKING:
     from memomalloc.data.plan import Plan
     from memomalloc.data.problem import Problem
-    from memomalloc.data.snapshot import DeviceMemory, Snapshot
+    from memomalloc.data.snapshot import Snapshot, SnapshotMemory
     from memomalloc.data.trace import Trace
     from memomalloc.report.placement import Placement
 
@@ -67,16 +67,21 @@ def read_subject(path: Path, *, script_arguments: Sequence[str] = ()) -> Trace |
     """
     from memomalloc.cli.progress import reading_progress
     from memomalloc.data.any_file import read_any
+    from memomalloc.data.device_problem import DeviceProblem
     from memomalloc.data.problem import MAX_TOTAL_BYTES
+    from memomalloc.errors import FileFormatError
 
     if path.suffix == ".py":
         return record_script(path, script_arguments)
     with reading_progress(path.name) as progress:
         # How large an arena may be matters to who maps it: nobody here.
-        return read_any(path, max_arena_bytes=MAX_TOTAL_BYTES, progress=progress)
+        found = read_any(path, max_arena_bytes=MAX_TOTAL_BYTES, progress=progress)
+    if isinstance(found, DeviceProblem):
+        raise FileFormatError(path, "this is a problem for a device: `memomalloc plan` reads it")
+    return found
 
 
-def chosen_memory(snapshot: Snapshot, wanted: str | None) -> DeviceMemory:
+def chosen_memory(snapshot: Snapshot, wanted: str | None) -> SnapshotMemory:
     """The memory of a snapshot that a command is about.
 
     Args:

@@ -16,13 +16,31 @@ from typing import Any
 
 from memomalloc.data.calls import Calls
 from memomalloc.data.checker import check
+from memomalloc.data.device_checker import check_device
+from memomalloc.data.device_plan import DevicePlan
+from memomalloc.data.device_problem import DeviceBuffer, DeviceMemory, DeviceProblem, Place
 from memomalloc.data.forms import Form, register
 from memomalloc.data.origin import Origin, SourceLine
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
 from memomalloc.data.trace import Trace, TracedBuffer
 
-__all__ = ["Calls", "Origin", "Plan", "Problem", "SourceLine", "Trace", "TracedBuffer", "check"]
+__all__ = [
+    "Calls",
+    "DeviceBuffer",
+    "DeviceMemory",
+    "DevicePlan",
+    "DeviceProblem",
+    "Origin",
+    "Place",
+    "Plan",
+    "Problem",
+    "SourceLine",
+    "Trace",
+    "TracedBuffer",
+    "check",
+    "check_device",
+]
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:
@@ -37,4 +55,16 @@ def _late(module: str, name: str) -> Callable[..., Any]:
 register(Plan, Form(_late("plan_file", "write_plan"), _late("plan_file", "read_plan"), _late("notebook", "plan_html")))
 register(
     Trace, Form(_late("trace_file", "write_trace"), _late("trace_file", "read_trace"), _late("notebook", "trace_html"))
+)
+register(
+    DeviceProblem,
+    Form(
+        _late("device_files", "write_device_problem"),
+        _late("device_files", "read_device_problem"),
+        repr,
+    ),
+)
+register(
+    DevicePlan,
+    Form(_late("device_files", "write_device_plan"), _late("device_files", "read_device_plan"), repr),
 )

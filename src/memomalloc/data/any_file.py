@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from memomalloc.data.device_files import PLAN_FORMAT as DEVICE_PLAN_FORMAT
+from memomalloc.data.device_files import PROBLEM_FORMAT, load_device_problem
+from memomalloc.data.device_problem import DeviceProblem
 from memomalloc.data.input_file import MAX_UNKNOWN_BYTES, limit_pipe, open_input
-from memomalloc.data.minimalloc_csv import MAX_PIPE_BYTES, is_minimalloc_csv, load_minimalloc_csv
+from memomalloc.data.minimalloc_csv import MAX_PIPE_BYTES, is_minimalloc_csv, load_csv_problem
 from memomalloc.data.plan import MAX_ARENA_BYTES, Plan
 from memomalloc.data.plan_file import FORMAT as PLAN_FORMAT
 from memomalloc.data.plan_file import load_plan
@@ -26,8 +29,10 @@ def read_any(
     alignment_bytes: int | None = None,
     max_arena_bytes: int = MAX_ARENA_BYTES,
     progress: Progress | None = None,
-) -> Trace | Plan | Problem | Snapshot:
-    """What a file holds: a pickle a GPU's snapshot, MiniMalloc's CSV a problem, a plan file a plan, any other a trace.
+) -> Trace | Plan | Problem | DeviceProblem | Snapshot:
+    """What a file holds: a pickle a GPU's snapshot, a problem file or MiniMalloc's CSV a problem, a plan file a plan.
+
+    Any other holds a trace. A CSV file in which a buffer has gaps states a problem for a device.
 
     The file is opened once and read from its beginning to its end: a pipe does as well.
 
@@ -46,18 +51,22 @@ def read_any(
         if is_pickle(beginning):
             return load_snapshot(file, path, progress=progress)
         if is_minimalloc_csv(path, beginning):
-            return load_minimalloc_csv(file, path, alignment_bytes=alignment_bytes or 1)
+            return load_csv_problem(file, path, alignment_bytes=alignment_bytes or 1)
         limit_pipe(file, MAX_UNKNOWN_BYTES)
         if beginning.startswith(_ARCHIVE):
             raise FileFormatError(path, "these are saved plans of a model: load them with `load_plans`")
         if f'"{PLAN_FORMAT}"'.encode() in beginning:
             return load_plan(file, path, max_arena_bytes=max_arena_bytes)
+        if f'"{PROBLEM_FORMAT}"'.encode() in beginning:
+            return load_device_problem(file, path)
+        if f'"{DEVICE_PLAN_FORMAT}"'.encode() in beginning:
+            raise FileFormatError(path, "this is a plan for a device: `memomalloc check PROBLEM PLAN` reads it")
         return load_trace(file, path)
 
 
 def read_to_plan(
     path: str | Path, *, alignment_bytes: int | None = None, progress: Progress | None = None
-) -> Trace | Problem | Snapshot:
+) -> Trace | Problem | DeviceProblem | Snapshot:
     """What a file has to be planned.
 
     Args:
@@ -75,6 +84,14 @@ def read_to_plan(
 
 
 def read_trace_or_problem(path: str | Path, *, alignment_bytes: int | None = None) -> Trace | Problem:
+    """As `read_to_plan`, of what is planned in one arena: neither a snapshot nor a problem for a device will do."""
+    found = read_problem(path, alignment_bytes=alignment_bytes)
+    if isinstance(found, DeviceProblem):
+        raise FileFormatError(path, "this is a problem for a device: `memomalloc plan` reads it")
+    return found
+
+
+def read_problem(path: str | Path, *, alignment_bytes: int | None = None) -> Trace | Problem | DeviceProblem:
     """As `read_to_plan`, where a snapshot, which may hold several memories, will not do."""
     found = read_to_plan(path, alignment_bytes=alignment_bytes)
     if isinstance(found, Snapshot):

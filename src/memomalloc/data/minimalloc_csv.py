@@ -6,17 +6,21 @@ bytes. A file with a plan has every buffer's offset: read back, it is a problem 
 
 MiniMalloc's other names are read as well: ``buffer`` and ``buffer_id`` for ``id``, ``begin`` and ``start`` for
 ``lower``, ``end`` for the last tick of a lifetime, one before ``upper``. A ``hint``, which a search may start from, is
-skipped. ``gaps``, in which a buffer needs no space, are refused unless they are empty.
+skipped. ``gaps`` are ticks within a lifetime in which a buffer needs no bytes, ``5-7`` for [5, 7), or few of them,
+``5-7@0:64`` for its bytes [0, 64); several are separated by spaces. A file that has any states a problem of a device
+with one memory: `load_csv_problem` reads it, `read_minimalloc_csv` refuses it.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
+import re
 import warnings
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -25,6 +29,7 @@ from numpy.typing import ArrayLike
 
 from memomalloc.data.atomic_file import atomic_file
 from memomalloc.data.columns import INT64_MAX, Int64Array, int64_column, read_only
+from memomalloc.data.device_problem import DeviceProblem
 from memomalloc.data.input_file import limit_unpacked, open_input, seekable
 from memomalloc.data.problem import MAX_ALIGNMENT, MAX_BUFFERS, Problem
 from memomalloc.errors import FileFormatError, InvalidProblemError
@@ -41,6 +46,10 @@ MAX_UNPACKED_RATIO = 6
 MAX_HEADER_BYTES = 2**16
 MAX_LINE_CHARACTERS = 2**16
 
+_Gap = tuple[int, int, int, int]
+"""Ticks [first, last), and the bytes [lower, upper) of the buffer that it needs then."""
+
+_GAP = re.compile(r"(-?\d{1,18})-(-?\d{1,18})(?:@(\d{1,18}):(\d{1,18}))?", re.ASCII)
 _WHAT = "CSV file of buffers"
 _ROWS_PER_WRITE = 100_000
 _TEXTS = ("id", "hint", "gaps")
@@ -63,6 +72,18 @@ def read_minimalloc_csv(path: str | Path, *, alignment_bytes: int = 1) -> Proble
 
 def load_minimalloc_csv(file: io.BufferedReader, path: str | Path, *, alignment_bytes: int = 1) -> Problem:
     """The problem that an open file states; ``path`` is for messages.
+
+    Raises:
+        FileFormatError: not such a file; with the line and the column of the fault.
+    """
+    problem = load_csv_problem(file, path, alignment_bytes=alignment_bytes)
+    if isinstance(problem, DeviceProblem):
+        raise FileFormatError(path, "it has gaps in lifetimes: read it with memomalloc.data.any_file.read_problem")
+    return problem
+
+
+def load_csv_problem(file: io.BufferedReader, path: str | Path, *, alignment_bytes: int = 1) -> Problem | DeviceProblem:
+    """The problem that an open file states; that of a device where a buffer has gaps. ``path`` is for messages.
 
     Raises:
         FileFormatError: not such a file; with the line and the column of the fault.
@@ -118,7 +139,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _read(file: IO[bytes], path: str | Path, alignment_bytes: int) -> Problem:
+def _read(file: IO[bytes], path: str | Path, alignment_bytes: int) -> Problem | DeviceProblem:
     header = _read_header(path, file.readline(MAX_HEADER_BYTES))
     start = file.tell()
     try:
@@ -213,6 +234,24 @@ def _problem(columns: dict[str, Int64Array], ids: Int64Array | list[str], alignm
     )
 
 
+def _with_gaps(problem: Problem, gaps: Mapping[int, Sequence[_Gap]]) -> DeviceProblem:
+    """The same with lifetimes that have gaps, by position of their buffers."""
+    whole = DeviceProblem.of_problem(problem)
+    buffers = list(whole.buffers)
+    for index, own in gaps.items():
+        buffer = buffers[index]
+        ((start, end),) = buffer.lifetimes
+        lifetimes: list[tuple[int, ...]] = []
+        for first, last, lower, upper in own:
+            lifetimes += [(start, first)] if start < first else []
+            lifetimes += [(first, last, lower, upper)] if lower < upper else []
+            start = last
+        lifetimes += [(start, end)] if start < end else []
+        # What is never in use still has a place.
+        buffers[index] = replace(buffer, lifetimes=tuple(lifetimes or [(start - 1, end, 0, 0)]))
+    return DeviceProblem.of(whole.memories, buffers)
+
+
 class _SlowReader:
     """Reads field by field, and says where the first fault is."""
 
@@ -222,7 +261,8 @@ class _SlowReader:
         self._last_ticks = header.last_ticks
         self._line = 1
 
-    def read(self, file: IO[bytes], alignment_bytes: int) -> Problem:
+    def read(self, file: IO[bytes], alignment_bytes: int) -> Problem | DeviceProblem:
+        gaps: dict[int, list[_Gap]] = {}
         numbers = {name: array("q") for name in self._columns if name not in _TEXTS}
         ids: list[str] = []
         lines = array("q")
@@ -230,10 +270,6 @@ class _SlowReader:
             fields = dict(zip(self._columns, row, strict=True))
             ids.append(fields["id"].strip())
             lines.append(self._line)
-            if fields.get("gaps", "").strip():
-                self._fail(
-                    "gaps in lifetimes are not planned: leave the column empty, the buffer is alive then", "gaps"
-                )
             for name, values in numbers.items():
                 values.append(self._number(name, fields[name].strip()))
             if self._last_ticks:
@@ -242,11 +278,14 @@ class _SlowReader:
                 self._fail(
                     f"the lifetime [{fields['lower']}, {fields['upper']}) is empty: lower must be below upper", "upper"
                 )
+            if text := fields.get("gaps", "").strip():
+                gaps[len(ids) - 1] = self._gaps(text, *(numbers[name][-1] for name in ("lower", "upper", "size")))
         if len(set(ids)) < len(ids):
             self._fail_of_equal_ids(ids, lines)
         arrays = {name: read_only(np.array(numbers.pop(name), dtype=np.int64)) for name in list(numbers)}
         try:
-            return _problem(arrays, ids, alignment_bytes)
+            problem = _problem(arrays, ids, alignment_bytes)
+            return _with_gaps(problem, gaps) if gaps else problem
         except InvalidProblemError:
             # Once more, for a message that has the lines of the buffers that it names.
             located = [f"{name_of_buffer}, line {line}" for name_of_buffer, line in zip(ids, lines, strict=True)]
@@ -254,6 +293,22 @@ class _SlowReader:
                 return _problem(arrays, located, alignment_bytes)
             except InvalidProblemError as error:
                 raise FileFormatError(self._path, str(error)) from error
+
+    def _gaps(self, text: str, start: int, end: int, size: int) -> list[_Gap]:
+        found: list[_Gap] = []
+        for part in text.split():
+            match = _GAP.fullmatch(part)
+            if match is None:
+                self._fail(f"{part!r:.60} is no gap: write 5-7 for the ticks [5, 7), 5-7@0:64 for few bytes", "gaps")
+            first, last, lower, upper = (int(number or 0) for number in match.groups())
+            gap = (first, last + self._last_ticks, lower, upper)
+            if not start <= gap[0] < gap[1] <= end or not lower <= upper <= size:
+                self._fail(f"the gap {part!r:.60} is empty, or not within the buffer's lifetime and size", "gaps")
+            found.append(gap)
+        found.sort()
+        if any(before[1] > after[0] for before, after in itertools.pairwise(found)):
+            self._fail("two gaps overlap", "gaps")
+        return found
 
     def _fail_of_equal_ids(self, ids: list[str], lines: Sequence[int]) -> NoReturn:
         first_lines: dict[str, int] = {}

@@ -117,7 +117,7 @@ class Oddities:
 
 
 @dataclass(frozen=True, eq=False)
-class DeviceMemory:
+class SnapshotMemory:
     """What one pool of one device went through: n buffers in order of allocation, and the segments around them.
 
     Ticks count the events of the device. Buffers that were there before the first event come first, at ticks of
@@ -217,7 +217,7 @@ class DeviceMemory:
             origins.append(Origin(operators, module_path, source, role, occurrence))
         return tuple(origins)
 
-    def between(self, start_tick: int, end_tick: int) -> DeviceMemory:
+    def between(self, start_tick: int, end_tick: int) -> SnapshotMemory:
         """A part of the history: what was alive and reserved in the ticks [start_tick, end_tick), cut off at both.
 
         What was alive before counts as from before, and what is alive after it as alive at the end. The ticks stay.
@@ -266,7 +266,7 @@ class DeviceMemory:
         return int(self.event_times_us[index]) if 0 <= index < len(self.event_times_us) else None
 
     def __repr__(self) -> str:
-        return f"DeviceMemory({self.name}: {len(self)} buffers, {len(self.segments.sizes)} segments)"
+        return f"SnapshotMemory({self.name}: {len(self)} buffers, {len(self.segments.sizes)} segments)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,7 +284,7 @@ class Snapshot:
     """
 
     path: Path
-    memories: tuple[DeviceMemory, ...]
+    memories: tuple[SnapshotMemory, ...]
     annotations: tuple[Annotation, ...]
     settings: dict[str, str]
     num_events: int
@@ -292,7 +292,7 @@ class Snapshot:
     unknown_keys: tuple[str, ...]
 
     @property
-    def largest(self) -> DeviceMemory:
+    def largest(self) -> SnapshotMemory:
         """The memory with the most bytes, reserved or alive."""
         return max(self.memories, key=lambda memory: (int(memory.segments.sizes.sum()), int(memory.sizes.sum())))
 

@@ -19,7 +19,7 @@ from memomalloc._snapshot import PickleReader, RefusedError
 from memomalloc.data.call_stacks import CallStacks, Frame
 from memomalloc.data.columns import Int64Array, exact_sum, read_only
 from memomalloc.data.input_file import MAX_FILE_BYTES, limit_pipe, limit_unpacked, open_input
-from memomalloc.data.snapshot import Annotation, Blocks, DeviceMemory, OutOfMemory, SegmentSpans, Snapshot
+from memomalloc.data.snapshot import Annotation, Blocks, OutOfMemory, SegmentSpans, Snapshot, SnapshotMemory
 from memomalloc.data.snapshot_history import (
     ALLOC,
     ANNOTATE,
@@ -76,7 +76,7 @@ def read_snapshot(path: str | Path, *, progress: Progress | None = None) -> Snap
         progress: is told how many bytes were read, some times a second.
 
     Returns:
-        One `DeviceMemory` for each device and pool.
+        One `SnapshotMemory` for each device and pool.
 
     Raises:
         FileFormatError: it is no whole, plain snapshot; the message says what is wrong with it.
@@ -142,7 +142,7 @@ class _Maker:
             self._fail(f"a segment is on device {devices.min() if devices.min() < 0 else devices.max()}")
         if num_devices > MAX_DEVICES or num_host > MAX_DEVICES:
             self._fail(f"traces of {max(num_devices, num_host)} devices; at most {MAX_DEVICES} are read")
-        memories: list[DeviceMemory] = []
+        memories: list[SnapshotMemory] = []
         for device in range(max(num_devices, int(devices.max(initial=-1)) + 1)):
             of_device = (columns["segment_list"] == 0) & (columns["segment_device"] == device)
             traces = [device] if device < num_devices else []
@@ -164,7 +164,7 @@ class _Maker:
 
     def _memories(
         self, device: int, traces: list[int], of_device: np.ndarray[Any, Any], stacks: CallStacks
-    ) -> list[DeviceMemory]:
+    ) -> list[SnapshotMemory]:
         events, times = self._events(traces)
         segments = {
             name: self._columns[f"segment_{name}"][of_device]
@@ -222,7 +222,7 @@ class _Maker:
         blocks: Blocks,
         block_pools: Int64Array,
         stacks: CallStacks,
-    ) -> DeviceMemory:
+    ) -> SnapshotMemory:
         mine = np.flatnonzero(buffers.pools == pool)
         stack_of = buffers.stacks[mine]
         from_before = buffers.from_before[mine]
@@ -232,7 +232,7 @@ class _Maker:
         addresses, sizes, starts, ends, streams = (read_only(column.copy()) for column in rows.reshape(-1, 5).T)
         of_pool = block_pools == pool
         failed = np.flatnonzero((events.action == OUT_OF_MEMORY) & (events.pool == pool)).tolist()
-        return DeviceMemory(
+        return SnapshotMemory(
             device=device,
             pool=self._pools[pool],
             sizes=read_only(buffers.sizes[mine]),

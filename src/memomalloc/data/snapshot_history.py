@@ -42,7 +42,7 @@ class LastBuffers:
 
 @dataclass(frozen=True, eq=False)
 class Buffers:
-    """Buffers by tick of allocation, as `data.snapshot.DeviceMemory` has them, with the index of each one's pool."""
+    """Buffers by tick of allocation, as `data.snapshot.SnapshotMemory` has them, with the index of each one's pool."""
 
     sizes: Int64Array
     starts: Int64Array

@@ -26,6 +26,7 @@ def solve(problem: Problem, planner: str, request: Request) -> Solution:
             request.capacity_bytes,
             request.time_limit_s,
             request.seed,
+            request.warm_start,
             request.poll,
         )
     )

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from memomalloc.data.checker import check
-from memomalloc.data.columns import read_only
+from memomalloc.data.columns import Int64Array, int64_column, read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem, require_whole_number
 from memomalloc.data.trace import Trace
@@ -48,6 +49,7 @@ def plan(
     time_limit_s: float = 1.0,
     seed: int = 0,
     capacity_bytes: int | None = None,
+    warm_start: Plan | ArrayLike | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Plan:
     """Place every buffer, and say how far from optimal the arena can be.
@@ -65,6 +67,9 @@ def plan(
         seed: equal seeds give equal random choices.
         capacity_bytes: the largest arena that will do; a search stops at the first plan within it. None: what the
             problem says, and if that says nothing, as small as possible.
+        warm_start: an earlier plan of this problem or one like it, or its n offsets, -1 for buffers that it had not.
+            Buffers are placed in its order first, so that a plan that is valid still is never beaten; ``auto`` searches
+            from there. A plan of another number of buffers has those of its first ones. The solvers take none.
         progress: called about 20 times a second while a search runs; returning False ends it.
 
     Returns:
@@ -85,6 +90,7 @@ def plan(
         time_limit_s=time_limit_s,
         seed=seed,
         capacity_bytes=capacity_bytes,
+        warm_start=warm_start,
         progress=progress,
     )
     if interrupted:
@@ -99,6 +105,7 @@ def plan_until_interrupted(
     time_limit_s: float = 1.0,
     seed: int = 0,
     capacity_bytes: int | None = None,
+    warm_start: Plan | ArrayLike | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> tuple[Plan, bool]:
     """What :func:`plan` does, and whether Ctrl-C has ended it, which the caller has to pass on."""
@@ -123,7 +130,10 @@ def plan_until_interrupted(
         return progress(Progress(best, lower_bound, time.perf_counter() - start_s)) is not False
 
     elapsed_s = time.perf_counter() - start_s + _CHECK_S_PER_BUFFER * len(problem)
-    request = Request(capacity, max(0.0, time_limit_s - elapsed_s), seed, None if progress is None else poll)
+    warm_offsets = None if warm_start is None else _warm_offsets(warm_start, len(problem))
+    request = Request(
+        capacity, max(0.0, time_limit_s - elapsed_s), seed, None if progress is None else poll, warm_offsets
+    )
     solution = _solve(problem, planner, request)
     offsets, arena = solution.offsets, solution.arena_bytes
     if capacity is not None and (offsets is None or arena > capacity):
@@ -165,6 +175,15 @@ def plan_until_interrupted(
         pinned_offsets=problem.pinned_offsets,
     )
     return made, solution.interrupted
+
+
+def _warm_offsets(warm_start: Plan | ArrayLike, num_buffers: int) -> Int64Array:
+    offsets = int64_column("warm_start", warm_start.offsets if isinstance(warm_start, Plan) else warm_start)
+    if not isinstance(warm_start, Plan) and len(offsets) != num_buffers:
+        raise InvalidProblemError(f"warm_start has {len(offsets)} offsets for {num_buffers} buffers")
+    found = np.full(num_buffers, -1, dtype=np.int64)
+    found[: len(offsets)] = offsets[:num_buffers]
+    return read_only(found)
 
 
 def _solve(problem: Problem, planner: str, request: Request) -> Solution:

@@ -20,12 +20,14 @@ class Request:
         time_limit_s: of the planner, its preparation included.
         seed: of the random choices.
         poll: called now and then, if there is one.
+        warm_start: offsets of an earlier plan, -1 for buffers that it had not.
     """
 
     capacity_bytes: int | None
     time_limit_s: float
     seed: int
     poll: Poll | None
+    warm_start: Int64Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

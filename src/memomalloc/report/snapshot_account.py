@@ -12,7 +12,7 @@ import numpy as np
 
 from memomalloc.data.columns import Int64Array
 from memomalloc.data.origin import Origin
-from memomalloc.data.snapshot import ALIGNMENT_BYTES, DeviceMemory, OutOfMemory, Snapshot
+from memomalloc.data.snapshot import ALIGNMENT_BYTES, OutOfMemory, Snapshot, SnapshotMemory
 from memomalloc.report.groups import UNKNOWN, origin_name
 from memomalloc.report.live_bytes import LiveBytes
 from memomalloc.report.snapshot_period import Period, period_of
@@ -156,7 +156,7 @@ class Account:
         return dataclasses.asdict(self)
 
 
-def accounts_of(snapshot: Snapshot, memories: Sequence[DeviceMemory], *, time_limit_s: float = 1.0) -> list[Account]:
+def accounts_of(snapshot: Snapshot, memories: Sequence[SnapshotMemory], *, time_limit_s: float = 1.0) -> list[Account]:
     """Reckon up some memories of a snapshot.
 
     Args:
@@ -175,9 +175,9 @@ def accounts_of(snapshot: Snapshot, memories: Sequence[DeviceMemory], *, time_li
 
 
 def account_of(
-    memory: DeviceMemory,
+    memory: SnapshotMemory,
     *,
-    beside: Sequence[DeviceMemory] = (),
+    beside: Sequence[SnapshotMemory] = (),
     with_period: bool = True,
     time_limit_s: float = 1.0,
 ) -> Account:
@@ -233,7 +233,7 @@ def snapshot_summary(snapshot: Snapshot, accounts: list[Account]) -> dict[str, A
     }
 
 
-def _moment(memory: DeviceMemory, tick: int) -> Moment:
+def _moment(memory: SnapshotMemory, tick: int) -> Moment:
     segments = memory.segments
     alive = np.flatnonzero((memory.starts <= tick) & (tick < memory.ends))
     there = np.flatnonzero((segments.starts <= tick) & (tick < segments.ends))
@@ -264,7 +264,7 @@ def _moment(memory: DeviceMemory, tick: int) -> Moment:
     )
 
 
-def _split_blocks(memory: DeviceMemory) -> Int64Array:
+def _split_blocks(memory: SnapshotMemory) -> Int64Array:
     """Free blocks of segments in which something lives, and which cannot give back a part."""
     blocks = memory.blocks
     used = np.unique(blocks.segments[blocks.allocated | blocks.awaiting])
@@ -272,7 +272,7 @@ def _split_blocks(memory: DeviceMemory) -> Int64Array:
     return np.flatnonzero(free & ~blocks.expandable & np.isin(blocks.segments, used))
 
 
-def _streams(memory: DeviceMemory) -> tuple[StreamAccount, ...]:
+def _streams(memory: SnapshotMemory) -> tuple[StreamAccount, ...]:
     segments, found = memory.segments, []
     buffers_of, segments_of = _places(memory.streams), _places(segments.streams)
     nothing = np.zeros(0, dtype=np.int64)
@@ -300,7 +300,7 @@ def _places(column: Int64Array) -> dict[int, Int64Array]:
     return dict(zip(values.tolist(), np.split(order, firsts[1:]), strict=True)) if len(values) else {}
 
 
-def _out_of_memory(memory: DeviceMemory, beside: Sequence[DeviceMemory], event: OutOfMemory) -> OutOfMemoryAccount:
+def _out_of_memory(memory: SnapshotMemory, beside: Sequence[SnapshotMemory], event: OutOfMemory) -> OutOfMemoryAccount:
     asker = None if event.stack < 0 else Origin(*memory.call_stacks.asker(event.stack))
     moments = [_moment(one, event.tick) for one in (memory, *beside)]
     sums = [sum(getattr(moment, name) for moment in moments) for name in _SUMMED]
@@ -308,7 +308,7 @@ def _out_of_memory(memory: DeviceMemory, beside: Sequence[DeviceMemory], event: 
     return OutOfMemoryAccount(event.requested_bytes, event.device_free_bytes, origin_name(asker, "source"), moment)
 
 
-def _alive(memory: DeviceMemory, indices: Int64Array, by: str) -> tuple[Alive, ...]:
+def _alive(memory: SnapshotMemory, indices: Int64Array, by: str) -> tuple[Alive, ...]:
     counts: defaultdict[str, int] = defaultdict(int)
     sums: defaultdict[str, int] = defaultdict(int)
     stacks = np.where(memory.from_before[indices] & (memory.stacks[indices] < 0), -2, memory.stacks[indices])

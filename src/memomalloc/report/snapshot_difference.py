@@ -7,13 +7,13 @@ from collections import defaultdict
 import numpy as np
 
 from memomalloc.data.origin import Origin
-from memomalloc.data.snapshot import DeviceMemory
+from memomalloc.data.snapshot import SnapshotMemory
 from memomalloc.report.difference import Difference, Figure, changes_of, group_name
 from memomalloc.report.live_bytes import LiveBytes
 from memomalloc.report.snapshot_account import Account, account_of
 
 
-def snapshot_difference(before: DeviceMemory, after: DeviceMemory, *, by: str = "source") -> Difference:
+def snapshot_difference(before: SnapshotMemory, after: SnapshotMemory, *, by: str = "source") -> Difference:
     """Compare two memories group by group.
 
     Args:
@@ -51,7 +51,7 @@ def _figures(account: Account) -> tuple[int, ...]:
     )
 
 
-def _groups(memory: DeviceMemory, by: str) -> dict[str, tuple[int, int, int]]:
+def _groups(memory: SnapshotMemory, by: str) -> dict[str, tuple[int, int, int]]:
     """Number of buffers, bytes, and bytes at the peak of each group; one step for each call stack, not each buffer."""
     tick = LiveBytes.of(memory.sizes, memory.starts, memory.ends).peak_tick
     at_peak = np.where((memory.starts <= tick) & (tick < memory.ends), memory.sizes, 0)

@@ -15,7 +15,7 @@ from memomalloc.data.checker import check
 from memomalloc.data.columns import BoolArray, Int64Array, read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
-from memomalloc.data.snapshot import DeviceMemory
+from memomalloc.data.snapshot import SnapshotMemory
 from memomalloc.errors import FileFormatError, InvalidPlanError
 from memomalloc.report.live_bytes import LiveBytes
 from memomalloc.report.placement import Placement, Reserved, offsets_without_gaps
@@ -37,7 +37,7 @@ class _Drawn:
     note: str
 
 
-def placements_of_memory(memory: DeviceMemory, planned: Plan | None, *, title: str | None = None) -> list[Placement]:
+def placements_of_memory(memory: SnapshotMemory, planned: Plan | None, *, title: str | None = None) -> list[Placement]:
     """Where the buffers of a memory lay, and beside it where a plan puts them.
 
     Args:
@@ -94,7 +94,7 @@ def placements_of_memory(memory: DeviceMemory, planned: Plan | None, *, title: s
     return [real, beside]
 
 
-def require_no_overlap(memory: DeviceMemory, path: Path) -> None:
+def require_no_overlap(memory: SnapshotMemory, path: Path) -> None:
     """See that no two buffers that were alive together shared a byte, by the checker of plans.
 
     Raises:
@@ -127,7 +127,7 @@ def _values(live: LiveBytes, ticks: Int64Array) -> Int64Array:
     return np.append(live.live_bytes, 0)[np.searchsorted(live.ticks, ticks, side="right") - 1]
 
 
-def _drawn(memory: DeviceMemory, *, merges: bool) -> _Drawn:
+def _drawn(memory: SnapshotMemory, *, merges: bool) -> _Drawn:
     n = len(memory)
     if n <= MAX_RECTANGLES:
         return _Drawn(np.arange(n), memory.ends, memory.escapes, "")

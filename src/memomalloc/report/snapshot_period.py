@@ -8,7 +8,7 @@ import numpy as np
 
 from memomalloc.data.columns import BoolArray, Int64Array
 from memomalloc.data.problem import Problem
-from memomalloc.data.snapshot import ALIGNMENT_BYTES, DeviceMemory
+from memomalloc.data.snapshot import ALIGNMENT_BYTES, SnapshotMemory
 from memomalloc.errors import OptionError
 from memomalloc.planners import plan
 from memomalloc.report.live_bytes import LiveBytes
@@ -106,7 +106,7 @@ def _longest_stretch(tokens: Int64Array, length: int) -> Repetition | None:
     return Repetition(length, first, first + int(gaps[at]) + length)
 
 
-def period_of(memory: DeviceMemory, *, time_limit_s: float = 1.0) -> Period | None:
+def period_of(memory: SnapshotMemory, *, time_limit_s: float = 1.0) -> Period | None:
     """Find what repeats, and plan one repetition; None where nothing does.
 
     Args:
@@ -157,7 +157,7 @@ class Window:
     sizes_vary: bool
 
     def problem(
-        self, memory: DeviceMemory, alignment_bytes: int = ALIGNMENT_BYTES
+        self, memory: SnapshotMemory, alignment_bytes: int = ALIGNMENT_BYTES
     ) -> tuple[Problem, BoolArray, BoolArray]:
         """What a plan of it has to place; and which buffers are there all the time, and which are kept by it for ever.
 
@@ -180,7 +180,7 @@ class Window:
         return Problem.from_arrays(*columns, alignment_bytes=alignment_bytes), lasting, kept
 
 
-def required_window(memory: DeviceMemory) -> Window:
+def required_window(memory: SnapshotMemory) -> Window:
     """As `find_window`.
 
     Raises:
@@ -192,7 +192,7 @@ def required_window(memory: DeviceMemory) -> Window:
     return window
 
 
-def find_window(memory: DeviceMemory) -> Window | None:
+def find_window(memory: SnapshotMemory) -> Window | None:
     """The repetition to plan: not the first, nor the last if there are three, which may be unlike the others."""
     num_before = int(memory.from_before.sum())
     sizes, stacks, streams = (column[num_before:] for column in (memory.sizes, memory.stacks, memory.streams))
@@ -234,7 +234,7 @@ def _rounded(sizes: Int64Array) -> Int64Array:
     return -(-sizes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-def _reserved(memory: DeviceMemory) -> LiveBytes:
+def _reserved(memory: SnapshotMemory) -> LiveBytes:
     segments = memory.segments
     return LiveBytes.of(segments.sizes, segments.starts, segments.ends)
 

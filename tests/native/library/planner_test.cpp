@@ -293,7 +293,8 @@ static_assert(sizeof(memomalloc_problem) == 64 && offsetof(memomalloc_problem, a
 static_assert(offsetof(memomalloc_problem, sizes) == 16 && offsetof(memomalloc_problem, starts) == 24);
 static_assert(offsetof(memomalloc_problem, ends) == 32 && offsetof(memomalloc_problem, alignments) == 40);
 static_assert(offsetof(memomalloc_problem, pins) == 48);
-static_assert(sizeof(memomalloc_request) == 64 && offsetof(memomalloc_request, cancellation) == 56);
+static_assert(sizeof(memomalloc_request) == 72 && offsetof(memomalloc_request, cancellation) == 56);
+static_assert(offsetof(memomalloc_request, warm_start) == 64);
 static_assert(offsetof(memomalloc_request, planner) == 8 && offsetof(memomalloc_request, capacity) == 16);
 static_assert(offsetof(memomalloc_request, time_limit_s) == 24 && offsetof(memomalloc_request, seed) == 32);
 static_assert(offsetof(memomalloc_request, progress) == 40 && offsetof(memomalloc_request, user_data) == 48);

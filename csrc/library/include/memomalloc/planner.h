@@ -109,8 +109,11 @@ typedef struct memomalloc_request {
   memomalloc_progress_function progress; /* NULL: none */
   void* user_data;                       /* for the progress function */
   const memomalloc_cancellation* cancellation; /* NULL: none; must outlive the call */
+  /* Offsets of an earlier plan, one for each buffer, -1 for what it had not; NULL: none. What is found is no
+   * higher than these buffers placed in that order. */
+  const int64_t* warm_start;
 } memomalloc_request;
-#define MEMOMALLOC_REQUEST_INIT {sizeof(memomalloc_request), NULL, -1, 1.0, 0, NULL, NULL, NULL}
+#define MEMOMALLOC_REQUEST_INIT {sizeof(memomalloc_request), NULL, -1, 1.0, 0, NULL, NULL, NULL, NULL}
 
 /* How good a plan is. */
 typedef struct memomalloc_result {
@@ -150,6 +153,81 @@ MEMOMALLOC_API memomalloc_status memomalloc_check(const memomalloc_problem* prob
 MEMOMALLOC_API memomalloc_status memomalloc_lower_bound(const memomalloc_problem* problem,
                                                         int64_t* lower_bound,
                                                         memomalloc_error* error) MEMOMALLOC_NOEXCEPT;
+
+/* Buffers to place in the memories of a device, at the least cost. Columns that are NULL have the value that
+ * is stated for it. */
+typedef struct memomalloc_device_problem {
+  size_t struct_size;        /* set by MEMOMALLOC_DEVICE_PROBLEM_INIT */
+  size_t num_memories;       /* 1 to 64 */
+  const int64_t* capacities; /* bytes, -1: as small as possible; NULL: -1 */
+  const int64_t* banks;      /* bytes of a bank, 0: the memory has none; NULL: 0 */
+  const int64_t*
+      chunks; /* bytes of the largest block that there is, 0: any; NULL: 0. No buffer lies across two */
+  size_t num_buffers;
+  const int64_t* sizes;        /* bytes, not negative, taken as they are */
+  const int64_t* alignments;   /* bytes, 1 to 2^31; NULL: 1 */
+  const int64_t* costs;        /* num_memories for each buffer, of lying there; -1: not there; NULL: 0 */
+  const int64_t* groups;       /* equal numbers for buffers that alias, -1: none; NULL: -1 */
+  const int64_t* sub_offsets;  /* bytes from the start of the group, a multiple of the alignment; NULL: 0 */
+  const int64_t* pin_memories; /* where a buffer must lie, -1: free; NULL: -1 */
+  const int64_t* pin_chunks;   /* NULL: 0 */
+  const int64_t* pin_offsets;  /* bytes from the start of the chunk; NULL: 0 */
+  size_t num_lifetimes;        /* each buffer has one at least; those of one buffer do not overlap */
+  const int64_t* lifetime_buffers;
+  const int64_t* lifetime_starts; /* first tick */
+  const int64_t* lifetime_ends;   /* first tick after it */
+  const int64_t* lifetime_lowers; /* of the buffer's bytes, the first in use; NULL: 0 */
+  const int64_t* lifetime_uppers; /* the first after those in use; NULL: its size */
+  size_t num_disjoint;            /* pairs of buffers that share no byte, whatever their lifetimes */
+  const int64_t* disjoint;        /* two buffers for each */
+  size_t num_different_banks;     /* pairs of buffers that share no bank */
+  const int64_t* different_banks; /* two buffers for each */
+} memomalloc_device_problem;
+/* clang-format off */
+#define MEMOMALLOC_DEVICE_PROBLEM_INIT                                                                       \
+  {sizeof(memomalloc_device_problem), 0, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL,      \
+   NULL, 0, NULL, NULL, NULL, NULL, NULL, 0, NULL, 0, NULL}
+/* clang-format on */
+
+/* Where the buffers lie: num_buffers entries each. */
+typedef struct memomalloc_places {
+  int64_t* memories; /* -1 in a warm start: it had no place */
+  int64_t* chunks;   /* NULL: not wanted, or 0 */
+  int64_t* offsets;  /* bytes from the start of the chunk */
+} memomalloc_places;
+
+/* How good a plan for a device is. */
+typedef struct memomalloc_device_result {
+  size_t struct_size;      /* set by MEMOMALLOC_DEVICE_RESULT_INIT */
+  int64_t cost;            /* -1: there is no plan */
+  int64_t lower_bound;     /* of the cost */
+  double elapsed_s;        /* with preparation and check */
+  int32_t proven_cheapest; /* 1: no plan costs less */
+  int32_t proven_optimal;  /* 1: and none of that cost needs less of the memories without a capacity */
+  int32_t cancelled;       /* 1: the search was ended by the progress function or the cancellation */
+  int32_t reserved;
+} memomalloc_device_result;
+#define MEMOMALLOC_DEVICE_RESULT_INIT {sizeof(memomalloc_device_result), -1, 0, 0.0, 0, 0, 0, 0}
+
+/* Places every buffer in a memory of the device, at the least cost that can be found, and checks that. In a
+ * memory with a capacity any place is as good as another; of the others as little as possible is needed.
+ *
+ * request     NULL: a second at most. Its planner must be NULL or "auto", its capacity -1, its warm_start
+ * NULL; its progress function is told the bytes last reached in the memory that is being planned. warm_start
+ * NULL: none. An earlier plan. places      written if the status is MEMOMALLOC_OK, else untouched. result
+ * NULL: not wanted. error       NULL: not wanted. */
+MEMOMALLOC_API memomalloc_status memomalloc_plan_device(const memomalloc_device_problem* problem,
+                                                        const memomalloc_request* request,
+                                                        const memomalloc_places* warm_start,
+                                                        const memomalloc_places* places,
+                                                        memomalloc_device_result* result,
+                                                        memomalloc_error* error) MEMOMALLOC_NOEXCEPT;
+
+/* Whether places, whoever made them, solve the problem: MEMOMALLOC_OK, or MEMOMALLOC_INVALID_PLAN and an
+ * error that names the buffers. */
+MEMOMALLOC_API memomalloc_status memomalloc_check_device(const memomalloc_device_problem* problem,
+                                                         const memomalloc_places* places,
+                                                         memomalloc_error* error) MEMOMALLOC_NOEXCEPT;
 
 /* A new switch that is off; NULL: out of memory. */
 MEMOMALLOC_API memomalloc_cancellation* memomalloc_cancellation_create(void) MEMOMALLOC_NOEXCEPT;

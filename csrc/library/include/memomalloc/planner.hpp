@@ -91,6 +91,7 @@ struct Request {
   uint64_t seed = 0;
   std::function<bool(const memomalloc_progress&)> progress;  // false ends the search
   const Cancellation* cancellation = nullptr;
+  std::vector<int64_t> warm_start;  // offsets of an earlier plan, -1 for what it had not; or empty
 };
 
 // As memomalloc_result and memomalloc_error.
@@ -170,6 +171,14 @@ inline Plan plan(const Problem& problem, const Request& request = {}) {
     asked.user_data = &progress;
   }
   if (request.cancellation != nullptr) asked.cancellation = request.cancellation->get();
+  if (!request.warm_start.empty()) {
+    if (request.warm_start.size() != problem.sizes.size()) {
+      plan.status = Status::kInvalidArgument;
+      plan.message = "the warm start must have one offset for each buffer";
+      return plan;
+    }
+    asked.warm_start = request.warm_start.data();
+  }
   memomalloc_result result = MEMOMALLOC_RESULT_INIT;
   memomalloc_error error = {-1, -1, {0}};
   plan.offsets.resize(problem.sizes.size());
