@@ -88,6 +88,7 @@ def _answer(connection: _socket.socket) -> None:
 
 
 def _look(connection: _socket.socket, pid: int, fork_s: float) -> None:
+    _forget_imports()
     import signal
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -100,6 +101,17 @@ def _look(connection: _socket.socket, pid: int, fork_s: float) -> None:
     found = inside.look(pid, load("mappings"))
     found["fork_s"] = fork_s
     connection.sendall(json.dumps(found).encode())
+
+
+def _forget_imports() -> None:
+    """Forget modules that another thread was importing, and the locks it held for that: there is no such thread here."""
+    import _frozen_importlib
+
+    for name in ("_module_locks", "_blocking_on"):
+        getattr(_frozen_importlib, name, {}).clear()
+    for name, module in list(sys.modules.items()):
+        if getattr(getattr(module, "__spec__", None), "_initializing", False):
+            del sys.modules[name]
 
 
 def load(name: str) -> object:

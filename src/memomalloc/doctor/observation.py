@@ -128,7 +128,7 @@ class Observation:
 
         Only the net growth is subtracted: between two looks memory may come and go many times.
         """
-        grown = self.last.anonymous_bytes - self.work_began.anonymous_bytes
+        grown = self.last.unbacked_bytes - self.work_began.unbacked_bytes
         return max(self.faults - max(grown, 0) // PAGE_BYTES, 0)
 
     @property

@@ -17,7 +17,7 @@ class Sample:
     Attributes:
         at_s: since it was first looked at.
         resident_bytes: physical memory.
-        anonymous_bytes: the part of it that is of no file, and not shared.
+        unbacked_bytes: the part of it that is of no file on a disk.
         minor_faults: page faults without a disk, since the process began.
         cpu_s: processor time of all threads, since the process began.
         kernel_s: the kernel's part of it.
@@ -28,7 +28,7 @@ class Sample:
 
     at_s: float
     resident_bytes: int
-    anonymous_bytes: int
+    unbacked_bytes: int
     minor_faults: int
     cpu_s: float
     kernel_s: float
@@ -54,33 +54,34 @@ class Child:
     shared_bytes: int
 
 
-def sample(pid: int, began_s: float, children: tuple[Child, ...] = ()) -> Sample | None:
+def sample(pid: int, began_s: float, children: tuple[Child, ...] = (), own_threads: int = 0) -> Sample | None:
     """Look at a process from outside; None if it is gone.
 
     Args:
         pid: its number.
         began_s: of ``time.monotonic()``, when it was first looked at.
         children: as they were seen last.
+        own_threads: so many of its threads are not the program's.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             # After the name, which may have anything in it: state is 0, and so on.
             words = stat.read().rpartition(b")")[2].split()
-        with open(f"/proc/{pid}/statm", "rb") as statm:
-            _, resident, shared, *_ = (int(word) for word in statm.read().split())
+        memory = _kib(f"/proc/{pid}/status")
     except (OSError, ValueError):
         return None
-    if words[0] in (b"Z", b"X") or not resident:
+    if words[0] in (b"Z", b"X") or "VmRSS" not in memory:
         return None
     user_s, kernel_s = int(words[11]) / _TICKS_PER_S, int(words[12]) / _TICKS_PER_S
     return Sample(
         at_s=time.monotonic() - began_s,
-        resident_bytes=resident * PAGE_BYTES,
-        anonymous_bytes=(resident - shared) * PAGE_BYTES,
+        resident_bytes=memory["VmRSS"] << 10,
+        # The kernel has told these apart since 4.5.
+        unbacked_bytes=(memory.get("RssAnon", memory["VmRSS"]) + memory.get("RssShmem", 0)) << 10,
         minor_faults=int(words[7]),
         cpu_s=user_s + kernel_s,
         kernel_s=kernel_s,
-        num_threads=int(words[17]),
+        num_threads=int(words[17]) - own_threads,
         children_bytes=sum(child.private_bytes for child in children),
         num_children=len(children),
     )
@@ -111,11 +112,17 @@ def _child(pid: int) -> Child | None:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as cmdline:
             command = cmdline.read().replace(b"\0", b" ").decode(errors="replace").strip()
-        with open(f"/proc/{pid}/smaps_rollup") as rollup:
-            kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in rollup) if value[:1] == " " and "kB" in value}
+        kib = _kib(f"/proc/{pid}/smaps_rollup")
     except (OSError, ValueError):
         return None
     if not command:  # a kernel's, or one that ends
         return None
     private = kib.get("Private_Clean", 0) + kib.get("Private_Dirty", 0)
     return Child(pid, command, private << 10, (kib.get("Rss", 0) - private) << 10)
+
+
+def _kib(path: str) -> dict[str, int]:
+    """The figures in KiB of a file of ``/proc``, by name."""
+    with open(path, "rb") as file:
+        lines = file.read().decode(errors="replace").splitlines()
+    return {name: int(words[0]) for name, _, text in (line.partition(":") for line in lines) if (words := text.split())[1:] == ["kB"]}

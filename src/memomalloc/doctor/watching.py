@@ -115,8 +115,15 @@ class Question:
 class Samples:
     """Samples of one process, fewer and fewer of a long run."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, own_threads: int = 0) -> None:
+        """Begin.
+
+        Args:
+            pid: the process.
+            own_threads: so many of its threads are there for being watched.
+        """
         self.pid = pid
+        self._own_threads = own_threads
         self.began_s = time.monotonic()
         self.taken: list[Sample] = []
         self.children: tuple[Child, ...] = ()
@@ -130,7 +137,7 @@ class Samples:
             self.children = descendants(self.pid) or self.children
             # Reading all of /proc takes time as well.
             self._next_children_s = now_s + max(CHILDREN_PERIOD_S, 20 * (time.monotonic() - now_s))
-        taken = sample(self.pid, self.began_s, self.children)
+        taken = sample(self.pid, self.began_s, self.children, self._own_threads)
         if taken is None:
             return False
         self.taken.append(taken)
@@ -150,8 +157,8 @@ class _Pace:
     def is_due(self, at_s: float) -> bool:
         return at_s >= self._next_s
 
-    def looked(self, at_s: float, *, fork_s: float, anonymous_bytes: int) -> None:
-        cost_s = fork_s + anonymous_bytes / 4096 * _FAULT_S
+    def looked(self, at_s: float, *, fork_s: float, unbacked_bytes: int) -> None:
+        cost_s = fork_s + unbacked_bytes / 4096 * _FAULT_S
         self._period_s = max(self._period_s * LOOK_FACTOR, cost_s / LOOK_SHARE)
         self._next_s = at_s + self._period_s
 
@@ -177,7 +184,7 @@ class Watch:
         self._folder = folder
         self._told = told
         self._control = control
-        self._samples = Samples(pid)
+        self._samples = Samples(pid, own_threads=1)
         self._pace = _Pace()
         self._question: Question | None = None
         self._asked_s = 0.0
@@ -204,10 +211,11 @@ class Watch:
 
     def look_for_the_last_time(self) -> None:
         """Look, and wait for the answer."""
+        at_s = self._at_s
         if self._question is not None:
             self._answered(self._question.answer())
-        self._samples.take()
         self._ask()
+        self._asked_s = at_s
         if self._question is not None:
             self._answered(self._question.answer())
 
@@ -254,7 +262,7 @@ class Watch:
         for line in lines:
             event, _, said = line.decode(errors="replace").partition(" ")
             if event == patient.BEGAN:
-                self._samples = Samples(self._samples.pid)
+                self._samples = Samples(self._samples.pid, own_threads=1)
                 self._samples.take()
                 self._has_begun = True
                 self._ask()
@@ -266,6 +274,7 @@ class Watch:
             elif event == patient.FAILED:
                 self.error = said
             elif event == patient.ENDED:
+                self._samples.take()
                 self.has_ended = True
 
     def _ask(self) -> None:
@@ -283,8 +292,8 @@ class Watch:
         self._drop_question()
         if found:
             self._looks.append(Look(self._asked_s, account_of(found)))
-            anonymous = self._samples.taken[-1].anonymous_bytes if self._samples.taken else 0
-            self._pace.looked(self._at_s, fork_s=found["fork_s"], anonymous_bytes=anonymous)
+            unbacked = self._samples.taken[-1].unbacked_bytes if self._samples.taken else 0
+            self._pace.looked(self._at_s, fork_s=found["fork_s"], unbacked_bytes=unbacked)
 
 
 def watch_program(
