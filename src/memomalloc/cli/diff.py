@@ -1,10 +1,13 @@
-"""Say what grew from one plan or trace to another, by who asked for it.
+"""Say what grew from one plan, trace or program to another, by who asked for it.
 
-A trace is planned on the fly. Plans alone do not know who asked: their buffers are told apart by size.
+A program is run and recorded, with its arguments in the same quotation marks, or with those after `--` for both. A trace is
+planned on the fly. Plans alone do not know who asked: their buffers are told apart by size.
 
 examples:
   memomalloc diff before.jsonl.gz after.jsonl.gz
   memomalloc diff before.jsonl.gz after.jsonl.gz --by module --json
+  memomalloc diff "inference.py --batch 1" "inference.py --batch 4"
+  memomalloc diff before.jsonl.gz inference.py -- --batch 4
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 
-from memomalloc.cli.option_types import input_file, whole
+from memomalloc.cli.option_types import whole
+from memomalloc.cli.subjects import program_of
 from memomalloc.extras import require
 
-HELP = "say what grew from one plan or trace to another"
+HELP = "say what grew from one plan, trace or program to another"
 
 #: `report.difference.DIFFERENCE_BY`, without importing it for ``--help``; a test holds them equal.
 BY_CHOICES = ("origin", "module", "operator", "source", "role")
@@ -24,9 +28,13 @@ BY_CHOICES = ("origin", "module", "operator", "source", "role")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "before", type=input_file, metavar="BEFORE", help="a trace, a plan or a .csv; - is standard input"
+        "before",
+        type=program_of,
+        metavar="BEFORE",
+        help="a trace, a plan, a .csv or a .py program; - is standard input",
     )
-    parser.add_argument("after", type=input_file, metavar="AFTER", help="another one")
+    parser.add_argument("after", type=program_of, metavar="AFTER", help="another one")
+    parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="of programs that have none of their own")
     parser.add_argument("--by", choices=BY_CHOICES, default="origin", help="what tells buffers apart (default: origin)")
     parser.add_argument("--planner", default="auto", metavar="NAME", help="plans a trace (default: auto)")
     parser.add_argument("--top", type=whole(), default=20, metavar="N", help="rows of the table (default: 20)")
@@ -44,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.cli.subjects import placements_of
     from memomalloc.report.difference import difference
 
-    (before,) = placements_of(args.before, planners=[args.planner])
-    (after,) = placements_of(args.after, planners=[args.planner])
+    before, after = (
+        placements_of(path, script_arguments=own or args.arguments, planners=[args.planner])[0]
+        for path, own in (args.before, args.after)
+    )
     found = difference(before, after, args.by)
     if args.json:
         print(json.dumps(found.as_json()))

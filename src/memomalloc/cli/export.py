@@ -1,5 +1,8 @@
 """Write a trace for other viewers and planners.
 
+INPUT is a trace, a plan, a CSV file of MiniMalloc, or a Python program, which is run and recorded; its arguments follow
+after `--`.
+
 snapshot: for https://pytorch.org/memory_viz (name it .pickle); chrome: for Perfetto and chrome://tracing (name it
 .json); csv: for the planners that read MiniMalloc's files, with the offsets of the plan.
 
@@ -7,6 +10,7 @@ examples:
   memomalloc export trace.jsonl.gz --to snapshot snapshot.pickle
   memomalloc export trace.jsonl.gz --to chrome trace.json
   memomalloc export trace.jsonl.gz --to csv buffers.csv --plan plan.json
+  memomalloc export inference.py --to chrome trace.json -- --batch 4
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 
 from memomalloc.cli.option_types import input_file, named, output_file
+from memomalloc.cli.subjects import program_of
 
 HELP = "write a trace for other viewers and planners"
 
@@ -22,8 +27,11 @@ FORMATS = ("snapshot", "chrome", "csv")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("trace", type=input_file, metavar="TRACE", help="a trace file; - is standard input")
+    parser.add_argument(
+        "input", type=program_of, metavar="INPUT", help="a trace, a plan, a .csv or a .py program; - is standard input"
+    )
     parser.add_argument("output", type=output_file, metavar="OUT", help="the file to write; - is standard output")
+    parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="the program's own")
     parser.add_argument("--to", choices=FORMATS, required=True, help="the format")
     parser.add_argument(
         "--plan", type=input_file, metavar="PLAN", help="where the buffers lie (default: planned on the fly)"
@@ -37,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
         0; whatever goes wrong is raised.
     """
     from memomalloc.cli.output_file import require_outputs, say_written
+    from memomalloc.cli.subjects import read_subject
     from memomalloc.data.minimalloc_csv import write_minimalloc_csv
+    from memomalloc.data.plan import Plan
     from memomalloc.data.plan_file import read_plan
     from memomalloc.data.problem import MAX_TOTAL_BYTES
     from memomalloc.data.trace import Trace
@@ -46,11 +56,16 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.report.placement import Placement
     from memomalloc.report.snapshot_export import write_snapshot
 
-    inputs = [args.trace] if args.plan is None else [args.trace, args.plan]
+    path, own = args.input
+    inputs = [path] if args.plan is None else [path, args.plan]
     require_outputs(args.output, inputs=inputs)
-    trace = Trace.load(args.trace)
-    planned = plan(trace) if args.plan is None else read_plan(args.plan, max_arena_bytes=MAX_TOTAL_BYTES)
-    placement = Placement.of_plan(planned, trace=trace, title=named(args.trace).rpartition("/")[2])
+    subject = read_subject(path, own or args.arguments)
+    if args.plan is not None:
+        planned = read_plan(args.plan, max_arena_bytes=MAX_TOTAL_BYTES)
+    else:
+        planned = subject if isinstance(subject, Plan) else plan(subject)
+    trace = subject if isinstance(subject, Trace) else None
+    placement = Placement.of_plan(planned, trace=trace, title=named(path).rpartition("/")[2])
     if args.to == "csv":
         write_minimalloc_csv(planned.problem, args.output, planned.offsets)
     else:

@@ -1,7 +1,7 @@
 """Show memory: who asked for which buffer, when it lived, and where it lies.
 
 INPUT is a trace, a plan, a CSV file of MiniMalloc, or a Python program, which is run and recorded from its first line
-to its last; `-` is standard input. A trace is planned on the fly. Two inputs, or two planners, are shown side by side.
+to its last, or until Ctrl-C; `-` is standard input. A trace is planned on the fly. Two inputs, or two planners, are shown side by side.
 Without an option that says how, a table is printed. A FILE that is `-` is standard output.
 
 examples:
@@ -10,6 +10,7 @@ examples:
   memomalloc show before.json after.json --png both.png
   memomalloc show plan.json --trace trace.jsonl.gz --table
   memomalloc show --html map.html inference.py -- --batch 4
+  memomalloc show --save recorded.jsonl.gz inference.py -- --batch 4
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--table", action="store_true", help="print tables (needs rich)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--save", type=output_file, metavar="TRACE", help="keep the trace of a program that is run")
     parser.add_argument("--trace", type=input_file, metavar="FILE", help="what a plan was made from: tells who asked")
     parser.add_argument(
         "--planner", action="append", metavar="NAME", help="plans a trace; may be given more than once (default: auto)"
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         _check_suffix(args.png)
     inputs = [*_files(args), *([] if args.trace is None else [args.trace])]
     shows_table = not args.json and (args.table or (args.html is None and args.png is None))
-    require_outputs(args.html, args.png, inputs=inputs, prints=args.json or shows_table)
+    require_outputs(args.html, args.png, args.save, inputs=inputs, prints=args.json or shows_table)
     placements = _placements(args)
     title = " and ".join(_title(path) for path in _files(args))
     if args.html is not None:
@@ -91,8 +93,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"placements": [summary(placement, depth=args.depth) for placement in placements]}))
     elif shows_table:
         _print_tables(placements, args)
-    for path in (args.html, args.png):
-        say_written(path, quiet=args.json or STANDARD_OUTPUT in (args.html, args.png))
+    for path in (args.html, args.png, args.save):
+        say_written(path, quiet=args.json or STANDARD_OUTPUT in (args.html, args.png, args.save))
     return 0
 
 
@@ -116,11 +118,19 @@ def _files(args: argparse.Namespace) -> list[Path]:
 
 def _placements(args: argparse.Namespace) -> list[Placement]:
     from memomalloc.cli.subjects import placements_of
+    from memomalloc.data.trace import Trace
     from memomalloc.errors import InvalidPlanError
 
     files = _files(args)
     if len(files) > 2:
         raise InvalidPlanError(f"{len(files)} inputs cannot be shown side by side: name one or two")
+    if args.save is not None and args.input.suffix != ".py":
+        raise InvalidPlanError("--save keeps the trace of a program: name a .py file")
+
+    def keep(subject: object) -> None:
+        if args.save is not None and isinstance(subject, Trace):
+            subject.save(args.save)
+
     return [
         placement
         for path in files
@@ -131,6 +141,7 @@ def _placements(args: argparse.Namespace) -> list[Placement]:
             planners=args.planner or ["auto"],
             time_limit_s=args.time_limit,
             title=_title(path) if len(files) > 1 else None,
+            on_read=keep,
         )
     ]
 

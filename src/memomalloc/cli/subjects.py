@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import runpy
+import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from memomalloc.cli.option_types import input_file
 from memomalloc.cli.streams import stdout_as_stderr
+from memomalloc.cli.termination import Terminated
+from memomalloc.data.byte_text import byte_text
 
 if TYPE_CHECKING:
     from memomalloc.data.plan import Plan
@@ -21,7 +26,8 @@ if TYPE_CHECKING:
 def record_script(path: Path, arguments: Sequence[str]) -> Trace:
     """Run a program as ``python path arguments`` would, and record every tensor that its main thread allocates.
 
-    What the program prints goes to stderr: stdout is for the report.
+    What the program prints goes to stderr: stdout is for the report. A program that does not end (a service) is ended by
+    Ctrl-C or SIGTERM, and what was recorded until then is the trace.
 
     Raises:
         FileFormatError: there is no such file.
@@ -35,9 +41,12 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
     recording = memomalloc.record()
     before = sys.argv, sys.path[:]
     sys.argv, sys.path[:1] = [str(path), *arguments], [str(path.resolve().parent)]
+    names: dict[str, Any] = {}  # of the program: by these its models are known
     try:
         with stdout_as_stderr(), recording:
-            runpy.run_path(str(path), run_name="__main__")
+            names = runpy.run_path(str(path), run_name="__main__")
+    except (KeyboardInterrupt, Terminated) as end_:
+        print(f"memomalloc: {path.name} was ended ({end_ or 'interrupted'}): recorded until then", file=sys.stderr)
     except Exception as error:
         raise RecordingError(
             f"{path} failed ({type(error).__name__}: {error}){_where(error, path)}: it is shown when it runs through"
@@ -47,9 +56,37 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
             raise RecordingError(f"{path} ended with status {end.code}: it is shown when it runs through") from end
     finally:
         sys.argv, sys.path[:] = before
-    if not len(recording.trace):
-        raise RecordingError(f"{path} allocated no tensor on the CPU in its main thread")
-    return recording.trace
+    trace = recording.trace
+    del names
+    if not len(trace):
+        others = f"; other threads allocated {byte_text(trace.elsewhere_bytes)}" if trace.elsewhere_bytes else ""
+        raise RecordingError(f"{path} allocated no tensor on the CPU in its main thread{others}")
+    return trace
+
+
+def program_of(text: str) -> tuple[Path, tuple[str, ...]]:
+    """A path, and the arguments of the program that it names: ``"inference.py --batch 4"`` is one of both."""
+    if not Path(text).exists():
+        with contextlib.suppress(ValueError):  # an open quotation mark
+            name, *arguments = shlex.split(text) or [text]
+            if name.endswith(".py") and arguments:
+                return input_file(name), tuple(arguments)
+    return input_file(text), ()
+
+
+def read_subject(path: Path, script_arguments: Sequence[str] = ()) -> Trace | Plan | Problem:
+    """What a path names: a file is read, a program is run and recorded.
+
+    Raises:
+        MemomallocError: the file or the program does not do.
+    """
+    from memomalloc.data.any_file import read_any
+    from memomalloc.data.problem import MAX_TOTAL_BYTES
+
+    if path.suffix == ".py":
+        return record_script(path, script_arguments)
+    # How large an arena may be matters to who maps it: nobody here.
+    return read_any(path, max_arena_bytes=MAX_TOTAL_BYTES)
 
 
 def _where(error: Exception, path: Path) -> str:
@@ -66,25 +103,23 @@ def placements_of(
     planners: Sequence[str] = ("auto",),
     time_limit_s: float = 1.0,
     title: str | None = None,
+    on_read: Callable[[Trace | Plan | Problem], None] = lambda subject: None,
 ) -> list[Placement]:
     """Where the buffers of a trace, plan or program go; a trace is planned by each of the planners.
+
+    ``on_read`` is called with what was read or recorded, before it is planned.
 
     Raises:
         MemomallocError: the file or a planner does not do.
     """
     from memomalloc.cli.progress import planning_progress
-    from memomalloc.data.any_file import read_any
     from memomalloc.data.plan import Plan
-    from memomalloc.data.problem import MAX_TOTAL_BYTES
     from memomalloc.data.trace import Trace
     from memomalloc.planners import plan
     from memomalloc.report.placement import Placement
 
-    if path.suffix == ".py":
-        subject: Trace | Plan | Problem = record_script(path, script_arguments)
-    else:
-        # How large an arena may be matters to who maps it: nobody here.
-        subject = read_any(path, max_arena_bytes=MAX_TOTAL_BYTES)
+    subject = read_subject(path, script_arguments)
+    on_read(subject)
     if isinstance(subject, Plan):
         trace = None if trace_path is None else Trace.load(trace_path)
         return [Placement.of_plan(subject, trace=trace, title=title)]

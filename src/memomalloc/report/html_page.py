@@ -87,6 +87,8 @@ def _payload(placements: Sequence[Placement], title: str, by: str) -> dict[str, 
                 "lowerBoundBytes": placement.lower_bound_bytes,
                 "planner": placement.planner,
                 "provenOptimal": placement.proven_optimal,
+                "elsewhereRequests": placement.elsewhere_requests,
+                "elsewhereBytes": placement.elsewhere_bytes,
             }
         )
     return {"title": harmless(title), "by": by, "texts": list(texts), "tables": tables, "layouts": layouts}

@@ -35,6 +35,8 @@ class Placement:
         lower_bound_bytes: no plan can be smaller; None where nobody planned.
         planner: who placed them.
         proven_optimal: no smaller extent is possible.
+        elsewhere_requests: allocations of threads that were not recorded, which no buffer shows.
+        elsewhere_bytes: their sizes, summed.
     """
 
     title: str
@@ -48,6 +50,8 @@ class Placement:
     lower_bound_bytes: int | None
     planner: str
     proven_optimal: bool = False
+    elsewhere_requests: int = 0
+    elsewhere_bytes: int = 0
 
     @classmethod
     def of_plan(cls, plan: Plan, *, trace: Trace | None = None, title: str | None = None) -> Placement:
@@ -75,6 +79,8 @@ class Placement:
             lower_bound_bytes=plan.lower_bound_bytes,
             planner=plan.planner,
             proven_optimal=plan.proven_optimal,
+            elsewhere_requests=0 if trace is None else trace.elsewhere_requests,
+            elsewhere_bytes=0 if trace is None else trace.elsewhere_bytes,
         )
 
     @classmethod
@@ -107,6 +113,8 @@ class Placement:
             extent_bytes=int((offsets + trace.sizes).max(initial=0)),
             lower_bound_bytes=None,
             planner=title,
+            elsewhere_requests=trace.elsewhere_requests,
+            elsewhere_bytes=trace.elsewhere_bytes,
         )
 
     def __len__(self) -> int:

@@ -28,6 +28,8 @@ def summary(placement: Placement, *, depth: int | None = None) -> dict[str, Any]
         "lower_bound_bytes": placement.lower_bound_bytes,
         "proven_optimal": placement.proven_optimal,
         "total_bytes": int(placement.sizes.sum()),
+        "elsewhere_requests": placement.elsewhere_requests,
+        "elsewhere_bytes": placement.elsewhere_bytes,
         "peak_live_bytes": peak.peak_live_bytes,
         "peak_tick": peak.peak_tick,
         "module_depth": chosen_depth,

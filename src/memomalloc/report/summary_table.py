@@ -49,6 +49,12 @@ def _headline(placement: Placement) -> Text:
         f", peak {byte_text(peak.peak_live_bytes)} alive at tick {peak.peak_tick:,}, "
         f"without reuse {byte_text(int(placement.sizes.sum()))}"
     )
+    if placement.elsewhere_bytes:
+        text.append(
+            f"; not shown: {placement.elsewhere_requests:,} allocations of other threads, "
+            f"{byte_text(placement.elsewhere_bytes)} in all",
+            "bold",
+        )
     return text
 
 

@@ -44,6 +44,9 @@ class Pane {
       facts.push(["gap", `${(100 * gap).toFixed(gap && gap < 0.01 ? 2 : 1)} %${layout.provenOptimal ? ", optimal" : ""}`]);
     }
     facts.push(["without reuse", byteText(buffers.totalBytes)]);
+    if (layout.elsewhereBytes) {
+      facts.push(["other threads, not shown:", byteText(layout.elsewhereBytes), ` in ${count(layout.elsewhereRequests)} allocations`]);
+    }
     return facts.flatMap(([name, value, why = ""], i) => {
       const bold = document.createElement("b");
       bold.textContent = value;

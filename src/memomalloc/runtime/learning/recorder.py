@@ -28,7 +28,8 @@ class Recording:
     (a generator collected on another thread) it is closed all the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, name_models: bool = False) -> None:
+        self._name_models = name_models
         self._native: Any = None
         self._is_off = False  # memomalloc is disabled: nothing is recorded
 
@@ -90,7 +91,7 @@ class Recording:
         escapes = seen["ends"] < 0
         contexts = [Context(*context) for context in self._native.contexts()]
         columns = (seen["contexts"], seen["sizes"], escapes, seen["freed_in_call"])
-        origins = origins_of(contexts, *(column.tolist() for column in columns))
+        origins = origins_of(contexts, *(column.tolist() for column in columns), name_models=self._name_models)
         return Trace.from_arrays(
             seen["sizes"].astype(np.int64),
             seen["starts"],
@@ -109,6 +110,9 @@ def record() -> Recording:
     Other threads are not recorded; that they free a recorded tensor is. Costs a lock and a table look-up at each
     allocation while it is open.
 
+    Where several models run, the module paths of the trace begin with the names of the variables or attributes that hold
+    them when the trace is first asked for.
+
     Example::
 
         with memomalloc.record() as recording:
@@ -118,4 +122,4 @@ def record() -> Recording:
     Raises:
         RuntimeNotAvailableError: at the ``with``, where the runtime cannot run.
     """
-    return Recording()
+    return Recording(name_models=True)
