@@ -26,11 +26,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from memomalloc.cli.account_table import account_lines
 from memomalloc.cli.option_types import seconds
 from memomalloc.harmless_text import harmless
 
 if TYPE_CHECKING:
-    from memomalloc.doctor.account import Account
     from memomalloc.doctor.diagnosis import Diagnosis
     from memomalloc.doctor.examination import Examination
     from memomalloc.doctor.observation import Observation
@@ -133,7 +133,7 @@ def _print_details(seen: Observation, diagnoses: Sequence[Diagnosis]) -> None:
         print("it was stopped while it ran, so it was run once: remedies that need another run were not tried")
     print()
     if seen.account is not None:
-        _print_account(seen.account, seen.warm_look.account if seen.warm_look else None)
+        print("\n".join(account_lines(seen.account, seen.warm_look.account if seen.warm_look else None)), end="\n\n")
     for diagnosis in diagnoses:
         if not diagnosis.holds:
             print(f"no  {diagnosis.name}{'; '.join(['', *map(harmless, diagnosis.figures)])}")
@@ -143,19 +143,6 @@ def _print_details(seen: Observation, diagnoses: Sequence[Diagnosis]) -> None:
             print(f"      {harmless(figure)}")
         for remedy in diagnosis.remedies:
             print(f"      remedy: {harmless(remedy)}")
-
-
-def _print_account(account: Account, warm: Account | None) -> None:
-    from memomalloc.doctor.account import SOURCES
-    from memomalloc.doctor.diagnosis import MIB
-
-    print(f"{'what its resident memory is for':40} {'MiB':>8} {'grew by':>8}")
-    for name, num_bytes in account.parts.items():
-        growth = num_bytes - warm.parts.get(name, 0) if warm is not None else 0
-        if max(num_bytes, abs(growth)) >= MIB // 2:
-            print(f"  {name:38} {num_bytes / MIB:8,.0f} {growth / MIB:+8,.0f}  {SOURCES[name]}")
-    growth = account.resident_bytes - warm.resident_bytes if warm is not None else 0
-    print(f"  {'all':38} {account.resident_bytes / MIB:8,.0f} {growth / MIB:+8,.0f}\n")
 
 
 def _as_json(verdict: str, seen: Observation, diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
