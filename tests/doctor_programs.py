@@ -111,7 +111,8 @@ for _ in range(120):
     losses.append(model(torch.ones(256, 256)).mean())  # keeps what a backward pass would need
     time.sleep(0.02)
 """,
-        "embeddings_in_a_function": _MODEL + """
+        "embeddings_in_a_function": _MODEL
+        + """
 def serve():
     kept = {}
     with torch.inference_mode():
@@ -131,7 +132,8 @@ for i in range(100): kept.append(bytes(2 << 20).replace(b"\\0", b"x")); time.sle
 import time
 class Service:
     def __init__(self): self.cache = {}
-    def request(self, n): self.cache[n] = {"id": n, "text": f"answer {n} " * 8, "scores": [float(n + i) for i in range(12)]}
+    def request(self, n):
+        self.cache[n] = {"id": n, "text": f"answer {n} " * 8, "scores": [float(n + i) for i in range(12)]}
 service = Service()
 for n in range(200_000):
     service.request(n)
@@ -194,7 +196,7 @@ for child in children: child.kill()
 """,
         "one_that_grows": """
 import subprocess, sys, time
-code = "import time\\nkept = []\\nfor _ in range(100): kept.append(b'x' * (3 << 20)); time.sleep(0.05)\\ntime.sleep(600)"
+code = "import time\\nkept = []\\nfor _ in range(100): kept.append(b'x' * (3 << 20)); time.sleep(0.05)"
 child = subprocess.Popen([sys.executable, "-c", code])
 time.sleep(5)
 child.kill()
@@ -239,7 +241,8 @@ for _ in range(100):
 
 #: Nothing is wrong with these.
 HEALTHY: dict[str, str] = {
-    "small_model": _MODEL + """
+    "small_model": _MODEL
+    + """
 with torch.inference_mode():
     for _ in range(3000):
         model(torch.ones(16, 256))

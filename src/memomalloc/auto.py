@@ -2,8 +2,8 @@
 
 As the first line of a program, ``import memomalloc.auto`` does what ``memomalloc run`` does: each module that is called
 from outside any other module is optimized in place. ``MEMOMALLOC_DISABLE=1`` turns it off. The options
-of ``memomalloc run`` are ``MEMOMALLOC_MEMORY_LIMIT``, ``MEMOMALLOC_RELEASE_AFTER`` and ``MEMOMALLOC_SHAPES``. `memomalloc watch`
-may then look into the process, by a socket that only its owner may open.
+of ``memomalloc run`` are ``MEMOMALLOC_MEMORY_LIMIT``, ``MEMOMALLOC_RELEASE_AFTER`` and ``MEMOMALLOC_SHAPES``.
+``memomalloc watch`` may then look into the process, by a socket that only its owner may open.
 """
 
 from memomalloc.runtime import extension

@@ -69,9 +69,7 @@ def test_what_a_copy_gave_back_is_retained_whenever_the_growth_ended() -> None:
 
 
 def test_remedies_are_ranked_by_what_they_saved_and_those_that_did_not_help_are_none() -> None:
-    seen = examination(
-        retaining(250), MALLOC_MMAP_THRESHOLD_=retaining(10, 260), MALLOC_ARENA_MAX=retaining(200, 450)
-    )
+    seen = examination(retaining(250), MALLOC_MMAP_THRESHOLD_=retaining(10, 260), MALLOC_ARENA_MAX=retaining(200, 450))
     (found, *_) = diagnose(seen)
     assert [remedy.partition(":")[0] for remedy in found.remedies] == [
         "malloc_trim(0) now and then",

@@ -1,7 +1,7 @@
 """Say what grew from one plan, trace or program to another, by who asked for it.
 
-A program is run and recorded, with its arguments in the same quotation marks, or with those after `--` for both. A trace is
-planned on the fly. Plans alone do not know who asked: their buffers are told apart by size.
+A program is run and recorded, with its arguments in the same quotation marks, or with those after `--` for both.
+A trace is planned on the fly. Plans alone do not know who asked: their buffers are told apart by size.
 
 examples:
   memomalloc diff before.jsonl.gz after.jsonl.gz
@@ -22,7 +22,7 @@ from memomalloc.extras import require
 HELP = "say what grew from one plan, trace or program to another"
 
 #: `report.difference.DIFFERENCE_BY`, without importing it for ``--help``; a test holds them equal.
-BY_CHOICES = ("origin", "module", "operator", "source", "role")
+BY_CHOICES = ("origin", "module", "operator", "source", "role", "thread")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,8 @@ stand before PROGRAM.
 
 A service is watched for --seconds, or until Ctrl-C or SIGTERM: the verdict is given then, from this one run.
 
-The exit status is 0 if nothing is wrong, 1 if something was found or nothing explains the growth, 2 if the program failed.
+The exit status is 0 if nothing is wrong, 1 if something was found or nothing explains the growth, 2 if the
+program failed.
 
 examples:
   memomalloc doctor
@@ -45,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
-        "--seconds", type=seconds, metavar="N", help="stop the program after N seconds: for a service, which does not end"
+        "--seconds",
+        type=seconds,
+        metavar="N",
+        help="stop the program after N seconds: for a service, which does not end",
     )
     parser.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module's name")
     parser.add_argument("program", metavar="PROGRAM", nargs="?", help="a Python file")

@@ -1,8 +1,8 @@
 """Show memory: who asked for which buffer, when it lived, and where it lies.
 
 INPUT is a trace, a plan, a CSV file of MiniMalloc, or a Python program, which is run and recorded from its first line
-to its last, or until Ctrl-C; `-` is standard input. A trace is planned on the fly. Two inputs, or two planners, are shown side by side.
-Without an option that says how, a table is printed. A FILE that is `-` is standard output.
+to its last, or until Ctrl-C; `-` is standard input. A trace is planned on the fly. Two inputs, or two planners, are
+shown side by side. Without an option that says how, a table is printed. A FILE that is `-` is standard output.
 
 examples:
   memomalloc show trace.jsonl.gz --html map.html
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HELP = "show who uses the memory: a map in HTML, a picture, a table"
 
 #: `report.groups.BY`, without importing it for ``--help``; a test holds them equal.
-BY_CHOICES = ("module", "operator", "source", "role", "size")
+BY_CHOICES = ("module", "operator", "source", "role", "thread", "size")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import runpy
 import shlex
 import sys
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def record_script(path: Path, arguments: Sequence[str]) -> Trace:
-    """Run a program as ``python path arguments`` would, and record every tensor that its main thread allocates.
+    """Run a program as ``python path arguments`` would, and record every tensor that it allocates, on all its threads.
 
-    What the program prints goes to stderr: stdout is for the report. A program that does not end (a service) is ended by
-    Ctrl-C or SIGTERM, and what was recorded until then is the trace.
+    What the program prints goes to stderr: stdout is for the report. A program that does not end (a service) is
+    ended by Ctrl-C or SIGTERM, and what was recorded until then is the trace.
 
     Raises:
         FileFormatError: there is no such file.
@@ -38,7 +39,7 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
 
     if not path.is_file():
         raise FileFormatError(path, "there is no such file; a Python program was expected")
-    recording = memomalloc.record()
+    recording = memomalloc.record(threads="all")
     before = sys.argv, sys.path[:]
     sys.argv, sys.path[:1] = [str(path), *arguments], [str(path.resolve().parent)]
     names: dict[str, Any] = {}  # of the program: by these its models are known
@@ -60,7 +61,7 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
     del names
     if not len(trace):
         others = f"; other threads allocated {byte_text(trace.elsewhere_bytes)}" if trace.elsewhere_bytes else ""
-        raise RecordingError(f"{path} allocated no tensor on the CPU in its main thread{others}")
+        raise RecordingError(f"{path} allocated no tensor on the CPU in a thread that could be recorded{others}")
     return trace
 
 
@@ -116,6 +117,7 @@ def placements_of(
     from memomalloc.data.plan import Plan
     from memomalloc.data.trace import Trace
     from memomalloc.planners import plan
+    from memomalloc.report.lanes import placement_in_lanes, threads_of
     from memomalloc.report.placement import Placement
 
     subject = read_subject(path, script_arguments)
@@ -124,12 +126,21 @@ def placements_of(
         trace = None if trace_path is None else Trace.load(trace_path)
         return [Placement.of_plan(subject, trace=trace, title=title)]
     trace = subject if isinstance(subject, Trace) else None
-    with planning_progress(path.name) as progress:
-        made = [plan(subject, planner=planner, time_limit_s=time_limit_s, progress=progress) for planner in planners]
     several = len(planners) > 1
-    return [
-        Placement.of_plan(
-            planned, trace=trace, title=f"{title}, {planned.planner}" if title and several else title or planned.planner
-        )
-        for planned in made
-    ]
+
+    def named(planned_by: str) -> str:
+        return f"{title}, {planned_by}" if title and several else title or planned_by
+
+    with planning_progress(path.name) as progress:
+
+        def placed(planner: str) -> Placement:
+            def make(part: Trace | Problem) -> Plan:
+                return plan(part, planner=planner, time_limit_s=time_limit_s, progress=progress)
+
+            if trace is not None and len(threads_of(trace)) > 1:
+                found = placement_in_lanes(trace, make)
+            else:
+                found = Placement.of_plan(make(subject), trace=trace)
+            return dataclasses.replace(found, title=named(found.planner))
+
+        return [placed(planner) for planner in planners]

@@ -2,8 +2,8 @@
 
 The process does not notice. What the system tells of it is always there: mappings, page faults, threads, the processes
 that it started. Where it imported memomalloc.auto, a copy of it is asked as well: tensors, Python's objects, who holds
-them, what its allocator has free. Another account is printed every --every seconds, with what grew since the first one; Ctrl-C
-ends the watching, not the process.
+them, what its allocator has free. Another account is printed every --every seconds, with what grew since the first one;
+Ctrl-C ends the watching, not the process.
 
 examples:
   memomalloc watch 4711
@@ -32,7 +32,9 @@ _MAX_HOLDERS = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--json", action="store_true", help="print one JSON object for each account, a line each")
-    parser.add_argument("--every", type=seconds, default=10.0, metavar="S", help="seconds between accounts (default: 10)")
+    parser.add_argument(
+        "--every", type=seconds, default=10.0, metavar="S", help="seconds between accounts (default: 10)"
+    )
     parser.add_argument("--once", action="store_true", help="one account, and no more")
     parser.add_argument("pid", type=whole(1), metavar="PID", help="the number of the process")
 
@@ -73,13 +75,14 @@ def _print(args: argparse.Namespace, attached: Attached, first: Account, account
         return
     passed_s = max(now.at_s - begun.at_s, 1e-3)
     print(
-        f"process {args.pid} after {now.at_s:.0f} s: {now.resident_bytes / MIB:,.0f} MiB resident, {now.num_threads} threads, "
-        f"{now.num_children} processes of its own with {mib(now.children_bytes)}, "
+        f"process {args.pid} after {now.at_s:.0f} s: {now.resident_bytes / MIB:,.0f} MiB resident, "
+        f"{now.num_threads} threads, {now.num_children} processes of its own with {mib(now.children_bytes)}, "
         f"{(now.minor_faults - begun.minor_faults) / passed_s:,.0f} page faults a second"
     )
     print("\n".join(account_lines(account, first)))
-    for holder in account.holders_since(first, MIB)[:_MAX_HOLDERS] if account is not first else account.holders[:_MAX_HOLDERS]:
-        print(f"  {mib(holder.num_bytes)}{' more' if account is not first else ''} by {harmless(holder.path)}, {holder.what}")
+    is_first, more = account is first, "" if account is first else " more"
+    for holder in (account.holders if is_first else account.holders_since(first, MIB))[:_MAX_HOLDERS]:
+        print(f"  {mib(holder.num_bytes)}{more} by {harmless(holder.path)}, {holder.what}")
     if not attached.is_seen_inside:
         print("  seen from outside alone: a process that imports memomalloc.auto tells of tensors and who holds them")
     print(flush=True)

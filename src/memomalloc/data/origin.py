@@ -33,6 +33,7 @@ class Origin:
         source: the innermost line of Python outside torch, where known.
         role: ``output`` (the operator returns it), ``scratch`` (freed inside the operator), or ``escape``.
         occurrence: counts the buffers of one trace that agree in all else.
+        thread: the name of the thread that asked, in a trace of several; else empty.
     """
 
     operators: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Origin:
     source: SourceLine | None = None
     role: str = "output"
     occurrence: int = 0
+    thread: str = ""
 
     @property
     def operator(self) -> str:

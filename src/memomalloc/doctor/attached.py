@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -37,10 +38,12 @@ def runtime_folder() -> Path:
 
 def let_watch() -> None:
     """Let `memomalloc watch` look into this process; it is not told where that cannot be."""
-    try:
-        listen(str(runtime_folder()))
-    except (OSError, AttachError):
-        pass  # it is seen from outside alone
+    with contextlib.suppress(OSError, AttachError):  # else it is seen from outside alone
+        folder = runtime_folder()
+        for path in folder.glob("*.sock"):  # of processes that are gone
+            if not Path("/proc", path.stem).exists():
+                path.unlink(missing_ok=True)
+        listen(str(folder))
 
 
 class Attached:

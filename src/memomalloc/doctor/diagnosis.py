@@ -118,7 +118,9 @@ def diagnose(examination: Examination) -> list[Diagnosis]:
     ]
     last = (PAGE_FAULTS, RETENTION, THREAD_HEAPS)
     order = {name: 1 + at for at, name in enumerate(last)}
-    return sorted(found, key=lambda diagnosis: (not diagnosis.holds, order.get(diagnosis.name, 0), -diagnosis.num_bytes))
+    return sorted(
+        found, key=lambda diagnosis: (not diagnosis.holds, order.get(diagnosis.name, 0), -diagnosis.num_bytes)
+    )
 
 
 def mib(num_bytes: float) -> str:
@@ -146,6 +148,7 @@ class Growth:
         num_bytes: of physical memory.
         is_over: it has ended before the run did.
         by_part: by how much each part of the account grew; empty where there are no two accounts.
+        lost_bytes: growth that was gone when the last account was taken: what a function held until it ended.
     """
 
     def __init__(self, seen: Observation) -> None:
@@ -155,6 +158,7 @@ class Growth:
         self.warm: Account | None = seen.warm_look.account if seen.warm_look else None
         self.late: Account | None = self._late()
         self.by_part = self.late.growth_since(self.warm) if self.late and self.warm else {}
+        self.lost_bytes = 0 if self.is_over else self._lost()
 
     @property
     def matters(self) -> bool:
@@ -170,6 +174,11 @@ class Growth:
         if self.late is None or self.warm is None:
             return ()
         return self.late.holders_since(self.warm, MIB)[:MAX_NAMED]
+
+    def _lost(self) -> int:
+        if self.late is None:
+            return self.num_bytes
+        return min(max(self._seen.sustained_bytes - self.late.resident_bytes, 0), self.num_bytes)
 
     def _late(self) -> Account | None:
         # What a function held is gone when the program has ended: the fullest of the late accounts.
@@ -205,15 +214,18 @@ def _page_faults(examination: Examination) -> Diagnosis:
     trials: list[Trial] = []
     if holds:
         figures.append(
-            f"about {100 * examination.plain.fault_share:.0f} % of its processor time, {examination.plain.cpu_s:.1f} s, "
-            "went into them"
+            f"about {100 * examination.plain.fault_share:.0f} % of its processor time, "
+            f"{examination.plain.cpu_s:.1f} s, went into them"
         )
         before_s = examination.median(AS_IT_IS, cpu_s) or 0.0
         for remedy in (OPTIMIZED, GLIBC_KEEPS):
             after = examination.median(remedy, repeated, near=[CURED_SHARE * faults])
             after_s = examination.median(remedy, cpu_s)
             if after is not None and after_s is not None:
-                text = f"{faults:,.0f} -> {after:,.0f} such page faults, {before_s:.1f} -> {after_s:.1f} s of processor time"
+                text = (
+                    f"{faults:,.0f} -> {after:,.0f} such page faults, "
+                    f"{before_s:.1f} -> {after_s:.1f} s of processor time"
+                )
                 trials.append(Trial(remedy, text, 1 - after / faults))
     # Where nothing that keeps memory mapped takes them away, they have another reason.
     holds = holds and (not trials or any(trial.helped for trial in trials))
@@ -239,19 +251,22 @@ def _retention(examination: Examination) -> Diagnosis:
     arenas, holds = account.arenas, retained >= limit
     resident = account.resident_bytes
     figures = [
-        f"of {mib(resident)} at the end a copy of the process gave back {mib(retained)} when {account.allocator} was asked to"
+        f"of {mib(resident)} at the end a copy of the process gave back {mib(retained)} "
+        f"when {account.allocator} was asked to"
     ]
     in_threads = arenas is not None and arenas.other_free_bytes > arenas.main_free_bytes
     if arenas is not None and arenas.num_arenas > 1:
         figures.append(
-            f"glibc has {arenas.num_arenas} heaps; free are {mib(arenas.main_free_bytes)} in that of the main thread and "
-            f"{mib(arenas.other_free_bytes)} in the others"
+            f"glibc has {arenas.num_arenas} heaps; free are {mib(arenas.main_free_bytes)} in that of the main "
+            f"thread and {mib(arenas.other_free_bytes)} in the others"
         )
     trials = []
     if holds:
         trim = "malloc_trim(0)" if account.allocator == "glibc" else f"a purge by {account.allocator}"
         trials.append(
-            Trial(Remedy(f"{trim} now and then"), f"{mib(resident)} -> {mib(resident - retained)}, tried in the copy", 1.0)
+            Trial(
+                Remedy(f"{trim} now and then"), f"{mib(resident)} -> {mib(resident - retained)}, tried in the copy", 1.0
+            )
         )
         remedies = [GLIBC_GIVES, OPTIMIZED]
         if in_threads:
@@ -287,13 +302,16 @@ def _live_tensors(examination: Examination, growth: Growth) -> Diagnosis:
     seen = examination.plain
     figures = [f"tensors that the program can reach {grew(num_bytes)} after the warm-up"]
     holds = _matters(num_bytes, seen) and not growth.is_over
-    if not holds and growth.matters and not growth.is_over and _unexplained(growth) >= CURED_SHARE * growth.num_bytes:
+    unknown = _unexplained(growth) + growth.lost_bytes
+    if not holds and growth.matters and not growth.is_over and unknown >= CURED_SHARE * growth.num_bytes:
         # Python reaches no tensor of a function that has ended, nor one that native code holds.
         trace = examination.recorded() if seen.torch_at_s is not None else None
         if trace is not None:
             alive = sum(size for _, _, size in _alive_late(trace))
             if alive >= CURED_SHARE * growth.num_bytes:
                 holds, num_bytes = True, min(alive, growth.num_bytes)
+                growth.lost_bytes = 0
+                figures = [f"tensors that are alive {grew(num_bytes)} after the warm-up, by a recording of them"]
     trials: list[Trial] = []
     remedies: list[str] = []
     if holds:
@@ -303,7 +321,8 @@ def _live_tensors(examination: Examination, growth: Growth) -> Diagnosis:
         trace = examination.recorded()
         if trace is not None:
             figures += [
-                f"{mib(size)} in {num:,} tensors asked for by {origin}" for origin, num, size in _alive_late(trace)[:MAX_NAMED]
+                f"{mib(size)} in {num:,} tensors asked for by {origin}"
+                for origin, num, size in _alive_late(trace)[:MAX_NAMED]
             ]
         if saved >= 0.3 * num_bytes:
             trials += _grown_with(examination, NO_GRAD, growth)
@@ -408,6 +427,7 @@ def _native(examination: Examination, growth: Growth) -> Iterator[Diagnosis]:
     """What native code keeps: which of its caches it is, a run without each tells."""
     seen = examination.plain
     left = float(_unexplained(growth))
+    lost = growth.lost_bytes
     uses_torch = seen.torch_at_s is not None
     caches: list[tuple[str, Remedy, Remedy, bool]] = [
         (ONEDNN_CACHE, NO_ONEDNN_CACHE, SMALL_ONEDNN_CACHE, uses_torch and growth.by_part.get(parts.CODE, 0) > 0),
@@ -432,20 +452,23 @@ def _native(examination: Examination, growth: Growth) -> Iterator[Diagnosis]:
                 continue
         if name not in told and (name, without) in ((ONEDNN_CACHE, NO_ONEDNN_CACHE), (COMPILED_GRAPHS, NO_DYNAMO)):
             yield Diagnosis(name, holds=False, figures=(*figures, *map(str, trials)))
-    holds = _matters(left, seen) and growth.matters and not growth.is_over
+    holds = _matters(left + lost, seen) and growth.matters and not growth.is_over
     figures = []
     if holds:
-        figures = [
-            f"{mib(left)} of it are in memory that native code uses or nobody accounts for, and that no remedy took away",
-            f"it {growing(seen)}",
-        ]
-    yield Diagnosis(UNEXPLAINED, holds=holds, figures=tuple(figures), num_bytes=int(left) if holds else 0)
+        figures = [f"it {growing(seen)}"]
+        if left >= MIB:
+            figures.append(
+                f"{mib(left)} are in memory that native code uses or nobody accounts for: no remedy took it away"
+            )
+        if lost >= MIB:
+            figures.append(f"{mib(lost)} were gone when it ended: what a function held until then")
+    yield Diagnosis(UNEXPLAINED, holds=holds, figures=tuple(figures), num_bytes=int(left + lost) if holds else 0)
 
 
 _FEWER = {
     ONEDNN_CACHE: "each new shape of an input makes oneDNN compile and keep code: pad inputs to a few shapes",
-    COMPILED_GRAPHS: "torch.jit and torch.compile keep what they made as long as the process lives: trace, script or compile "
-    "a model once, not in each call",
+    COMPILED_GRAPHS: "torch.jit and torch.compile keep what they made as long as the process lives: trace, "
+    "script or compile a model once, not in each call",
 }
 
 
@@ -471,7 +494,13 @@ def growing(seen: Observation) -> str:
     if per_s <= 0:
         return text
     seconds = (8 << 30) / per_s
-    after = f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"
+    after = (
+        f"{seconds:,.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:,.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:,.0f} h"
+    )
     return f"{text}: {per_s / MIB:,.1f} MiB a second, 8 GiB after {after}"
 
 
@@ -509,12 +538,13 @@ def _children(examination: Examination) -> Diagnosis:
     if holds:
         largest = sorted(seen.children, key=lambda child: -child.private_bytes)[:MAX_NAMED]
         figures += [
-            f"{mib(child.private_bytes)}, and {mib(child.shared_bytes)} shared, in process {child.pid}: {child.command:.80}"
+            f"{mib(child.private_bytes)}, and {mib(child.shared_bytes)} shared, in process {child.pid}: "
+            f"{child.command:.80}"
             for child in largest
         ]
     also = [
-        "wait for those that have ended their work, or end them; of a worker that grows, ask the doctor about the program "
-        "that it runs"
+        "wait for those that have ended their work, or end them; of a worker that grows, ask the doctor about the "
+        "program that it runs"
     ]
     return _decided(CHILDREN, holds, figures, [], num_bytes=max(more, 0), also=also)
 
@@ -531,7 +561,8 @@ def _mapped(growth: Growth, part: str, name: str) -> Diagnosis:
     also = [
         "pages of a file go when memory is short; a mapping goes with the last array or tensor that looks into it"
         if part == parts.FILES
-        else "close and unlink it: a block of shared memory lives as long as a process has it mapped or its name is there"
+        else "close and unlink it: a block of shared memory lives as long as a process has it mapped or its name "
+        "is there"
     ]
     return _decided(name, holds, figures, [], num_bytes=max(num_bytes, 0), also=also)
 

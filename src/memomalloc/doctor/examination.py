@@ -113,7 +113,9 @@ class Examination:
             seen.append(found)
         return seen[repetition]
 
-    def median(self, remedy: Remedy, figure: Callable[[Observation], float], near: Sequence[float] = ()) -> float | None:
+    def median(
+        self, remedy: Remedy, figure: Callable[[Observation], float], near: Sequence[float] = ()
+    ) -> float | None:
         """The figure of a run with a remedy; where it is near one that decides, the median of several runs.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What a process finds when it looks at itself: tensors, Python's objects and who holds them, the allocator's free memory.
+"""What a process finds when it looks at itself: tensors, Python's objects and who holds them, what is free.
 
 Runs in a fork of the process (see ``listener.py``), which it uses up: free memory is given back, lists are made. Uses
 the standard library alone, and nothing of this package.
@@ -139,7 +139,9 @@ def parse_arenas(text: str) -> list[int] | None:
         heaps = ElementTree.fromstring(text).findall("heap")
         # "fast" and "rest" are chunks that were freed; the chunk at the top is in "rest" too.
         return [
-            sum(int(total.attrib["size"]) for total in heap.findall("total") if total.attrib["type"] in ("fast", "rest"))
+            sum(
+                int(total.attrib["size"]) for total in heap.findall("total") if total.attrib["type"] in ("fast", "rest")
+            )
             for heap in heaps
         ] or None
     except (ElementTree.ParseError, KeyError, ValueError):
@@ -309,7 +311,7 @@ class Walk:
         for name, module in modules:
             if isinstance(module, types.ModuleType) and not name.startswith(own):
                 yield name, module.__dict__
-        for thread, frame in frames.items():
+        for frame in frames.values():
             inner: Any = frame
             while inner is not None:
                 code = inner.f_code

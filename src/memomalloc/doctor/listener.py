@@ -13,6 +13,7 @@ import _thread
 import os
 import sys
 import time
+from types import ModuleType
 
 #: The fork is ended after so many seconds, whatever it does.
 PATIENCE_S = 60
@@ -55,7 +56,7 @@ def _start(folder: str) -> None:
 def _serve(server: _socket.socket) -> None:
     while True:
         try:
-            number, _ = server._accept()
+            number, _ = server._accept()  # type: ignore[attr-defined]
         except OSError:
             return
         connection = _socket.socket(fileno=number)
@@ -104,7 +105,7 @@ def _look(connection: _socket.socket, pid: int, fork_s: float) -> None:
 
 
 def _forget_imports() -> None:
-    """Forget modules that another thread was importing, and the locks it held for that: there is no such thread here."""
+    """Forget modules that another thread was importing, and the locks it held for that: it is not here."""
     import _frozen_importlib
 
     for name in ("_module_locks", "_blocking_on"):
@@ -114,12 +115,12 @@ def _forget_imports() -> None:
             del sys.modules[name]
 
 
-def load(name: str) -> object:
+def load(name: str) -> ModuleType:
     """A file beside this one as a module, without the package around it."""
     from importlib.machinery import SourceFileLoader
 
     loader = SourceFileLoader(f"_memomalloc_{name}", os.path.join(_FOLDER, f"{name}.py"))
-    module = type(sys)(loader.name)
+    module = ModuleType(loader.name)
     sys.modules[loader.name] = module
     module.__file__ = loader.path
     loader.exec_module(module)

@@ -97,6 +97,11 @@ class Observation:
         """Bytes a second after the warm-up."""
         return self.growth_bytes / max(self.last.at_s - self.warm_s, 1e-3)
 
+    @property
+    def sustained_bytes(self) -> int:
+        """What was resident all the time shortly before the end."""
+        return min(sample.resident_bytes for sample in self._between(0.85, 0.97))
+
     def _most(self, from_share: float, to_share: float) -> int:
         within = self._between(from_share, to_share)
         return max(sample.resident_bytes for sample in within)
@@ -126,9 +131,9 @@ class Observation:
     def repeated_faults(self) -> int:
         """Those that did not make the process grow: memory that was given back and taken again.
 
-        Only the net growth is subtracted: between two looks memory may come and go many times.
+        Only the net growth is subtracted, to the most there was: between two looks memory may come and go many times.
         """
-        grown = self.last.unbacked_bytes - self.work_began.unbacked_bytes
+        grown = max(sample.unbacked_bytes for sample in self.samples) - self.work_began.unbacked_bytes
         return max(self.faults - max(grown, 0) // PAGE_BYTES, 0)
 
     @property

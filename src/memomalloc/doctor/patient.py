@@ -11,6 +11,11 @@ import atexit
 import os
 import sys
 from importlib.machinery import SourceFileLoader
+from types import ModuleType
+
+TYPE_CHECKING = False  # of typing, which is not imported for it
+if TYPE_CHECKING:
+    from memomalloc.runtime.learning.recorder import Recording
 
 #: Events, as lines in the pipe STATUS; an error's text follows its word.
 BEGAN, TORCH, FAILED, ENDED = "began", "torch", "failed", "ended"
@@ -26,10 +31,10 @@ _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _COLLECT_PERIOD_S = 0.5
 
 
-def _load(path: str) -> object:
+def _load(path: str) -> ModuleType:
     name = "_memomalloc_" + os.path.basename(path).removesuffix(".py")
     loader = SourceFileLoader(name, os.path.join(_FOLDER, path))
-    module = type(sys)(name)
+    module = ModuleType(name)
     module.__file__ = loader.path
     sys.modules[name] = module
     loader.exec_module(module)
@@ -46,7 +51,7 @@ def main() -> None:
 
     def tell(event: str, text: str = "") -> None:
         if os.getpid() == pid:  # and not a fork of the program's
-            try:
+            try:  # noqa: SIM105 - without another import
                 os.write(told, f"{event} {' '.join(text.split())}\n".encode())
             except OSError:
                 pass  # nobody watches any more
@@ -60,7 +65,7 @@ def main() -> None:
     _load("listener.py").listen(folder)
     _load("../runtime/torch_import.py").call_after_torch_import(lambda: tell(TORCH))
     running = _load("../running.py")
-    recording = _prepare(wanted, folder)
+    recording = _prepare(wanted)
     tell(BEGAN)
     try:
         running.run_program(program, arguments, is_module=is_module == "m")
@@ -81,7 +86,7 @@ def main() -> None:
             write_trace(recording.trace, os.path.join(folder, TRACE))
 
 
-def _prepare(wanted: list[str], folder: str) -> object | None:
+def _prepare(wanted: list[str]) -> Recording | None:
     """Begin what the options ask for; a recording that is to be ended, if that is one of them."""
     if COLLECT in wanted:
         import _thread
@@ -115,7 +120,7 @@ def _prepare(wanted: list[str], folder: str) -> object | None:
     if RECORD in wanted:
         import memomalloc
 
-        return memomalloc.record().__enter__()
+        return memomalloc.record(threads="all").__enter__()
     return None
 
 

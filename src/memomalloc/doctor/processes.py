@@ -125,4 +125,8 @@ def _kib(path: str) -> dict[str, int]:
     """The figures in KiB of a file of ``/proc``, by name."""
     with open(path, "rb") as file:
         lines = file.read().decode(errors="replace").splitlines()
-    return {name: int(words[0]) for name, _, text in (line.partition(":") for line in lines) if (words := text.split())[1:] == ["kB"]}
+    return {
+        name: int(words[0])
+        for name, _, text in (line.partition(":") for line in lines)
+        if (words := text.split())[1:] == ["kB"]
+    }

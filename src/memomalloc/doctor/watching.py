@@ -31,8 +31,8 @@ FIRST_PERIOD_S = 0.02
 MAX_SAMPLES = 600
 #: Children are looked for this often.
 CHILDREN_PERIOD_S = 0.5
-#: A look costs the program a fork, and a fault for each page that it writes while the fork lives; it may take this share
-#: of the program's time. Looks are further and further apart, by the factor.
+#: A look costs the program a fork, and a fault for each page that it writes while the fork lives; it may take this
+#: share of the program's time. Looks are further and further apart, by the factor.
 LOOK_SHARE = 0.01
 LOOK_FACTOR = 1.4
 MIN_LOOK_PERIOD_S = 0.3
@@ -157,16 +157,13 @@ class _Pace:
     def is_due(self, at_s: float) -> bool:
         return at_s >= self._next_s
 
-    def looked(self, at_s: float, *, fork_s: float, unbacked_bytes: int) -> None:
+    def looked(self, asked_s: float, *, fork_s: float, unbacked_bytes: int) -> None:
         cost_s = fork_s + unbacked_bytes / 4096 * _FAULT_S
         self._period_s = max(self._period_s * LOOK_FACTOR, cost_s / LOOK_SHARE)
-        self._next_s = at_s + self._period_s
+        self._next_s = asked_s + self._period_s
 
     def wait(self) -> None:
         self._next_s = float("inf")
-
-    def soon(self, at_s: float) -> None:
-        self._next_s = at_s
 
 
 class Watch:
@@ -197,7 +194,7 @@ class Watch:
         self.was_stopped = False
 
     def run(self, seconds: float | None) -> None:
-        """Watch until the program ends, its process is gone, so many seconds have passed, or this process is told to end."""
+        """Watch until the program ends, so many seconds have passed, or this process is interrupted."""
         try:
             while not self.has_ended and (self._samples.take() or not self._has_begun):
                 if seconds is not None and self._has_begun and self._at_s >= seconds:
@@ -243,7 +240,7 @@ class Watch:
         return time.monotonic() - self._samples.began_s
 
     def _wait(self) -> None:
-        waiting = [self._told, *([] if self._question is None else [self._question])]
+        waiting: list[int | Question] = [self._told, *([] if self._question is None else [self._question])]
         ready, _, _ = select.select(waiting, [], [], self._samples.period_s)
         if self._told in ready:
             self._hear()
@@ -293,7 +290,7 @@ class Watch:
         if found:
             self._looks.append(Look(self._asked_s, account_of(found)))
             unbacked = self._samples.taken[-1].unbacked_bytes if self._samples.taken else 0
-            self._pace.looked(self._at_s, fork_s=found["fork_s"], unbacked_bytes=unbacked)
+            self._pace.looked(self._asked_s, fork_s=found["fork_s"], unbacked_bytes=unbacked)
 
 
 def watch_program(

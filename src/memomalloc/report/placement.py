@@ -19,6 +19,21 @@ MAX_GAP_BYTES = 2**16
 """What is shown of a range of addresses that no buffer ever used."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The part of a placement that one thread has for itself.
+
+    Attributes:
+        thread: its name.
+        offset: where it begins, in bytes.
+        size_bytes: of all of it.
+    """
+
+    thread: str
+    offset: int
+    size_bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Placement:
     """Buffers with lifetimes and offsets: a plan, or the addresses that an allocator really gave.
@@ -37,6 +52,7 @@ class Placement:
         proven_optimal: no smaller extent is possible.
         elsewhere_requests: allocations of threads that were not recorded, which no buffer shows.
         elsewhere_bytes: their sizes, summed.
+        lanes: of each thread, where there are several, from the lowest one; else empty.
     """
 
     title: str
@@ -52,6 +68,7 @@ class Placement:
     proven_optimal: bool = False
     elsewhere_requests: int = 0
     elsewhere_bytes: int = 0
+    lanes: tuple[Lane, ...] = ()
 
     @classmethod
     def of_plan(cls, plan: Plan, *, trace: Trace | None = None, title: str | None = None) -> Placement:

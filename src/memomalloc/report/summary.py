@@ -30,6 +30,7 @@ def summary(placement: Placement, *, depth: int | None = None) -> dict[str, Any]
         "total_bytes": int(placement.sizes.sum()),
         "elsewhere_requests": placement.elsewhere_requests,
         "elsewhere_bytes": placement.elsewhere_bytes,
+        "lanes": [dataclasses.asdict(lane) for lane in placement.lanes],
         "peak_live_bytes": peak.peak_live_bytes,
         "peak_tick": peak.peak_tick,
         "module_depth": chosen_depth,

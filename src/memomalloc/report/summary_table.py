@@ -31,6 +31,8 @@ def summary_table(placement: Placement, *, depth: int | None = None, top: int = 
             _group_table(placement, f"By module, depth {chosen_depth}", groups(placement, "module", chosen_depth), top)
         )
         parts.append(_group_table(placement, "By operator", groups(placement, "operator"), top))
+        if placement.lanes:
+            parts.append(_group_table(placement, "By thread", groups(placement, "thread"), top))
     parts.append(_peak_table(placement, top))
     return Lines(*parts)
 

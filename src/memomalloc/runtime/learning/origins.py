@@ -48,12 +48,14 @@ class Context(NamedTuple):
     file: str
     line: int
     function: str
+    thread: str = ""
 
 
 class _Place(NamedTuple):
     operators: tuple[str, ...]
     module_path: str
     source: SourceLine | None
+    thread: str
 
 
 def origins_of(
@@ -90,7 +92,7 @@ def origins_of(
         place = places[context]
         if place.operators == (NO_OPERATOR,) and size <= _MAX_SCALAR_BYTES:
             place = place._replace(operators=(SCALAR_OPERATOR,))
-        origins.append(Origin(*place, role, seen[place, role]))
+        origins.append(Origin(place.operators, place.module_path, place.source, role, seen[place, role], place.thread))
         seen[place, role] += 1
     return tuple(origins)
 
@@ -101,7 +103,7 @@ def _describe(context: Context, paths: _ModulePaths) -> _Place:
         path = ".".join(part for part in (path, _script_path(context.script_modules)) if part)
     source = SourceLine(context.file, context.line, context.function) if context.file else None
     operators = context.operators or (_inductor_operators(source) if source else ()) or (NO_OPERATOR,)
-    return _Place(operators, path, source)
+    return _Place(operators, path, source, context.thread)
 
 
 class _ModulePaths:
@@ -145,8 +147,8 @@ class _ModulePaths:
 
 
 def names_of_models(models: Sequence[Any]) -> dict[int, str]:
-    """What a program calls its models, by their ids: the variable of a module, else the attribute and its class, else the
-    variable of a function, else the model's own class. Names that are taken get a number."""
+    """What a program calls its models, by their ids: the variable of a module, else the attribute and its class, else
+    the variable of a function, else the model's own class. Names that are taken get a number."""
     names: dict[int, str] = {}
     taken: Counter[str] = Counter()
     for model in models:
