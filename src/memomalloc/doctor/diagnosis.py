@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from memomalloc.data.origin import Origin
@@ -105,12 +105,13 @@ def diagnose(examination: Examination) -> list[Diagnosis]:
     """Look for everything that is known; runs the program again where that alone can tell. What holds comes first: what
     goes on growing, by bytes, then time, then memory that lies idle."""
     growth = Growth(examination.plain)
+    pinned_bytes = _pinned_by_onednn(examination, growth)
     found = [
         _page_faults(examination),
-        _retention(examination),
+        _retention(examination, pinned_bytes),
         _live_tensors(examination, growth),
         _python_objects(examination, growth),
-        *_native(examination, growth),
+        *_native(examination, growth, pinned_bytes),
         _threads(examination, growth),
         _children(examination),
         _mapped(growth, parts.FILES, MAPPED_FILES),
@@ -198,9 +199,6 @@ def _page_faults(examination: Examination) -> Diagnosis:
     def per_s(seen: Observation) -> float:
         return seen.repeated_faults / seen.cpu_s if seen.cpu_s > 0 else 0.0
 
-    def cpu_s(seen: Observation) -> float:
-        return seen.cpu_s
-
     faults = examination.median(AS_IT_IS, repeated, near=[MIN_FAULTS]) or 0.0
     rate = 0.0
     if faults >= MIN_FAULTS:
@@ -217,10 +215,10 @@ def _page_faults(examination: Examination) -> Diagnosis:
             f"about {100 * examination.plain.fault_share:.0f} % of its processor time, "
             f"{examination.plain.cpu_s:.1f} s, went into them"
         )
-        before_s = examination.median(AS_IT_IS, cpu_s) or 0.0
+        before_s = examination.median(AS_IT_IS, _cpu_s) or 0.0
         for remedy in (OPTIMIZED, GLIBC_KEEPS):
             after = examination.median(remedy, repeated, near=[CURED_SHARE * faults])
-            after_s = examination.median(remedy, cpu_s)
+            after_s = examination.median(remedy, _cpu_s)
             if after is not None and after_s is not None:
                 text = (
                     f"{faults:,.0f} -> {after:,.0f} such page faults, "
@@ -235,20 +233,33 @@ def _page_faults(examination: Examination) -> Diagnosis:
 # --- Memory that nobody uses ---------------------------------------------------------------------------------------
 
 
-def _retention(examination: Examination) -> Diagnosis:
+def _given_back(run: Observation) -> float:
+    return run.account.given_back_bytes if run.account else 0.0
+
+
+def _resident(run: Observation) -> float:
+    return run.account.resident_bytes if run.account else run.last.resident_bytes
+
+
+def _used(run: Observation) -> float:
+    """What was resident and in use at the end: what the allocator has free does not count."""
+    return _resident(run) - _given_back(run)
+
+
+def _cpu_s(run: Observation) -> float:
+    return run.cpu_s
+
+
+def _retention(examination: Examination, pinned_bytes: float) -> Diagnosis:
     seen = examination.plain
-
-    def given_back(run: Observation) -> float:
-        return run.account.given_back_bytes if run.account else 0.0
-
     limit = _limit(seen)
-    retained = given_back(seen)
+    retained = _given_back(seen)
     if limit / NEAR <= retained <= limit * NEAR:
-        retained = examination.median(AS_IT_IS, given_back, near=[limit]) or 0.0
+        retained = examination.median(AS_IT_IS, _given_back, near=[limit]) or 0.0
     account = seen.account
     if account is None:
         return Diagnosis(RETENTION, holds=False, figures=("it was gone before it could be looked at",))
-    arenas, holds = account.arenas, retained >= limit
+    arenas, holds = account.arenas, retained >= limit and not pinned_bytes
     resident = account.resident_bytes
     figures = [
         f"of {mib(resident)} at the end a copy of the process gave back {mib(retained)} "
@@ -260,6 +271,8 @@ def _retention(examination: Examination) -> Diagnosis:
             f"glibc has {arenas.num_arenas} heaps; free are {mib(arenas.main_free_bytes)} in that of the main "
             f"thread and {mib(arenas.other_free_bytes)} in the others"
         )
+    if pinned_bytes:
+        figures.append("what oneDNN's cache keeps lies between: without it nothing was retained that matters")
     trials = []
     if holds:
         trim = "malloc_trim(0)" if account.allocator == "glibc" else f"a purge by {account.allocator}"
@@ -278,19 +291,26 @@ def _retention(examination: Examination) -> Diagnosis:
 
 def _saved_at_the_end(examination: Examination, remedies: list[Remedy], num_bytes: float) -> list[Trial]:
     """Runs with remedies, by what was resident at their ends."""
+    return [
+        trial for remedy in remedies for trial in _compared(examination, remedy, num_bytes, _resident, "at the end")
+    ]
 
-    def resident(run: Observation) -> float:
-        return run.account.resident_bytes if run.account else run.last.resident_bytes
 
-    trials = []
-    before, before_s = resident(examination.plain), examination.plain.cpu_s
-    for remedy in remedies:
-        after = examination.median(remedy, resident, near=[before - CURED_SHARE * num_bytes])
-        after_s = examination.median(remedy, lambda run: run.cpu_s)
-        if after is not None and after_s is not None:
-            text = f"{mib(before)} -> {mib(after)} at the end, {before_s:.1f} -> {after_s:.1f} s of processor time"
-            trials.append(Trial(remedy, text, (before - after) / num_bytes))
-    return trials
+def _used_less(examination: Examination, remedy: Remedy, num_bytes: float) -> list[Trial]:
+    """A run with a remedy, by what was resident and in use at its end."""
+    return _compared(examination, remedy, num_bytes, _used, "in use at the end")
+
+
+def _compared(
+    examination: Examination, remedy: Remedy, num_bytes: float, figure: Callable[[Observation], float], when: str
+) -> list[Trial]:
+    before, before_s = figure(examination.plain), examination.plain.cpu_s
+    after = examination.median(remedy, figure, near=[before - CURED_SHARE * num_bytes])
+    after_s = examination.median(remedy, _cpu_s)
+    if after is None or after_s is None:
+        return []
+    text = f"{mib(before)} -> {mib(after)} {when}, {before_s:.1f} -> {after_s:.1f} s of processor time"
+    return [Trial(remedy, text, (before - after) / max(num_bytes, 1))]
 
 
 # --- Memory that is held -------------------------------------------------------------------------------------------
@@ -423,68 +443,86 @@ def _unexplained(growth: Growth) -> int:
     return max(growth.of(*_NATIVE_PARTS), 0)
 
 
-def _native(examination: Examination, growth: Growth) -> Iterator[Diagnosis]:
+def _native(examination: Examination, growth: Growth, pinned_bytes: float) -> list[Diagnosis]:
     """What native code keeps: which of its caches it is, a run without each tells."""
-    seen = examination.plain
     left = float(_unexplained(growth))
-    lost = growth.lost_bytes
-    uses_torch = seen.torch_at_s is not None
-    caches: list[tuple[str, Remedy, Remedy, bool]] = [
-        (ONEDNN_CACHE, NO_ONEDNN_CACHE, SMALL_ONEDNN_CACHE, uses_torch and growth.by_part.get(parts.CODE, 0) > 0),
-        (COMPILED_GRAPHS, NO_TORCHSCRIPT, NO_TORCHSCRIPT, uses_torch),
-        (COMPILED_GRAPHS, NO_DYNAMO, NO_DYNAMO, uses_torch),
-    ]
-    told: set[str] = set()
-    for name, without, remedy, is_possible in caches:
-        figures = [f"memory in use by native code {grew(growth.of(*_NATIVE_PARTS))} after the warm-up"]
-        trials: list[Trial] = []
-        if is_possible and _matters(left, seen) and name not in told:
+    onednn = _onednn_cache(examination, growth, left, pinned_bytes)
+    left -= onednn.num_bytes if onednn.holds and not pinned_bytes else 0
+    graphs = _compiled_graphs(examination, growth, left)
+    left -= graphs.num_bytes if graphs.holds else 0
+    return [onednn, graphs, _nothing_known(examination, growth, int(left))]
+
+
+def _uses_onednn(examination: Examination, growth: Growth) -> bool:
+    # It compiles code for each primitive, into mappings of no file.
+    return examination.plain.torch_at_s is not None and growth.by_part.get(parts.CODE, 0) > 0
+
+
+def _pinned_by_onednn(examination: Examination, growth: Growth) -> float:
+    """Bytes that the allocator retains because what oneDNN's cache keeps lies between them; 0 where it is not so.
+
+    The cache is small then, and goes on growing; without it nothing is retained that matters.
+    """
+    seen = examination.plain
+    if growth.is_over or not _uses_onednn(examination, growth) or not _matters(_given_back(seen), seen):
+        return 0.0
+    retained, limit = _given_back(seen), _limit(seen)
+    without = examination.median(NO_ONEDNN_CACHE, _given_back, near=[limit])
+    after = examination.median(NO_ONEDNN_CACHE, _resident)
+    if without is None or after is None or without >= limit or _resident(seen) - after < CURED_SHARE * retained:
+        return 0.0
+    return retained
+
+
+def _onednn_cache(examination: Examination, growth: Growth, left: float, pinned_bytes: float) -> Diagnosis:
+    figures = [f"memory in use by native code {grew(growth.of(*_NATIVE_PARTS))} after the warm-up"]
+    if pinned_bytes:
+        without, *_ = _saved_at_the_end(examination, [NO_ONEDNN_CACHE], pinned_bytes)
+        figures.append(f"{mib(pinned_bytes)} of free memory cannot go back since what it keeps lies between; {without}")
+        trials = _saved_at_the_end(examination, [SMALL_ONEDNN_CACHE], pinned_bytes)
+        saved = pinned_bytes
+    elif _uses_onednn(examination, growth) and _matters(left, examination.plain):
+        trials = _used_less(examination, NO_ONEDNN_CACHE, left)
+        figures += map(str, trials)
+        if not (trials and trials[0].helped):
+            return Diagnosis(ONEDNN_CACHE, holds=False, figures=tuple(figures))
+        saved = min(trials[0].saved_share, 1.0) * left
+        trials = _used_less(examination, SMALL_ONEDNN_CACHE, saved)
+    else:
+        return Diagnosis(ONEDNN_CACHE, holds=False, figures=tuple(figures))
+    also = ["each new shape of an input makes oneDNN compile and keep code: pad inputs to a few shapes"]
+    return _decided(ONEDNN_CACHE, True, figures, trials, num_bytes=int(saved), also=also)
+
+
+def _compiled_graphs(examination: Examination, growth: Growth, left: float) -> Diagnosis:
+    figures: list[str] = []
+    if examination.plain.torch_at_s is not None and _matters(left, examination.plain):
+        for without in (NO_TORCHSCRIPT, NO_DYNAMO):
             trials = _used_less(examination, without, left)
+            figures += map(str, trials)
             if trials and trials[0].helped:
-                told.add(name)
-                saved = trials[0].saved_share * left
-                left -= min(saved, left)
-                if remedy is not without:
-                    figures.append(str(trials[0]))
-                    trials = _used_less(examination, remedy, saved)
-                also = [_FEWER[name]]
-                yield _decided(name, True, figures, trials, num_bytes=int(saved), also=also)
-                continue
-        if name not in told and (name, without) in ((ONEDNN_CACHE, NO_ONEDNN_CACHE), (COMPILED_GRAPHS, NO_DYNAMO)):
-            yield Diagnosis(name, holds=False, figures=(*figures, *map(str, trials)))
-    holds = _matters(left + lost, seen) and growth.matters and not growth.is_over
+                advice = (
+                    "torch.jit and torch.compile keep what they made as long as the process lives: trace, script or "
+                    f"compile a model once, not in each call; without it {trials[0].figure}"
+                )
+                saved = int(min(trials[0].saved_share, 1.0) * left)
+                return _decided(COMPILED_GRAPHS, True, figures, [], num_bytes=saved, also=[advice])
+    return Diagnosis(COMPILED_GRAPHS, holds=False, figures=tuple(figures))
+
+
+def _nothing_known(examination: Examination, growth: Growth, left: int) -> Diagnosis:
+    lost = growth.lost_bytes
+    holds = _matters(left + lost, examination.plain) and growth.matters and not growth.is_over
     figures = []
     if holds:
-        figures = [f"it {growing(seen)}"]
+        figures.append(f"it {growing(examination.plain)}")
         if left >= MIB:
             figures.append(
                 f"{mib(left)} are in memory that native code uses or nobody accounts for: no remedy took it away"
             )
         if lost >= MIB:
             figures.append(f"{mib(lost)} were gone when it ended: what a function held until then")
-    yield Diagnosis(UNEXPLAINED, holds=holds, figures=tuple(figures), num_bytes=int(left + lost) if holds else 0)
-
-
-_FEWER = {
-    ONEDNN_CACHE: "each new shape of an input makes oneDNN compile and keep code: pad inputs to a few shapes",
-    COMPILED_GRAPHS: "torch.jit and torch.compile keep what they made as long as the process lives: trace, "
-    "script or compile a model once, not in each call",
-}
-
-
-def _used_less(examination: Examination, remedy: Remedy, num_bytes: float) -> list[Trial]:
-    """A run with a remedy, by what was resident and in use at its end: what the allocator has free does not count."""
-
-    def used(run: Observation) -> float:
-        return run.account.resident_bytes - run.account.given_back_bytes if run.account else run.last.resident_bytes
-
-    before, before_s = used(examination.plain), examination.plain.cpu_s
-    after = examination.median(remedy, used, near=[before - CURED_SHARE * num_bytes])
-    after_s = examination.median(remedy, lambda run: run.cpu_s)
-    if after is None or after_s is None:
-        return []
-    text = f"{mib(before)} -> {mib(after)} in use at the end, {before_s:.1f} -> {after_s:.1f} s of processor time"
-    return [Trial(remedy, text, (before - after) / max(num_bytes, 1))]
+    return Diagnosis(UNEXPLAINED, holds=holds, figures=tuple(figures), num_bytes=left + lost if holds else 0)
 
 
 def growing(seen: Observation) -> str:
