@@ -575,11 +575,17 @@ def _children(examination: Examination) -> Diagnosis:
     ]
     if holds:
         largest = sorted(seen.children, key=lambda child: -child.private_bytes)[:MAX_NAMED]
-        figures += [
-            f"{mib(child.private_bytes)}, and {mib(child.shared_bytes)} shared, in process {child.pid}: "
-            f"{child.command:.80}"
-            for child in largest
-        ]
+        for child in largest:
+            figures.append(
+                f"{mib(child.private_bytes)}, and {mib(child.shared_bytes)} shared, in process {child.pid}: "
+                f"{child.command:.80}"
+            )
+            account = seen.child_accounts.get(child.pid)
+            figures += [
+                f"process {child.pid}: {mib(holder.num_bytes)} by {holder.path}, {holder.what}"
+                for holder in (account.holders[:2] if account else ())
+                if holder.num_bytes >= MIN_SHARE * child.private_bytes
+            ]
     also = [
         "wait for those that have ended their work, or end them; of a worker that grows, ask the doctor about the "
         "program that it runs"

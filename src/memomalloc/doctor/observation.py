@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from memomalloc.doctor.account import Account
@@ -32,6 +32,7 @@ class Observation:
         looks: accounts, in order of time; the last one is of the end, if the program was there to be looked at.
         torch_at_s: when it had imported torch; None if it did not.
         children: processes that it had started, as they were last seen.
+        child_accounts: at the end, of the largest of those that were forked from it, by number.
         error: the exception that ended the program; empty if it ran through.
         was_stopped: whoever watched ended it, or would wait no longer.
         trace: where what it allocated was written, of a run that was recorded.
@@ -41,6 +42,7 @@ class Observation:
     looks: tuple[Look, ...] = ()
     torch_at_s: float | None = None
     children: tuple[Child, ...] = ()
+    child_accounts: Mapping[int, Account] = field(default_factory=dict)
     error: str = ""
     was_stopped: bool = False
     trace: Path | None = None

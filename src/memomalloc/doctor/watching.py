@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from memomalloc.child_group import child_group, end_group
 from memomalloc.doctor import patient
-from memomalloc.doctor.account import account_of
+from memomalloc.doctor.account import Account, account_of
 from memomalloc.doctor.listener import LOOK, PATIENCE_S, socket_path
 from memomalloc.doctor.observation import Look, Observation
 from memomalloc.doctor.processes import Child, Sample, descendants, sample
@@ -31,6 +31,8 @@ FIRST_PERIOD_S = 0.02
 MAX_SAMPLES = 600
 #: Children are looked for this often.
 CHILDREN_PERIOD_S = 0.5
+#: So many of them, the largest, are looked at in the end.
+MAX_CHILDREN = 4
 #: A look costs the program a fork, and a fault for each page that it writes while the fork lives; it may take this
 #: share of the program's time. Looks are further and further apart, by the factor.
 LOOK_SHARE = 0.01
@@ -186,6 +188,7 @@ class Watch:
         self._question: Question | None = None
         self._asked_s = 0.0
         self._looks: list[Look] = []
+        self._child_accounts: dict[int, Account] = {}
         self._torch_at_s: float | None = None
         self._text = b""
         self._has_begun = False
@@ -215,6 +218,11 @@ class Watch:
         self._asked_s = at_s
         if self._question is not None:
             self._answered(self._question.answer())
+        for child in sorted(self._samples.children, key=lambda child: -child.private_bytes)[:MAX_CHILDREN]:
+            with contextlib.suppress(OSError):  # it was not forked from the program, and does not listen
+                found = Question(self._folder, child.pid).answer()
+                if found:
+                    self._child_accounts[child.pid] = account_of(found)
 
     def let_go(self) -> None:
         """Let the program end."""
@@ -230,6 +238,7 @@ class Watch:
             looks=tuple(self._looks),
             torch_at_s=self._torch_at_s,
             children=self._samples.children,
+            child_accounts=self._child_accounts,
             error=self.error,
             was_stopped=self.was_stopped,
             trace=trace,
