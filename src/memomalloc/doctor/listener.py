@@ -72,12 +72,14 @@ def _serve(server: _socket.socket) -> None:
 def _answer(connection: _socket.socket) -> None:
     global _forking
     pid, began_s = os.getpid(), time.perf_counter()
-    _forking = True
+    _forking = True  # and it stays so in the forks
     try:
         child = os.fork()
-    finally:
+    except OSError:
         _forking = False
+        raise
     if child != 0:
+        _forking = False
         os.waitpid(child, 0)
         return
     # A grandchild, which is nobody's here: the program may wait for its own children.
