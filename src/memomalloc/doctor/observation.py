@@ -31,7 +31,7 @@ class Observation:
         samples: in order of time, since the program began; at least two.
         looks: accounts, in order of time; the last one is of the end, if the program was there to be looked at.
         torch_at_s: when it had imported torch; None if it did not.
-        children: processes that it had started, as they were last seen.
+        children: processes that it had started, when they had most memory.
         child_accounts: at the end, of the largest of those that were forked from it, by number.
         error: the exception that ended the program; empty if it ran through.
         was_stopped: whoever watched ended it, or would wait no longer.

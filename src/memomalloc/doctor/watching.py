@@ -129,6 +129,7 @@ class Samples:
         self.began_s = time.monotonic()
         self.taken: list[Sample] = []
         self.children: tuple[Child, ...] = ()
+        self.most_children: tuple[Child, ...] = ()  # when they had most memory
         self.period_s = FIRST_PERIOD_S
         self._next_children_s = 0.0
 
@@ -136,7 +137,9 @@ class Samples:
         """Take one now; False if the process is gone."""
         now_s = time.monotonic()
         if now_s >= self._next_children_s:
-            self.children = descendants(self.pid) or self.children
+            self.children = descendants(self.pid)
+            if _private_bytes(self.children) >= _private_bytes(self.most_children):
+                self.most_children = self.children
             # Reading all of /proc takes time as well.
             self._next_children_s = now_s + max(CHILDREN_PERIOD_S, 20 * (time.monotonic() - now_s))
         taken = sample(self.pid, self.began_s, self.children, self._own_threads)
@@ -147,6 +150,10 @@ class Samples:
             del self.taken[1::2]
             self.period_s *= 2
         return True
+
+
+def _private_bytes(children: tuple[Child, ...]) -> int:
+    return sum(child.private_bytes for child in children)
 
 
 class _Pace:
@@ -165,7 +172,12 @@ class _Pace:
         self._next_s = asked_s + self._period_s
 
     def wait(self) -> None:
+        """A look was asked for."""
         self._next_s = float("inf")
+
+    def failed(self, at_s: float) -> None:
+        """There was no answer."""
+        self._next_s = at_s + self._period_s
 
 
 class Watch:
@@ -237,7 +249,7 @@ class Watch:
             samples=tuple(self._samples.taken),
             looks=tuple(self._looks),
             torch_at_s=self._torch_at_s,
-            children=self._samples.children,
+            children=self._samples.most_children,
             child_accounts=self._child_accounts,
             error=self.error,
             was_stopped=self.was_stopped,
@@ -254,10 +266,12 @@ class Watch:
         if self._told in ready:
             self._hear()
         if self._question is not None and self._question in ready:
-            with contextlib.suppress(OSError):
+            try:
                 found = self._question.read()
-                if found is not None:
-                    self._answered(found)
+            except OSError:
+                found = {}
+            if found is not None:
+                self._answered(found)
 
     def _hear(self) -> None:
         text = os.read(self._told, 1 << 16)
@@ -286,8 +300,10 @@ class Watch:
     def _ask(self) -> None:
         self._asked_s = self._at_s
         self._pace.wait()
-        with contextlib.suppress(OSError):
+        try:
             self._question = Question(self._folder, self._samples.pid)
+        except OSError:
+            self._pace.failed(self._at_s)
 
     def _drop_question(self) -> None:
         if self._question is not None:
@@ -296,7 +312,9 @@ class Watch:
 
     def _answered(self, found: dict[str, Any]) -> None:
         self._drop_question()
-        if found:
+        if not found:
+            self._pace.failed(self._at_s)
+        else:
             self._looks.append(Look(self._asked_s, account_of(found)))
             unbacked = self._samples.taken[-1].unbacked_bytes if self._samples.taken else 0
             self._pace.looked(self._asked_s, fork_s=found["fork_s"], unbacked_bytes=unbacked)
