@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,8 +102,8 @@ class Observation:
 
     @property
     def sustained_bytes(self) -> int:
-        """What was resident all the time shortly before the end."""
-        return min(sample.resident_bytes for sample in self._between(0.85, 0.97))
+        """What was resident in the last quarter of the run, before whatever it freed in the end: the median."""
+        return int(statistics.median(sample.resident_bytes for sample in self._between(0.75, 0.97)))
 
     def _most(self, from_share: float, to_share: float) -> int:
         within = self._between(from_share, to_share)

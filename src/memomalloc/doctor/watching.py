@@ -23,7 +23,7 @@ from memomalloc.doctor import patient
 from memomalloc.doctor.account import Account, account_of
 from memomalloc.doctor.listener import LOOK, PATIENCE_S, socket_path
 from memomalloc.doctor.observation import Look, Observation
-from memomalloc.doctor.processes import Child, Sample, descendants, sample
+from memomalloc.doctor.processes import PAGE_BYTES, Child, Sample, descendants, sample
 from memomalloc.errors import MemomallocError
 
 #: Samples begin this close together; of a long run only every second one is kept, again and again.
@@ -35,9 +35,11 @@ CHILDREN_PERIOD_S = 0.5
 MAX_CHILDREN = 4
 #: A look costs the program a fork, and a fault for each page that it writes while the fork lives; it may take this
 #: share of the program's time. Looks are further and further apart, by the factor.
-LOOK_SHARE = 0.01
+LOOK_SHARE = 0.02
 LOOK_FACTOR = 1.4
 MIN_LOOK_PERIOD_S = 0.3
+#: On a busy machine an answer may take longer than that: so many are waited for at a time.
+MAX_QUESTIONS = 3
 _FAULT_S = 0.4e-6
 #: So much of the last line that a process that died has printed goes into the message.
 MAX_LOG_LENGTH = 400
@@ -65,12 +67,18 @@ class Program:
 class Question:
     """A look that was asked for and is not answered yet."""
 
-    def __init__(self, folder: str, pid: int) -> None:
+    def __init__(self, folder: str, pid: int, at_s: float = 0.0) -> None:
         """Ask.
+
+        Args:
+            folder: where the process listens.
+            pid: its number.
+            at_s: when that is, for whoever asks.
 
         Raises:
             OSError: nobody listens there.
         """
+        self.at_s = at_s
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.connect(socket_path(folder, pid))
@@ -162,22 +170,21 @@ class _Pace:
     def __init__(self) -> None:
         self._period_s = MIN_LOOK_PERIOD_S
         self._next_s = float("inf")
+        self._fork_s = 0.0
 
     def is_due(self, at_s: float) -> bool:
         return at_s >= self._next_s
 
-    def looked(self, asked_s: float, *, fork_s: float, unbacked_bytes: int) -> None:
-        cost_s = fork_s + unbacked_bytes / 4096 * _FAULT_S
+    def begin_anew(self) -> None:
+        self._period_s = MIN_LOOK_PERIOD_S
+
+    def asked(self, at_s: float, *, unbacked_bytes: int) -> None:
+        cost_s = self._fork_s + unbacked_bytes / PAGE_BYTES * _FAULT_S
         self._period_s = max(self._period_s * LOOK_FACTOR, cost_s / LOOK_SHARE)
-        self._next_s = asked_s + self._period_s
-
-    def wait(self) -> None:
-        """A look was asked for."""
-        self._next_s = float("inf")
-
-    def failed(self, at_s: float) -> None:
-        """There was no answer."""
         self._next_s = at_s + self._period_s
+
+    def learned(self, fork_s: float) -> None:
+        self._fork_s = max(self._fork_s, fork_s)
 
 
 class Watch:
@@ -197,8 +204,7 @@ class Watch:
         self._control = control
         self._samples = Samples(pid, own_threads=1)
         self._pace = _Pace()
-        self._question: Question | None = None
-        self._asked_s = 0.0
+        self._questions: list[Question] = []
         self._looks: list[Look] = []
         self._child_accounts: dict[int, Account] = {}
         self._torch_at_s: float | None = None
@@ -216,20 +222,17 @@ class Watch:
                     self.was_stopped = True
                     return
                 self._wait()
-                if self._has_begun and self._question is None and self._pace.is_due(self._at_s):
+                if self._has_begun and len(self._questions) < MAX_QUESTIONS and self._pace.is_due(self._at_s):
                     self._ask()
         except KeyboardInterrupt:
             self.was_stopped = True
 
     def look_for_the_last_time(self) -> None:
-        """Look, and wait for the answer."""
-        at_s = self._at_s
-        if self._question is not None:
-            self._answered(self._question.answer())
+        """Look, and wait for all answers."""
         self._ask()
-        self._asked_s = at_s
-        if self._question is not None:
-            self._answered(self._question.answer())
+        for question in list(self._questions):
+            self._answered(question, question.answer())
+        self._looks.sort(key=lambda look: look.at_s)
         for child in sorted(self._samples.children, key=lambda child: -child.private_bytes)[:MAX_CHILDREN]:
             with contextlib.suppress(OSError):  # it was not forked from the program, and does not listen
                 found = Question(self._folder, child.pid).answer()
@@ -261,17 +264,16 @@ class Watch:
         return time.monotonic() - self._samples.began_s
 
     def _wait(self) -> None:
-        waiting: list[int | Question] = [self._told, *([] if self._question is None else [self._question])]
-        ready, _, _ = select.select(waiting, [], [], self._samples.period_s)
+        ready, _, _ = select.select([self._told, *self._questions], [], [], self._samples.period_s)
         if self._told in ready:
             self._hear()
-        if self._question is not None and self._question in ready:
+        for question in [question for question in self._questions if question in ready]:
             try:
-                found = self._question.read()
+                found = question.read()
             except OSError:
                 found = {}
             if found is not None:
-                self._answered(found)
+                self._answered(question, found)
 
     def _hear(self) -> None:
         text = os.read(self._told, 1 << 16)
@@ -289,7 +291,7 @@ class Watch:
             elif event == patient.TORCH:
                 self._torch_at_s = self._at_s
                 self._samples.take()
-                self._drop_question()
+                self._pace.begin_anew()
                 self._ask()
             elif event == patient.FAILED:
                 self.error = said
@@ -298,26 +300,17 @@ class Watch:
                 self.has_ended = True
 
     def _ask(self) -> None:
-        self._asked_s = self._at_s
-        self._pace.wait()
-        try:
-            self._question = Question(self._folder, self._samples.pid)
-        except OSError:
-            self._pace.failed(self._at_s)
+        unbacked = self._samples.taken[-1].unbacked_bytes if self._samples.taken else 0
+        self._pace.asked(self._at_s, unbacked_bytes=unbacked)
+        with contextlib.suppress(OSError):
+            self._questions.append(Question(self._folder, self._samples.pid, self._at_s))
 
-    def _drop_question(self) -> None:
-        if self._question is not None:
-            self._question.close()
-            self._question = None
-
-    def _answered(self, found: dict[str, Any]) -> None:
-        self._drop_question()
-        if not found:
-            self._pace.failed(self._at_s)
-        else:
-            self._looks.append(Look(self._asked_s, account_of(found)))
-            unbacked = self._samples.taken[-1].unbacked_bytes if self._samples.taken else 0
-            self._pace.looked(self._asked_s, fork_s=found["fork_s"], unbacked_bytes=unbacked)
+    def _answered(self, question: Question, found: dict[str, Any]) -> None:
+        self._questions.remove(question)
+        question.close()
+        if found:
+            self._looks.append(Look(question.at_s, account_of(found)))
+            self._pace.learned(found["fork_s"])
 
 
 def watch_program(
