@@ -17,6 +17,8 @@ from types import ModuleType
 
 #: The fork is ended after so many seconds, whatever it does.
 PATIENCE_S = 60
+#: The fork leaves the processor to the program where both want it.
+NICENESS = 5
 #: What may be asked.
 LOOK = b"look\n"
 
@@ -91,6 +93,7 @@ def _answer(connection: _socket.socket) -> None:
 
 
 def _look(connection: _socket.socket, pid: int, fork_s: float) -> None:
+    os.nice(NICENESS)
     _forget_imports()
     import signal
 
