@@ -108,6 +108,14 @@ def test_the_part_that_grows_is_named(part: str, name: str) -> None:
     assert [found.name for found in diagnose(examination(seen)) if found.holds] == [name]
 
 
+def test_accounts_of_a_shorter_time_than_the_growth_tell_what_grew() -> None:
+    samples = tuple(sample(float(t), 100 + 10 * t) for t in range(11))
+    looks = tuple(Look(float(t), account(files_mapped=100, in_use_by_native_code=10 * t)) for t in (0, 6.5, 9))
+    (found, *_) = diagnose(examination(Observation(samples, looks)))
+    assert (found.name, found.holds) == (UNEXPLAINED, True)
+    assert found.num_bytes == Observation(samples, looks).growth_bytes == 60 * MIB
+
+
 @pytest.mark.parametrize("part", ["tensors_alive", "weights_and_buffers", "Python's_objects"])
 def test_what_grew_and_then_no_more_is_no_cause(part: str) -> None:
     assert not [found.name for found in diagnose(examination(growing(part, ends=True))) if found.holds]
@@ -138,7 +146,6 @@ def test_an_account_never_has_more_than_there_is() -> None:
         "given_back_bytes": 15,
         "unreachable_bytes": 0,
         "holders": [["kept in __main__", "a list of 2", 20]],
-        "num_threads": 1,
     }
     found = account_of(told)
     assert found.resident_bytes == 155

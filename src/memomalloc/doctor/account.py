@@ -80,7 +80,6 @@ class Account:
         parts: bytes, by the names of `SOURCES`; their sum is what is resident.
         allocator: the name of the one underneath; empty where nobody could ask.
         arenas: glibc's heaps, before they were asked to give memory back; None for another allocator.
-        num_threads: of the process.
         holders: names under which Python reaches most, largest first.
         types: of Python's objects: how many, and their bytes; largest first.
         files: of mapped files and shared memory: resident bytes, by name.
@@ -90,7 +89,6 @@ class Account:
     parts: Mapping[str, int]
     allocator: str = ""
     arenas: Arenas | None = None
-    num_threads: int = 0
     holders: tuple[Holder, ...] = ()
     types: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     files: Mapping[str, int] = field(default_factory=dict)
@@ -160,7 +158,6 @@ def account_of(told: Mapping[str, Any]) -> Account:
         parts={name: parts.get(name, 0) for name in SOURCES},
         allocator=malloc["name"],
         arenas=Arenas(len(arenas), arenas[0], sum(arenas[1:])) if arenas else None,
-        num_threads=told["num_threads"],
         holders=tuple(Holder(*holder) for holder in told["holders"]),
         types={name: (num, size) for name, (num, size) in told["types"].items()},
         files=told["files"],

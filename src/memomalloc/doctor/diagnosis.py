@@ -37,6 +37,8 @@ MIN_LATE_SHARE = 0.1
 #: Page faults, and page faults for each second of processor time, from which they are the trouble.
 MIN_FAULTS = 20_000
 MIN_FAULTS_PER_S = 8_000
+#: Accounts between which the process grew by less than this share of all that it grew by do not tell what grew.
+MIN_SEEN_SHARE = 0.2
 #: A remedy that takes away less than this share of what it should did not work.
 CURED_SHARE = 0.5
 #: So many threads, or children, more are a trouble by themselves.
@@ -148,7 +150,7 @@ class Growth:
     Attributes:
         num_bytes: of physical memory.
         is_over: it has ended before the run did.
-        by_part: by how much each part of the account grew; empty where there are no two accounts.
+        by_part: by how much each part of the account grew in that time; empty where there are no two accounts.
         lost_bytes: growth that was gone when the last account was taken: what a function held until it ended.
     """
 
@@ -158,7 +160,7 @@ class Growth:
         self.is_over = seen.late_growth_bytes < MIN_LATE_SHARE * self.num_bytes
         self.warm: Account | None = seen.warm_look.account if seen.warm_look else None
         self.late: Account | None = self._late()
-        self.by_part = self.late.growth_since(self.warm) if self.late and self.warm else {}
+        self.by_part = self._by_part()
         self.lost_bytes = 0 if self.is_over else self._lost()
 
     @property
@@ -175,6 +177,16 @@ class Growth:
         if self.late is None or self.warm is None:
             return ()
         return self.late.holders_since(self.warm, MIB)[:MAX_NAMED]
+
+    def _by_part(self) -> dict[str, int]:
+        if self.late is None or self.warm is None:
+            return {}
+        found = self.late.growth_since(self.warm)
+        seen_bytes = self.late.resident_bytes - self.warm.resident_bytes
+        # The accounts may be of a shorter time than all that is growth: then it grew alike before and after.
+        if MIN_SEEN_SHARE * self.num_bytes <= seen_bytes < self.num_bytes:
+            return {name: num_bytes * self.num_bytes // seen_bytes for name, num_bytes in found.items()}
+        return found
 
     def _lost(self) -> int:
         if self.late is None:

@@ -40,7 +40,6 @@ def look(pid: int, mappings: Any) -> dict[str, Any]:
     python_heap = _python_heap()
     mapped = [_planned(mapping, mappings) for mapping in mappings.read_mappings(pid)]
     given_back = _given_back()
-    num_threads = len(os.listdir(f"/proc/{pid}/task"))
     resident: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for mapping in mapped:
@@ -51,7 +50,6 @@ def look(pid: int, mappings: Any) -> dict[str, Any]:
     walk.run()
     return {
         "pid": pid,
-        "num_threads": num_threads,
         "resident": dict(resident),
         "files": dict(files.most_common(40)),
         "malloc": heap,

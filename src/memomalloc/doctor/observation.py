@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from memomalloc.doctor.account import Account
 from memomalloc.doctor.processes import PAGE_BYTES, Child, Sample
@@ -36,7 +35,6 @@ class Observation:
         child_accounts: at the end, of the largest of those that were forked from it, by number.
         error: the exception that ended the program; empty if it ran through.
         was_stopped: whoever watched ended it, or would wait no longer.
-        trace: where what it allocated was written, of a run that was recorded.
     """
 
     samples: tuple[Sample, ...]
@@ -46,7 +44,6 @@ class Observation:
     child_accounts: Mapping[int, Account] = field(default_factory=dict)
     error: str = ""
     was_stopped: bool = False
-    trace: Path | None = None
 
     #: Building models and warming up is no growth: it is counted from this share of the run on.
     WARM_UP_SHARE = 0.3

@@ -244,7 +244,7 @@ class Watch:
         with contextlib.suppress(OSError):
             os.write(self._control, b".")
 
-    def observation(self, trace: Path | None) -> Observation | None:
+    def observation(self) -> Observation | None:
         """What was seen; None where the process was gone too soon."""
         if len(self._samples.taken) < 2:
             return None
@@ -256,7 +256,6 @@ class Watch:
             child_accounts=self._child_accounts,
             error=self.error,
             was_stopped=self.was_stopped,
-            trace=trace,
         )
 
     @property
@@ -364,7 +363,7 @@ def watch_program(
         trace = Path(folder) / patient.TRACE
         if keep_trace is not None and trace.exists():
             shutil.copyfile(trace, keep_trace)
-        seen = watch.observation(keep_trace)
+        seen = watch.observation()
         if seen is None or not (watch.has_ended or watch.was_stopped or process.returncode == 0):
             raise WatchError(f"{_ending(process.returncode)}{_last_line(errors)}")
         return seen
