@@ -189,9 +189,12 @@ class Growth:
         return found
 
     def _lost(self) -> int:
+        seen = self._seen
         if self.late is None:
             return self.num_bytes
-        return min(max(self._seen.sustained_bytes - self.late.resident_bytes, 0), self.num_bytes)
+        if seen.looks[-1].at_s < seen.began_s + 0.97 * (seen.last.at_s - seen.began_s):
+            return 0  # nobody could look at the end: it was not gone then
+        return min(max(seen.sustained_bytes - self.late.resident_bytes, 0), self.num_bytes)
 
     def _late(self) -> Account | None:
         # What a function held is gone when the program has ended: the fullest of the late accounts.

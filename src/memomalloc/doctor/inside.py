@@ -25,6 +25,7 @@ MIN_HOLDER_BYTES = 1 << 20
 #: Whoever is held has this share of what its holder holds, or the holder is where the search ends.
 MIN_HELD_SHARE = 0.15
 MAX_DEPTH = 40
+_ATOMS = frozenset((int, float, complex, bool, str, bytes, type(None)))
 _NO_HOLDERS = (type, types.ModuleType, types.CodeType)
 
 
@@ -341,16 +342,25 @@ class Walk:
         return size
 
     def _follow(self, at: int, seen: set[int]) -> None:
-        referents = gc.get_referents
-        while at < len(self._objects):
-            thing = self._objects[at]
+        referents, size_of, saw = gc.get_referents, sys.getsizeof, seen.add
+        objects, sizes, num, num_bytes = self._objects, self._sizes, self._num_of_type, self._bytes_of_type
+        while at < len(objects):
+            thing = objects[at]
             held = referents(thing)
             if self._array is not None and type(thing) is self._array and thing.base is not None:
                 held.append(thing.base)
             for other in held:
                 number = id(other)
-                if number not in seen:
-                    seen.add(number)
+                if number in seen:
+                    continue
+                saw(number)
+                kind = type(other)
+                if kind in _ATOMS and (size := size_of(other)) <= MAX_SMALL_BYTES:
+                    # Most of what there is: it holds nothing, and counts as its holder's.
+                    num[kind] += 1
+                    num_bytes[kind] += size
+                    sizes[at] += size
+                else:
                     self._add(other, at)
             at += 1
 

@@ -16,7 +16,7 @@ import time
 from types import ModuleType
 
 #: The fork is ended after so many seconds, whatever it does.
-PATIENCE_S = 60
+PATIENCE_S = 120
 #: The fork leaves the processor to the program where both want it.
 NICENESS = 5
 #: What may be asked.
