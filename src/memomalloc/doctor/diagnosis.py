@@ -470,7 +470,7 @@ def _native(examination: Examination, growth: Growth, pinned_bytes: float) -> li
 
 def _uses_onednn(examination: Examination, growth: Growth) -> bool:
     # It compiles code for each primitive, into mappings of no file.
-    return examination.plain.torch_at_s is not None and growth.by_part.get(parts.CODE, 0) > 0
+    return examination.plain.torch_at_s is not None and growth.late is not None and growth.late.parts[parts.CODE] > 0
 
 
 def _pinned_by_onednn(examination: Examination, growth: Growth) -> float:

@@ -263,7 +263,8 @@ class Watch:
         return time.monotonic() - self._samples.began_s
 
     def _wait(self) -> None:
-        ready, _, _ = select.select([self._told, *self._questions], [], [], self._samples.period_s)
+        waiting: list[int | Question] = [self._told, *self._questions]
+        ready, _, _ = select.select(waiting, [], [], self._samples.period_s)
         if self._told in ready:
             self._hear()
         for question in [question for question in self._questions if question in ready]:
