@@ -50,5 +50,5 @@ def test_an_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert main(arguments) == 0
     written = {path.name for path in set(tmp_path.iterdir()) - before}
     assert written == {word for word in arguments if (tmp_path / word).suffix in (".html", ".png", ".pickle")} | {
-        word for word in arguments if word in ("trace.json", "buffers.csv")
+        word for word in arguments if word in ("trace.json", "buffers.csv", "recorded.jsonl.gz")
     }
