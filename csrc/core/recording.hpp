@@ -52,8 +52,9 @@ struct Clock {
 // Paid for while recording only: every event takes a lock.
 class Recording {
  public:
-  // Opens a recording on the calling thread, inside any that is open there already; each sees every event. One
-  // with a clock that is given outlives the thread: what the thread allocated may be freed when it is gone.
+  // Opens a recording on the calling thread, inside any that is open there already; each sees every event.
+  // One with a clock that is given outlives the thread: what the thread allocated may be freed when it is
+  // gone.
   static std::shared_ptr<Recording> open(std::shared_ptr<ContextSource> source = nullptr,
                                          std::shared_ptr<Clock> clock = nullptr);
 
@@ -109,8 +110,8 @@ class Recording {
   const std::shared_ptr<ContextSource> source_;
   const bool outlives_thread_;
   const std::shared_ptr<Clock> clock_;
-  bool has_told_source_ = false;  // that it is closed, which it is told once
-  RecordedBuffers buffers_;       // without the number of ticks, which the clock has
+  bool has_told_source_ = false;               // that it is closed, which it is told once
+  RecordedBuffers buffers_;                    // without the number of ticks, which the clock has
   std::vector<uint32_t> calls_;                // by buffer; see ContextSource
   std::unordered_map<void*, uint32_t> alive_;  // by address; erased at the free, for addresses are reused
   bool closed_ = false;

@@ -123,8 +123,7 @@ struct RecordingWithOrigins {
   std::shared_ptr<Recording> events;
 
   static RecordingWithOrigins open(nb::object module_call_code, nb::object boundary_code,
-                                   std::vector<std::string> library_folders,
-                                   std::shared_ptr<Clock> clock) {
+                                   std::vector<std::string> library_folders, std::shared_ptr<Clock> clock) {
     const auto origins = OriginCapture::of_this_thread(
         {hold(module_call_code.ptr()), hold(boundary_code.ptr()), std::move(library_folders)});
     try {
