@@ -35,7 +35,7 @@ MIN_SHARE = 0.1
 #: Growth of which the last third of the run has no more than this share has ended.
 MIN_LATE_SHARE = 0.1
 #: Page faults, and page faults for each second of processor time, from which they are the trouble.
-MIN_FAULTS = 20_000
+MIN_FAULTS = 15_000
 MIN_FAULTS_PER_S = 8_000
 #: Accounts between which the process grew by less than this share of all that it grew by do not tell what grew.
 MIN_SEEN_SHARE = 0.2
