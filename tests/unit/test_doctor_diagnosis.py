@@ -108,6 +108,14 @@ def test_the_part_that_grows_is_named(part: str, name: str) -> None:
     assert [found.name for found in diagnose(examination(seen)) if found.holds] == [name]
 
 
+def test_whoever_takes_samples_may_have_got_no_processor() -> None:
+    few = tuple(sample(t, 100 + int(30 * t)) for t in (0.0, 1.0, 2.0, 5.0, 10.0))
+    looks = tuple(Look(t, account(files_mapped=100, in_use_by_native_code=int(30 * t))) for t in (0.0, 1.0))
+    seen = Observation(few, looks)
+    assert seen.late_growth_bytes == 90 * MIB
+    assert [found.name for found in diagnose(examination(seen)) if found.holds] == [UNEXPLAINED]
+
+
 def test_accounts_of_a_shorter_time_than_the_growth_tell_what_grew() -> None:
     samples = tuple(sample(float(t), 100 + 10 * t) for t in range(11))
     looks = tuple(Look(float(t), account(files_mapped=100, in_use_by_native_code=10 * t)) for t in (0, 6.5, 9))

@@ -150,7 +150,8 @@ class Growth:
     Attributes:
         num_bytes: of physical memory.
         is_over: it has ended before the run did.
-        by_part: by how much each part of the account grew in that time; empty where there are no two accounts.
+        by_part: by how much each part of the account grew in that time; empty where there are no two accounts
+            that tell.
         lost_bytes: growth that was gone when the last account was taken: what a function held until it ended.
     """
 
@@ -183,8 +184,10 @@ class Growth:
             return {}
         found = self.late.growth_since(self.warm)
         seen_bytes = self.late.resident_bytes - self.warm.resident_bytes
+        if seen_bytes < MIN_SEEN_SHARE * self.num_bytes:
+            return {}
         # The accounts may be of a shorter time than all that is growth: then it grew alike before and after.
-        if MIN_SEEN_SHARE * self.num_bytes <= seen_bytes < self.num_bytes:
+        if seen_bytes < self.num_bytes:
             return {name: num_bytes * self.num_bytes // seen_bytes for name, num_bytes in found.items()}
         return found
 
@@ -454,7 +457,7 @@ _NATIVE_PARTS = (parts.NATIVE, parts.CODE, parts.UNEXPLAINED, parts.FRAGMENTS)
 
 def _unexplained(growth: Growth) -> int:
     if not growth.by_part:
-        return growth.num_bytes
+        return 0 if growth.is_over else growth.num_bytes - growth.lost_bytes
     return max(growth.of(*_NATIVE_PARTS), 0)
 
 

@@ -103,8 +103,23 @@ class Observation:
         return int(statistics.median(sample.resident_bytes for sample in self._between(0.75, 0.97)))
 
     def _most(self, from_share: float, to_share: float) -> int:
-        within = self._between(from_share, to_share)
-        return max(sample.resident_bytes for sample in within)
+        total_s = self.last.at_s - self.began_s
+        from_s, to_s = (self.began_s + share * total_s for share in (from_share, to_share))
+        within = [sample.resident_bytes for sample in self.samples if from_s <= sample.at_s <= to_s]
+        return max(*within, self._resident_at(from_s), self._resident_at(to_s))
+
+    def _resident_at(self, at_s: float) -> int:
+        """Between samples, which are far apart where whoever takes them gets no processor, on the line from one to the
+        next."""
+        earlier, later = self.samples[0], self.last
+        for sample in self.samples:
+            if sample.at_s >= at_s:
+                later = sample
+                break
+            earlier = sample
+        share = (at_s - earlier.at_s) / (later.at_s - earlier.at_s) if later.at_s > earlier.at_s else 0.0
+        share = min(max(share, 0.0), 1.0)
+        return int(earlier.resident_bytes + share * (later.resident_bytes - earlier.resident_bytes))
 
     def _between(self, from_share: float, to_share: float) -> Sequence[Sample]:
         total_s = self.last.at_s - self.began_s
