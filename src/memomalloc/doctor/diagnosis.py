@@ -153,6 +153,7 @@ class Growth:
         by_part: by how much each part of the account grew in that time; empty where there are no two accounts
             that tell.
         lost_bytes: growth that was gone when the last account was taken: what a function held until it ended.
+        recorded_bytes: growth that a recording explained, which no account shows.
     """
 
     def __init__(self, seen: Observation) -> None:
@@ -163,6 +164,7 @@ class Growth:
         self.late: Account | None = self._late()
         self.by_part = self._by_part()
         self.lost_bytes = 0 if self.is_over else self._lost()
+        self.recorded_bytes = 0
 
     @property
     def matters(self) -> bool:
@@ -348,7 +350,7 @@ def _live_tensors(examination: Examination, growth: Growth) -> Diagnosis:
             alive = sum(size for _, _, size in _alive_late(trace))
             if alive >= CURED_SHARE * growth.num_bytes:
                 holds, num_bytes = True, min(alive, growth.num_bytes)
-                growth.lost_bytes = 0
+                growth.lost_bytes, growth.recorded_bytes = 0, num_bytes
                 figures = [f"tensors that are alive {grew(num_bytes)} after the warm-up, by a recording of them"]
     trials: list[Trial] = []
     remedies: list[str] = []
@@ -457,8 +459,8 @@ _NATIVE_PARTS = (parts.NATIVE, parts.CODE, parts.UNEXPLAINED, parts.FRAGMENTS)
 
 def _unexplained(growth: Growth) -> int:
     if not growth.by_part:
-        return 0 if growth.is_over else growth.num_bytes - growth.lost_bytes
-    return max(growth.of(*_NATIVE_PARTS), 0)
+        return 0 if growth.is_over else growth.num_bytes - growth.lost_bytes - growth.recorded_bytes
+    return max(growth.of(*_NATIVE_PARTS) - growth.recorded_bytes, 0)
 
 
 def _native(examination: Examination, growth: Growth, pinned_bytes: float) -> list[Diagnosis]:
