@@ -123,6 +123,10 @@ fuzz: $(VENV)/installed  ## random programs, problems and damaged files: a minut
 	MEMOMALLOC_FUZZ_S=$${MEMOMALLOC_FUZZ_S:-60} $(BIN)/python -m pytest -s tests/fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzzer.py
 
+.PHONY: doctor
+doctor: $(VENV)/installed  ## the doctor's verdicts on all of its programs, on a busy machine (an hour; MEMOMALLOC_DOCTOR_REPETITIONS=10: ten)
+	MEMOMALLOC_DOCTOR_REPETITIONS=$${MEMOMALLOC_DOCTOR_REPETITIONS:-1} $(BIN)/python -m pytest -s tests/integration/test_doctor.py
+
 .PHONY: bench-fast-path
 bench-fast-path: native-release  ## nanoseconds of an allocate-and-free pair, beside four allocators
 	$(BIN)/python benchmarks/fast_path.py --json build/fast_path.json

@@ -43,16 +43,20 @@ void make_room(std::vector<T>& column) {
 
 }  // namespace
 
-Recording::Recording(std::shared_ptr<ContextSource> source)
-    : source_(std::move(source)), resident_at_opening_(resident_bytes()) {}
+Recording::Recording(std::shared_ptr<ContextSource> source, std::shared_ptr<Clock> clock)
+    : source_(std::move(source)),
+      outlives_thread_(clock != nullptr),
+      clock_(clock != nullptr ? std::move(clock) : std::make_shared<Clock>()),
+      resident_at_opening_(resident_bytes()) {}
 
 std::atomic<uint32_t> Recording::num_open_{0};
 
-std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source) {
+std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source,
+                                           std::shared_ptr<Clock> clock) {
   end_runs_at_thread_exit();
-  std::shared_ptr<Recording> recording(new Recording(std::move(source)));
+  std::shared_ptr<Recording> recording(new Recording(std::move(source), std::move(clock)));
   if (t_state.is_exiting) {  // nobody would end it
-    recording->closed_ = true;
+    recording->closed_ = recording->has_told_source_ = true;
     if (recording->source_ != nullptr) recording->source_->recording_closed();
     return recording;
   }
@@ -72,6 +76,7 @@ std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source
 void Recording::close() noexcept {
   // Goes after the lock does: with a recording goes its source, which may free whatever it knows.
   std::shared_ptr<Recording> detached;
+  bool tells_source = false;
   {
     const RegistryGuard guard(g_registry_lock);
     if (closed_) {
@@ -79,6 +84,7 @@ void Recording::close() noexcept {
       return;
     }
     closed_ = true;
+    tells_source = !std::exchange(has_told_source_, true);
     if (std::exchange(at_peak_, false)) resident_at_peak_ = resident_bytes();
     auto& open = open_recordings();
     open.erase(std::remove(open.begin(), open.end(), this), open.end());
@@ -87,9 +93,24 @@ void Recording::close() noexcept {
     alive_.clear();
   }
   // Before the thread's chain lets go of it: its source may look for itself there.
-  if (source_ != nullptr) source_->recording_closed();
+  if (tells_source && source_ != nullptr) source_->recording_closed();
   const RegistryGuard guard(g_registry_lock);
   detached = detach_closed();
+}
+
+void Recording::leave_thread() noexcept {
+  bool tells_source = false;
+  {
+    const RegistryGuard guard(g_registry_lock);
+    tells_source = !std::exchange(has_told_source_, true);
+  }
+  // As in close(): the source may look for itself in the chain. It knows no more calls after it.
+  if (tells_source && source_ != nullptr) source_->recording_closed();
+  std::shared_ptr<Recording> left;  // goes after the lock does, as in close()
+  const RegistryGuard guard(g_registry_lock);
+  t_state.recording = outer_;
+  outer_ = nullptr;
+  left = std::move(self_);
 }
 
 ContextSource* Recording::source_of_this_thread() noexcept {
@@ -128,7 +149,11 @@ void Recording::close_those_of_other_threads() noexcept {
 void Recording::close_all_of_thread() noexcept {
   while (t_state.recording != nullptr) {
     const std::shared_ptr<Recording> innermost = t_state.recording->self_;
-    innermost->close();
+    if (innermost->outlives_thread_) {
+      innermost->leave_thread();
+    } else {
+      innermost->close();
+    }
   }
 }
 
@@ -141,7 +166,14 @@ bool Recording::is_open_on_this_thread() noexcept {
 
 RecordedBuffers Recording::buffers() const {
   const RegistryGuard guard(g_registry_lock);
-  return buffers_;
+  RecordedBuffers buffers = buffers_;
+  buffers.num_ticks = clock_->now;
+  return buffers;
+}
+
+bool Recording::has_thread() const noexcept {
+  const RegistryGuard guard(g_registry_lock);
+  return !closed_ && self_ != nullptr;
 }
 
 RecordedCalls Recording::calls() const {
@@ -174,7 +206,7 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
   if (!added) end(entry->second);
   entry->second = static_cast<uint32_t>(buffers_.sizes.size());
   buffers_.sizes.push_back(bytes);
-  buffers_.starts.push_back(buffers_.num_ticks++);
+  buffers_.starts.push_back(clock_->now++);
   buffers_.ends.push_back(RecordedBuffers::kAlive);
   buffers_.contexts.push_back(context.id);
   buffers_.freed_in_call.push_back(0);
@@ -190,7 +222,7 @@ void Recording::add(void* block, std::size_t bytes, ContextSource::Context conte
 void Recording::end(uint32_t buffer) noexcept {
   // By the first free after the peak the tensors of the peak have been written.
   if (std::exchange(at_peak_, false)) resident_at_peak_ = resident_bytes();
-  buffers_.ends[buffer] = buffers_.num_ticks++;
+  buffers_.ends[buffer] = clock_->now++;
   buffers_.freed_in_call[buffer] = source_ != nullptr && source_->is_running(asking_calls_[buffer]);
   live_bytes_ -= buffers_.sizes[buffer];
 }
@@ -211,7 +243,7 @@ void Recording::for_each_of_this_thread(const Function& function) noexcept {
 void Recording::begin_call(bool with_gradients) noexcept {
   for_each_of_this_thread([with_gradients](Recording& recording) {
     ++recording.num_calls_;
-    recording.call_begin_ = recording.buffers_.num_ticks;
+    recording.call_begin_ = recording.clock_->now;
     recording.call_with_gradients_ = with_gradients;
     recording.call_is_tracked_ = false;
     recording.call_reads_.clear();
@@ -241,7 +273,7 @@ void Recording::add_arguments(const std::vector<Argument>& arguments, bool is_ou
 bool Recording::has_call_to_log() noexcept {
   bool has = false;
   for_each_of_this_thread([&has](const Recording& recording) {
-    has = has || !recording.call_reads_.empty() || recording.call_begin_ != recording.buffers_.num_ticks;
+    has = has || !recording.call_reads_.empty() || recording.call_begin_ != recording.clock_->now;
   });
   return has;
 }
@@ -251,7 +283,7 @@ void Recording::end_call(ContextSource::Context context) noexcept {
 }
 
 void Recording::add_call(ContextSource::Context context) {
-  if (call_reads_.empty() && call_begin_ == buffers_.num_ticks) return;
+  if (call_reads_.empty() && call_begin_ == clock_->now) return;
   const auto call = static_cast<uint32_t>(calls_.ends.size());
   for (const uint32_t buffer : call_reads_) {
     make_room(calls_.reading_calls);
@@ -269,7 +301,7 @@ void Recording::add_call(ContextSource::Context context) {
   make_room(calls_.frames);
   make_room(calls_.tracked);
   calls_.begins.push_back(call_begin_);
-  calls_.ends.push_back(buffers_.num_ticks);
+  calls_.ends.push_back(clock_->now);
   calls_.contexts.push_back(context.id);
   calls_.frames.push_back(context.frame);
   calls_.tracked.push_back(call_is_tracked_);

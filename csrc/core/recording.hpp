@@ -70,12 +70,20 @@ class ContextSource : public std::enable_shared_from_this<ContextSource> {
   virtual void recording_closed() noexcept = 0;
 };
 
+// The ticks of recordings that are told together, each on a thread of its own. Guarded by the registry lock.
+struct Clock {
+  int64_t now = 0;
+};
+
 // Writes down the allocations of one thread, and the frees of those blocks on any thread, while it is open.
 // Paid for while recording only: every event takes a lock.
 class Recording {
  public:
   // Opens a recording on the calling thread, inside any that is open there already; each sees every event.
-  static std::shared_ptr<Recording> open(std::shared_ptr<ContextSource> source = nullptr);
+  // One with a clock that is given outlives the thread: what the thread allocated may be freed when it is
+  // gone.
+  static std::shared_ptr<Recording> open(std::shared_ptr<ContextSource> source = nullptr,
+                                         std::shared_ptr<Clock> clock = nullptr);
 
   // Ends it; later events are not seen. May be called on any thread, and more than once.
   void close() noexcept;
@@ -91,6 +99,9 @@ class Recording {
   RecordedBuffers buffers() const;
   RecordedCalls calls() const;
   bool is_closed() const noexcept;
+
+  // Whether its thread is there, and its events are logged.
+  bool has_thread() const noexcept;
 
   // By how many bytes the process's resident memory grew between the opening and the moment when most bytes
   // were alive.
@@ -121,14 +132,16 @@ class Recording {
   // Somebody reads buffers in a way that cannot be followed.
   static void lose_calls() noexcept;
 
-  // Ends what is open on the calling thread, which exits.
+  // Ends what is open on the calling thread, which exits, but for frees of what outlives it.
   static void close_all_of_thread() noexcept;
 
   // In the child of a fork(), where the other threads do not exist. The caller holds the registry lock.
   static void close_those_of_other_threads() noexcept;
 
  private:
-  explicit Recording(std::shared_ptr<ContextSource> source);
+  Recording(std::shared_ptr<ContextSource> source, std::shared_ptr<Clock> clock);
+  // Takes this, the innermost of the calling thread, out of its chain; frees go on being logged.
+  void leave_thread() noexcept;
   // Takes recordings that are closed out of the calling thread's chain. The caller holds the registry lock,
   // and drops what it gets (each holds the next) without it.
   static std::shared_ptr<Recording> detach_closed() noexcept;
@@ -142,7 +155,10 @@ class Recording {
   static void for_each_of_this_thread(const Function& function) noexcept;
 
   const std::shared_ptr<ContextSource> source_;
-  RecordedBuffers buffers_;
+  const bool outlives_thread_;
+  const std::shared_ptr<Clock> clock_;
+  bool has_told_source_ = false;               // that it is closed, which it is told once
+  RecordedBuffers buffers_;                    // without the number of ticks, which the clock has
   std::vector<uint32_t> asking_calls_;         // by buffer; see ContextSource
   std::unordered_map<void*, uint32_t> alive_;  // by address; erased at the free, for addresses are reused
   bool closed_ = false;

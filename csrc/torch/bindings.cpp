@@ -123,11 +123,11 @@ struct RecordingWithOrigins {
   std::shared_ptr<Recording> events;
 
   static RecordingWithOrigins open(nb::object module_call_code, nb::object boundary_code,
-                                   std::vector<std::string> library_folders) {
+                                   std::vector<std::string> library_folders, std::shared_ptr<Clock> clock) {
     const auto origins = OriginCapture::of_this_thread(
         {hold(module_call_code.ptr()), hold(boundary_code.ptr()), std::move(library_folders)});
     try {
-      return {origins, Recording::open(origins)};
+      return {origins, Recording::open(origins, std::move(clock))};
     } catch (...) {
       origins->recording_closed();
       throw;
@@ -326,12 +326,15 @@ NB_MODULE(_runtime, module) {
         result["num_kept_regions"] = counts.num_kept_regions;
         return result;
       });
+  nb::class_<Clock>(module, "Clock").def(nb::init<>());
   nb::class_<RecordingWithOrigins>(module, "Recording")
       .def_static("open", &RecordingWithOrigins::open, "module_call_code"_a, "boundary_code"_a,
-                  "library_folders"_a)
+                  "library_folders"_a, "clock"_a = nb::none())
       .def("close", [](RecordingWithOrigins& recording) { recording.events->close(); })
       .def_prop_ro("is_closed",
                    [](const RecordingWithOrigins& recording) { return recording.events->is_closed(); })
+      .def_prop_ro("has_thread",
+                   [](const RecordingWithOrigins& recording) { return recording.events->has_thread(); })
       .def_prop_ro(
           "resident_growth_bytes",
           [](const RecordingWithOrigins& recording) { return recording.events->resident_growth_bytes(); })

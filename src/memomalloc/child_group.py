@@ -43,11 +43,12 @@ def child_group(arguments: Sequence[str], **options: Any) -> Iterator[subprocess
         try:
             yield process
         except BaseException:
-            _end(process)
+            end_group(process)
             raise
 
 
-def _end(process: subprocess.Popen[Any]) -> None:
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """End a program of :func:`child_group`, and all that it has started: asked to first, and killed soon after."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

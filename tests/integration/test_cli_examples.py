@@ -51,6 +51,10 @@ def test_an_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.Monke
             allocator.alloc(MIB)
         write(Path(name), allocator)
     Path("inference.py").write_text(PROGRAM)
+    buffers = [memomalloc.DeviceBuffer(name, 64, [(start, start + 2)]) for start, name in enumerate("abc")]
+    problem = memomalloc.DeviceProblem.of([memomalloc.DeviceMemory("sram", 128)], buffers)
+    problem.save("problem.json")
+    memomalloc.plan_device(problem).save("device_plan.json")
     before = set(tmp_path.iterdir())
     program, *arguments = shlex.split(example)
     assert program == "memomalloc"

@@ -21,6 +21,7 @@ PACKAGE = Path(find_spec("memomalloc").origin).parent
 #: everything before them.
 ALLOWED = {
     "harmless_text": set(),
+    "running": set(),
     "errors": {"harmless_text"},
     "extras": {"errors"},
     "data": {"errors", "extras", "harmless_text", "_planner", "_snapshot"},
@@ -35,7 +36,9 @@ ROOMS = ("models", "shipping", "calls", "learning", "memory")
 #: Run by a person or a test, imported by no part of the library.
 TOOLS = {"auto", "bench", "child_group", "cli", "doctor", "serve", "trial", "__main__"}
 #: Parts that must work where torch is not installed.
-WITHOUT_TORCH = {"advice", "errors", "extras", "harmless_text", "data", "planners", "report", "integrations"}
+WITHOUT_TORCH = {
+    "advice", "running", "errors", "extras", "harmless_text", "data", "planners", "report", "integrations"
+}  # fmt: skip
 
 
 def _modules() -> list[Path]:

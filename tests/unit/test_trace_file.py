@@ -18,7 +18,7 @@ def trace() -> Trace:
         Origin(("aten::conv2d", "aten::convolution"), "layer1.0.conv", source, "output", 0),
         None,
         Origin(("aten::conv2d", "aten::convolution"), "layer1.0.conv", source, "scratch", 0),
-        Origin(role="escape", occurrence=3),
+        Origin(role="escape", occurrence=3, thread="worker-1"),
     ]
     return Trace.from_arrays([100, 0, 7, 2**40], [0, 2, 3, 9], [5, 4, 8, 0], [0, 0, 0, 1], end_tick=20, origins=origins)
 

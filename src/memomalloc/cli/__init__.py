@@ -28,6 +28,7 @@ COMMANDS = (
     "bench",
     "demo",
     "doctor",
+    "watch",
     "show",
     "diff",
     "advise",
@@ -113,7 +114,8 @@ def _fail(message: str, status: int, *, as_json: bool) -> int:
 def _wants_json(arguments: Sequence[str]) -> bool:
     """Whether a command line that may be wrong asks for JSON on standard output."""
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    return command in ("plan", "planners", "doctor", "show", "diff", "advise", "check") and "--json" in arguments
+    commands = ("plan", "planners", "doctor", "watch", "show", "diff", "advise", "check")
+    return command in commands and "--json" in arguments
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ examples:
   memomalloc check plan.json
   memomalloc check plan.json --max-bytes 64MiB
   memomalloc check snapshot.pickle --max-bytes 20GiB
-  memomalloc check problem.json plan.json
+  memomalloc check problem.json device_plan.json
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Say what grew from one plan or trace to another, by who asked for it.
+"""Say what grew from one plan, trace or program to another, by who asked for it.
 
+A program is run and recorded, with its arguments in the same quotation marks, or with those after `--` for both.
 A trace is planned on the fly. Plans alone do not know who asked: their buffers are told apart by size. Of two memory
 snapshots also what was reserved, and how much of it was fragmentation.
 
@@ -7,6 +8,8 @@ examples:
   memomalloc diff before.jsonl.gz after.jsonl.gz
   memomalloc diff before.jsonl.gz after.jsonl.gz --by module --json
   memomalloc diff before.pickle after.pickle --by source
+  memomalloc diff "inference.py --batch 1" "inference.py --batch 4"
+  memomalloc diff before.jsonl.gz inference.py -- --batch 4
 """
 
 from __future__ import annotations
@@ -15,24 +18,29 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from memomalloc.cli.option_types import input_file, whole
+from memomalloc.cli.option_types import whole
+from memomalloc.cli.subjects import program_of
 from memomalloc.extras import require
 
 if TYPE_CHECKING:
     from memomalloc.report.difference import Difference
 
-HELP = "say what grew from one plan or trace to another"
+HELP = "say what grew from one plan, trace or program to another"
 
 #: `report.difference.DIFFERENCE_BY`, without importing it for ``--help``; a test holds them equal.
-BY_CHOICES = ("origin", "module", "operator", "source", "role")
+BY_CHOICES = ("origin", "module", "operator", "source", "role", "thread")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "before", type=input_file, metavar="BEFORE", help="a trace, a plan, a .csv or a snapshot; - is standard input"
+        "before",
+        type=program_of,
+        metavar="BEFORE",
+        help="a trace, a plan, a .csv, a snapshot or a .py program; - is standard input",
     )
-    parser.add_argument("after", type=input_file, metavar="AFTER", help="another one")
+    parser.add_argument("after", type=program_of, metavar="AFTER", help="another one")
+    parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="of programs that have none of their own")
     parser.add_argument("--by", choices=BY_CHOICES, default="origin", help="what tells buffers apart (default: origin)")
     parser.add_argument("--planner", default="auto", metavar="NAME", help="plans a trace (default: auto)")
     parser.add_argument("--memory", metavar="ID", help="of snapshots, such as 0 or 0:1.0 (default: the largest)")
@@ -66,8 +74,8 @@ def _difference(args: argparse.Namespace) -> Difference:
     from memomalloc.report.difference import difference
     from memomalloc.report.snapshot_difference import snapshot_difference
 
-    paths = (args.before, args.after)
-    subjects = [read_subject(path) for path in paths]
+    inputs = (args.before, args.after)
+    subjects = [read_subject(path, script_arguments=own or args.arguments) for path, own in inputs]
     snapshots = [subject for subject in subjects if isinstance(subject, Snapshot)]
     if len(snapshots) == 2:
         return snapshot_difference(*(chosen_memory(snapshot, args.memory) for snapshot in snapshots), by=args.by)
@@ -75,7 +83,7 @@ def _difference(args: argparse.Namespace) -> Difference:
         raise OptionError("a snapshot, and --memory, can only be compared with another snapshot")
     before, after = (
         placements_of(subject, what=path.name, planners=[args.planner])[0]
-        for path, subject in zip(paths, subjects, strict=True)
+        for (path, _), subject in zip(inputs, subjects, strict=True)
         if not isinstance(subject, Snapshot)
     )
     return difference(before, after, args.by)

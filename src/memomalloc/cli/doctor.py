@@ -1,30 +1,39 @@
 """Say why a program's memory grows, or why it is slow, and what helps.
 
-The program is run as it is and watched from a thread; where that does not tell, it is run again with a remedy or
-with its tensors recorded. Without a program, this machine and installation are looked at. The verdict comes first,
-what it was reached by after it. Options of the doctor stand before PROGRAM.
+The program is run as it is and watched from outside; where that does not tell, it is run again with a remedy or
+with its tensors recorded, and a remedy is named only if it helped. Without a program, this machine and installation are
+looked at. The verdict comes first, then what memory is for, then what the verdict was reached by. Options of the doctor
+stand before PROGRAM.
 
-The exit status is 0 if nothing is wrong, 1 if something was found, 2 if the program failed.
+A service is watched for --seconds, or until Ctrl-C or SIGTERM: the verdict is given then, from this one run.
+
+The exit status is 0 if nothing is wrong, 1 if something was found or nothing explains the growth, 2 if the
+program failed.
 
 examples:
   memomalloc doctor
   memomalloc doctor inference.py --batch 4
   memomalloc doctor --json inference.py --batch 4
+  memomalloc doctor --seconds 60 -m uvicorn app:app
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from memomalloc.cli.account_table import account_lines
+from memomalloc.cli.option_types import seconds
 from memomalloc.harmless_text import harmless
 
 if TYPE_CHECKING:
     from memomalloc.doctor.diagnosis import Diagnosis
+    from memomalloc.doctor.examination import Examination
     from memomalloc.doctor.observation import Observation
 
 HELP = "say why a program's memory grows or why it is slow"
@@ -36,7 +45,14 @@ PROGRAM_FAILED = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("program", metavar="PROGRAM", nargs="?", type=Path, help="a Python file")
+    parser.add_argument(
+        "--seconds",
+        type=seconds,
+        metavar="N",
+        help="stop the program after N seconds: for a service, which does not end",
+    )
+    parser.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module's name")
+    parser.add_argument("program", metavar="PROGRAM", nargs="?", help="a Python file")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="the program's own")
 
 
@@ -48,20 +64,24 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.program is None:
         return _examine_installation(as_json=args.json)
-    return _examine_program(args.program, args.arguments, as_json=args.json)
+    return _examine_program(args)
 
 
-def _examine_program(program: Path, arguments: list[str], *, as_json: bool) -> int:
+def _examine_program(args: argparse.Namespace) -> int:
     from memomalloc.doctor.diagnosis import diagnose
     from memomalloc.doctor.examination import Examination
+    from memomalloc.doctor.watching import Program
 
     def tell(why: str) -> None:
-        print(f"running {harmless(program)} {harmless(why)}", file=sys.stderr, flush=True)
+        print(f"running {harmless(args.program)} {harmless(why)}", file=sys.stderr, flush=True)
 
-    examination = Examination(program, arguments, on_run=tell)
-    seen, diagnoses = examination.plain, list(diagnose(examination))
-    verdict = _verdict(program, seen, diagnoses)
-    if as_json:
+    program = Program(args.program, tuple(args.arguments), is_module=args.is_module)
+    with _interrupted_by_termination():
+        examination = Examination(program, seconds=args.seconds, on_run=tell)
+        diagnoses = diagnose(examination)
+    seen = examination.plain
+    verdict = _verdict(examination, diagnoses)
+    if args.json:
         print(json.dumps(_as_json(verdict, seen, diagnoses)))
     else:
         print(f"{harmless(verdict)}\n")
@@ -71,52 +91,97 @@ def _examine_program(program: Path, arguments: list[str], *, as_json: bool) -> i
     return FOUND if any(diagnosis.holds for diagnosis in diagnoses) else 0
 
 
-def _verdict(program: Path, seen: Observation, diagnoses: Sequence[Diagnosis]) -> str:
-    found = [diagnosis.name for diagnosis in diagnoses if diagnosis.holds]
-    has = f"{program.name} has: {', '.join(found)}"
+@contextlib.contextmanager
+def _interrupted_by_termination() -> Iterator[None]:
+    """Whoever ends a service by SIGTERM is told the verdict, as by Ctrl-C."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _verdict(examination: Examination, diagnoses: Sequence[Diagnosis]) -> str:
+    from memomalloc.doctor.diagnosis import UNEXPLAINED, mib
+
+    seen, name = examination.plain, examination.program.name.rpartition("/")[2]
+    found = [diagnosis.name for diagnosis in diagnoses if diagnosis.holds and diagnosis.name != UNEXPLAINED]
+    unexplained = sum(d.num_bytes for d in diagnoses if d.holds and d.name == UNEXPLAINED)
+    has = f"{name} has: {', '.join(found)}"
+    if unexplained:
+        nothing = f"nothing that is known explains {mib(unexplained)} of the growth"
+        has = f"{has}; {nothing}" if found else f"{nothing} of {name}"
     if seen.error:
-        until_then = has if found else "until then nothing was wrong with its memory"
-        return f"{program.name} failed: {seen.error}; {until_then}"
-    if found:
+        until_then = has if found or unexplained else "until then nothing was wrong with its memory"
+        return f"{name} failed: {seen.error}; {until_then}"
+    if found or unexplained:
         return has
-    return f"nothing is wrong with {program.name}: what it takes is what its tensors and operators need"
+    return f"nothing is wrong with {name}: what it takes is what its tensors and operators need"
 
 
 def _print_details(seen: Observation, diagnoses: Sequence[Diagnosis]) -> None:
     from memomalloc.doctor.diagnosis import MIB
 
-    last, growth_mib = seen.samples[-1], seen.growth_bytes / MIB
+    last, growth_mib = seen.last, seen.growth_bytes / MIB
+    allocator = f" over {seen.account.allocator}" if seen.account and seen.account.allocator else ""
     grew = f"{abs(growth_mib):,.0f} MiB {'more' if growth_mib > 0 else 'less'} than"
     print(
-        f"it ran for {last.at_s:.1f} s over {seen.allocator}; {last.resident_bytes / MIB:,.0f} MiB were resident at "
-        f"the end, {'as much as' if round(growth_mib) == 0 else grew} after the warm-up\n"
+        f"it ran for {last.at_s:.1f} s{allocator}; {last.resident_bytes / MIB:,.0f} MiB were resident at "
+        f"the end, {'as much as' if round(growth_mib) == 0 else grew} after the warm-up"
     )
+    if seen.was_stopped:
+        print("it was stopped while it ran, so it was run once: remedies that need another run were not tried")
+    print()
+    if seen.account is not None:
+        print("\n".join(account_lines(seen.account, seen.warm_look.account if seen.warm_look else None)), end="\n\n")
     for diagnosis in diagnoses:
-        print(f"{'YES' if diagnosis.holds else 'no ':3} {diagnosis.name}")
+        if not diagnosis.holds:
+            print(f"no  {diagnosis.name}{'; '.join(['', *map(harmless, diagnosis.figures)])}")
+            continue
+        print(f"YES {diagnosis.name}")
         for figure in diagnosis.figures:
             print(f"      {harmless(figure)}")
-        if diagnosis.holds:
-            print(f"      remedy: {diagnosis.remedy}")
+        for remedy in diagnosis.remedies:
+            print(f"      remedy: {harmless(remedy)}")
 
 
 def _as_json(verdict: str, seen: Observation, diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
-    last = seen.samples[-1]
+    account, warm = seen.account, seen.warm_look
     return {
         "verdict": verdict,
         "error": seen.error,
-        "allocator": seen.allocator,
-        "elapsed_s": last.at_s,
-        "resident_bytes": last.resident_bytes,
+        "allocator": account.allocator if account else "",
+        "elapsed_s": seen.last.at_s,
+        "was_stopped": seen.was_stopped,
+        "resident_bytes": seen.last.resident_bytes,
         "growth_bytes": seen.growth_bytes,
-        "live_growth_bytes": seen.live_growth_bytes,
-        "retained_bytes": seen.retained_bytes,
+        "growth_bytes_per_s": seen.growth_per_s,
+        "account_bytes": dict(account.parts) if account else {},
+        "account_growth_bytes": account.growth_since(warm.account) if account and warm else {},
+        "retained_bytes": account.given_back_bytes if account else 0,
+        "repeated_page_faults": seen.repeated_faults,
         "fault_share": seen.fault_share,
+        "num_threads": seen.last.num_threads,
+        "children": [
+            {
+                "pid": child.pid,
+                "command": child.command,
+                "private_bytes": child.private_bytes,
+                "shared_bytes": child.shared_bytes,
+            }
+            for child in seen.children
+        ],
         "diagnoses": [
             {
                 "name": diagnosis.name,
                 "holds": diagnosis.holds,
                 "figures": diagnosis.figures,
-                "remedy": diagnosis.remedy if diagnosis.holds else "",
+                "remedies": diagnosis.remedies,
+                "remedy": "; or ".join(diagnosis.remedies),
             }
             for diagnosis in diagnoses
         ],

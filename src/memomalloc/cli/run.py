@@ -15,22 +15,21 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import builtins
 import contextlib
 import functools
-import io
 import os
 import runpy
 import signal
 import sys
 import traceback
-import types
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from memomalloc import running
 from memomalloc.cli.option_types import named, output_file
 from memomalloc.harmless_text import harmless
+from memomalloc.running import run_program
 from memomalloc.runtime import process_limits
 
 HELP = "run a Python program with planned memory"
@@ -149,25 +148,7 @@ def _optimize(*, keep: bool, plans: Path | None) -> None:
 
 def _run_program(args: argparse.Namespace) -> None:
     atexit.register(_die_of_interrupt)  # first, so that it is called last
-    sys.argv = [args.program, *args.arguments]
-    if args.is_module:
-        _set_first_path(os.getcwd())
-        runpy.run_module(args.program, run_name="__main__", alter_sys=True)
-        return
-    _set_first_path(os.path.dirname(os.path.realpath(args.program)))
-    # A module of its own, as `python` has it: what the program pickles names it.
-    main = types.ModuleType("__main__")
-    path = os.path.abspath(args.program)
-    main.__dict__.update(__file__=path, __builtins__=builtins, __cached__=None, __annotations__={})
-    sys.modules["__main__"] = main
-    with io.open_code(path) as file:
-        source = file.read()
-    exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
-
-
-def _set_first_path(folder: str) -> None:
-    if not sys.flags.safe_path:  # else there is no such entry
-        sys.path[0] = folder
+    run_program(args.program, args.arguments, is_module=args.is_module)
 
 
 def _show(error: BaseException) -> None:
@@ -183,7 +164,7 @@ def _of_the_program(frames: TracebackType | None) -> TracebackType | None:
 
 
 def _is_ours(file: str) -> bool:
-    return file in (__file__, runpy.__file__, "<frozen runpy>")
+    return file in (__file__, running.__file__, runpy.__file__, "<frozen runpy>")
 
 
 _interrupted: list[bool] = []

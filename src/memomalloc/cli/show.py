@@ -1,9 +1,9 @@
 """Show memory: who asked for which buffer, when it lived, and where it lies.
 
 INPUT is a trace, a plan, a CSV file of MiniMalloc, a memory snapshot of a GPU (torch.cuda.memory._dump_snapshot), or a
-Python program, which is run and recorded from its first line to its last; `-` is standard input. A trace is planned on
-the fly. Two inputs, or two planners, are shown side by side. Without an option that says how, a table is printed. A
-FILE that is `-` is standard output.
+Python program, which is run and recorded from its first line to its last, or until Ctrl-C; `-` is standard input. A
+trace is planned on the fly. Two inputs, or two planners, are shown side by side. Without an option that says how, a
+table is printed. A FILE that is `-` is standard output.
 
 examples:
   memomalloc show trace.jsonl.gz --html map.html
@@ -14,6 +14,7 @@ examples:
   memomalloc show snapshot.pickle
   memomalloc show snapshot.pickle --memory 0:1.0 --html map.html
   memomalloc show snapshot.pickle --period --html step.html
+  memomalloc show --save recorded.jsonl.gz inference.py -- --batch 4
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 HELP = "show who uses the memory: a map in HTML, a picture, a table"
 
 #: `report.groups.BY`, without importing it for ``--help``; a test holds them equal.
-BY_CHOICES = ("module", "operator", "source", "role", "size")
+BY_CHOICES = ("module", "operator", "source", "role", "thread", "size")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--table", action="store_true", help="print tables (needs rich)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--save", type=output_file, metavar="TRACE", help="keep the trace of a program that is run")
     parser.add_argument("--trace", type=input_file, metavar="FILE", help="what a plan was made from: tells who asked")
     parser.add_argument(
         "--planner", action="append", metavar="NAME", help="plans a trace; may be given more than once (default: auto)"
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         _check_suffix(args.png)
     inputs = [*_files(args), *([] if args.trace is None else [args.trace])]
     shows_table = not args.json and (args.table or (args.html is None and args.png is None))
-    require_outputs(args.html, args.png, inputs=inputs, prints=args.json or shows_table)
+    require_outputs(args.html, args.png, args.save, inputs=inputs, prints=args.json or shows_table)
     subjects = _subjects(args)
     snapshots = [subject for subject in subjects if isinstance(subject, Snapshot)]
     if (args.memory is not None or args.period) and not snapshots:
@@ -120,8 +122,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"placements": [summary(placement, depth=args.depth) for placement in placements]}))
     elif shows_table and not has_accounts:
         _print_tables(placements, args)
-    for path in (args.html, args.png):
-        say_written(path, quiet=args.json or STANDARD_OUTPUT in (args.html, args.png))
+    for path in (args.html, args.png, args.save):
+        say_written(path, quiet=args.json or STANDARD_OUTPUT in (args.html, args.png, args.save))
     return 0
 
 
@@ -145,12 +147,20 @@ def _files(args: argparse.Namespace) -> list[Path]:
 
 def _subjects(args: argparse.Namespace) -> list[Trace | Plan | Problem | Snapshot]:
     from memomalloc.cli.subjects import read_subject
+    from memomalloc.data.trace import Trace
     from memomalloc.errors import InvalidPlanError
 
     files = _files(args)
     if len(files) > 2:
         raise InvalidPlanError(f"{len(files)} inputs cannot be shown side by side: name one or two")
-    return [read_subject(path, script_arguments=args.more) for path in files]
+    if args.save is not None and args.input.suffix != ".py":
+        raise InvalidPlanError("--save keeps the trace of a program: name a .py file")
+    subjects = [read_subject(path, script_arguments=args.more) for path in files]
+    if args.save is not None:
+        for subject in subjects:
+            if isinstance(subject, Trace):
+                subject.save(args.save)  # before it is planned
+    return subjects
 
 
 def _placements(subjects: list[Trace | Plan | Problem | Snapshot], args: argparse.Namespace) -> list[Placement]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import runpy
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from memomalloc.cli.option_types import input_file
 from memomalloc.cli.streams import stdout_as_stderr
+from memomalloc.cli.termination import Terminated
+from memomalloc.data.byte_text import byte_text
 
 if TYPE_CHECKING:
     from memomalloc.data.plan import Plan
@@ -20,9 +26,10 @@ if TYPE_CHECKING:
 
 
 def record_script(path: Path, arguments: Sequence[str]) -> Trace:
-    """Run a program as ``python path arguments`` would, and record every tensor that its main thread allocates.
+    """Run a program as ``python path arguments`` would, and record every tensor that it allocates, on all its threads.
 
-    What the program prints goes to stderr: stdout is for the report.
+    What the program prints goes to stderr: stdout is for the report. A program that does not end (a service) is
+    ended by Ctrl-C or SIGTERM, and what was recorded until then is the trace.
 
     Raises:
         FileFormatError: there is no such file.
@@ -33,12 +40,15 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
 
     if not path.is_file():
         raise FileFormatError(path, "there is no such file; a Python program was expected")
-    recording = memomalloc.record()
+    recording = memomalloc.record(threads="all")
     before = sys.argv, sys.path[:]
     sys.argv, sys.path[:1] = [str(path), *arguments], [str(path.resolve().parent)]
+    names: dict[str, Any] = {}  # of the program: by these its models are known
     try:
         with stdout_as_stderr(), recording:
-            runpy.run_path(str(path), run_name="__main__")
+            names = runpy.run_path(str(path), run_name="__main__")
+    except (KeyboardInterrupt, Terminated) as end_:
+        print(f"memomalloc: {path.name} was ended ({end_ or 'interrupted'}): recorded until then", file=sys.stderr)
     except Exception as error:
         raise RecordingError(
             f"{path} failed ({type(error).__name__}: {error}){_where(error, path)}: it is shown when it runs through"
@@ -48,9 +58,22 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
             raise RecordingError(f"{path} ended with status {end.code}: it is shown when it runs through") from end
     finally:
         sys.argv, sys.path[:] = before
-    if not len(recording.trace):
-        raise RecordingError(f"{path} allocated no tensor on the CPU in its main thread")
-    return recording.trace
+    trace = recording.trace
+    del names
+    if not len(trace):
+        others = f"; other threads allocated {byte_text(trace.elsewhere_bytes)}" if trace.elsewhere_bytes else ""
+        raise RecordingError(f"{path} allocated no tensor on the CPU in a thread that could be recorded{others}")
+    return trace
+
+
+def program_of(text: str) -> tuple[Path, tuple[str, ...]]:
+    """A path, and the arguments of the program that it names: ``"inference.py --batch 4"`` is one of both."""
+    if not Path(text).exists():
+        with contextlib.suppress(ValueError):  # an open quotation mark
+            name, *arguments = shlex.split(text) or [text]
+            if name.endswith(".py") and arguments:
+                return input_file(name), tuple(arguments)
+    return input_file(text), ()
 
 
 def _where(error: Exception, path: Path) -> str:
@@ -136,18 +159,28 @@ def placements_of(
     from memomalloc.data.plan import Plan
     from memomalloc.data.trace import Trace
     from memomalloc.planners import plan
+    from memomalloc.report.lanes import placement_in_lanes, threads_of
     from memomalloc.report.placement import Placement
 
     if isinstance(subject, Plan):
         trace = None if trace_path is None else Trace.load(trace_path)
         return [Placement.of_plan(subject, trace=trace, title=title)]
     trace = subject if isinstance(subject, Trace) else None
-    with planning_progress(what) as progress:
-        made = [plan(subject, planner=planner, time_limit_s=time_limit_s, progress=progress) for planner in planners]
     several = len(planners) > 1
-    return [
-        Placement.of_plan(
-            planned, trace=trace, title=f"{title}, {planned.planner}" if title and several else title or planned.planner
-        )
-        for planned in made
-    ]
+
+    def named(planned_by: str) -> str:
+        return f"{title}, {planned_by}" if title and several else title or planned_by
+
+    with planning_progress(what) as progress:
+
+        def placed(planner: str) -> Placement:
+            def make(part: Trace | Problem) -> Plan:
+                return plan(part, planner=planner, time_limit_s=time_limit_s, progress=progress)
+
+            if trace is not None and len(threads_of(trace)) > 1:
+                found = placement_in_lanes(trace, make)
+            else:
+                found = Placement.of_plan(make(subject), trace=trace)
+            return dataclasses.replace(found, title=named(found.planner))
+
+        return [placed(planner) for planner in planners]

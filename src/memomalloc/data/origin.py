@@ -34,6 +34,7 @@ class Origin:
         role: ``output`` (the operator returns it), ``scratch`` (freed inside the operator), or ``escape``; ``call`` is
             that of the origin of a call.
         occurrence: counts the buffers of one trace that agree in all else.
+        thread: the name of the thread that asked, in a trace of several; else empty.
     """
 
     operators: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Origin:
     source: SourceLine | None = None
     role: str = "output"
     occurrence: int = 0
+    thread: str = ""
 
     @property
     def operator(self) -> str:

@@ -5,7 +5,8 @@ file without its last line is truncated. Between them, in any order in which wha
 
 - ``"text"``: the next entry of the table of texts;
 - ``{"operators": [text, ...], "module_path": text, "source": [text, line, text] | null, "role": text,
-  "occurrence": n}``: the next entry of the table of origins, its texts by index;
+  "occurrence": n}``: the next entry of the table of origins, its texts by index; of a trace of several threads also
+  with ``"thread": text``;
 - ``[size, smallest size, start, end, escape, origin]``: the next buffer; escape is 0 or 1, origin an index or -1;
 - ``[[begin, end, origin, frame, tracked], [buffer, ...], [bytes, ...]]``: the next call, the buffers that it read, and
   the bytes of its other arguments; in files of version 2, which says that calls were recorded.
@@ -161,13 +162,15 @@ class _Writer:
         index = self._origins.get(origin)
         if index is None:
             source = origin.source
-            row = {
+            row: dict[str, object] = {
                 "operators": [self._text(operator) for operator in origin.operators],
                 "module_path": self._text(origin.module_path),
                 "source": source and [self._text(source.file), source.line, self._text(source.function)],
                 "role": self._text(origin.role),
                 "occurrence": origin.occurrence,
             }
+            if origin.thread:
+                row["thread"] = self._text(origin.thread)
             index = self._origins[origin] = len(self._origins)
             self._line(row)
         return index
@@ -369,8 +372,10 @@ class _Reader:
         self._texts.append(text)
 
     def _origin(self, row: dict[str, Any]) -> None:
-        if row.keys() != {"operators", "module_path", "source", "role", "occurrence"}:
-            self._fail("an origin has the keys operators, module_path, source, role and occurrence")
+        if row.keys() - {"thread"} != {"operators", "module_path", "source", "role", "occurrence"}:
+            self._fail(
+                "an origin has the keys operators, module_path, source, role and occurrence, and may have thread"
+            )
         source, operators = row["source"], row["operators"]
         if source is not None and (not isinstance(source, list) or len(source) != 3):
             self._fail("the source of an origin is null, or a file, a line and a function")
@@ -392,6 +397,7 @@ class _Reader:
                 ),
                 role=self._text_at(row["role"], "role"),
                 occurrence=self._whole(row["occurrence"], "occurrence", 0, INT64_MAX),
+                thread=self._text_at(row["thread"], "thread") if "thread" in row else "",
             )
         )
 

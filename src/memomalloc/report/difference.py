@@ -12,7 +12,7 @@ from memomalloc.data.origin import Origin
 from memomalloc.report.groups import origin_name
 from memomalloc.report.placement import Placement
 
-DIFFERENCE_BY = ("origin", "module", "operator", "source", "role")
+DIFFERENCE_BY = ("origin", "module", "operator", "source", "role", "thread")
 """What changes can be told apart by; an origin is the operator in its module."""
 
 

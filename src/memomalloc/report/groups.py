@@ -1,4 +1,4 @@
-"""Buffers in groups: by module, operator, source line, role or size."""
+"""Buffers in groups: by module, operator, source line, role, thread or size."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from memomalloc.data.columns import Int64Array
 from memomalloc.data.origin import Origin
 from memomalloc.report.placement import Placement
 
-BY = ("module", "operator", "source", "role", "size")
+BY = ("module", "operator", "source", "role", "thread", "size")
 """What buffers can be grouped by."""
 
 NO_MODULE = "(no module)"
+ONE_THREAD = "(one thread)"
 UNKNOWN = "(unknown)"
 SIZE_CLASSES = (
     "up to 1 KiB",
@@ -126,4 +127,5 @@ _NAMES: dict[str, Callable[[Origin, int | None], str]] = {
     "operator": lambda origin, _: origin.operator or UNKNOWN,
     "source": lambda origin, _: UNKNOWN if origin.source is None else f"{origin.source.file}:{origin.source.line}",
     "role": lambda origin, _: origin.role,
+    "thread": lambda origin, _: origin.thread or ONE_THREAD,
 }

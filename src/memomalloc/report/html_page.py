@@ -94,6 +94,9 @@ def _payload(placements: Sequence[Placement], title: str, by: str) -> dict[str, 
                 "provenOptimal": placement.proven_optimal,
                 "note": harmless(placement.note),
                 "reserved": _reserved(placement.reserved),
+                "elsewhereRequests": placement.elsewhere_requests,
+                "elsewhereBytes": placement.elsewhere_bytes,
+                "lanes": [[harmless(lane.thread), lane.offset] for lane in placement.lanes],
             }
         )
     return {"title": harmless(title), "by": by, "texts": list(texts), "tables": tables, "layouts": layouts}
@@ -136,6 +139,7 @@ def _table(placement: Placement, texts: dict[str, int]) -> dict[str, Any]:
             text(origin.module_path),
             None if source is None else (text(source.file), source.line, text(source.function)),
             text(origin.role),
+            text(origin.thread),
         )
         return askers.setdefault(row, len(askers))
 

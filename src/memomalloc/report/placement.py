@@ -19,6 +19,21 @@ MAX_GAP_BYTES = 2**16
 """What is shown of a range of addresses that no buffer ever used."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The part of a placement that one thread has for itself.
+
+    Attributes:
+        thread: its name.
+        offset: where it begins, in bytes.
+        size_bytes: of all of it.
+    """
+
+    thread: str
+    offset: int
+    size_bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Reserved:
     """What an allocator had reserved around its buffers: n ranges of offsets over half-open ticks.
@@ -61,6 +76,9 @@ class Placement:
         reserved: what was reserved around them; None where that is not known, or nothing was.
         note: how the buffers stand for others, for a person; empty: they are all there are.
         trace: of the program that asked for them, where there is one.
+        elsewhere_requests: allocations of threads that were not recorded, which no buffer shows.
+        elsewhere_bytes: their sizes, summed.
+        lanes: of each thread, where there are several, from the lowest one; else empty.
     """
 
     title: str
@@ -78,6 +96,9 @@ class Placement:
     reserved: Reserved | None = None
     note: str = ""
     trace: Trace | None = None
+    elsewhere_requests: int = 0
+    elsewhere_bytes: int = 0
+    lanes: tuple[Lane, ...] = ()
 
     @classmethod
     def of_plan(cls, plan: Plan, *, trace: Trace | None = None, title: str | None = None) -> Placement:
@@ -106,6 +127,8 @@ class Placement:
             planner=plan.planner,
             proven_optimal=plan.proven_optimal,
             trace=trace,
+            elsewhere_requests=0 if trace is None else trace.elsewhere_requests,
+            elsewhere_bytes=0 if trace is None else trace.elsewhere_bytes,
         )
 
     @classmethod
@@ -139,6 +162,8 @@ class Placement:
             lower_bound_bytes=None,
             planner=title,
             trace=trace,
+            elsewhere_requests=trace.elsewhere_requests,
+            elsewhere_bytes=trace.elsewhere_bytes,
         )
 
     def __len__(self) -> int:

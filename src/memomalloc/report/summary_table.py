@@ -31,6 +31,8 @@ def summary_table(placement: Placement, *, depth: int | None = None, top: int = 
             _group_table(placement, f"By module, depth {chosen_depth}", groups(placement, "module", chosen_depth), top)
         )
         parts.append(_group_table(placement, "By operator", groups(placement, "operator"), top))
+        if placement.lanes:
+            parts.append(_group_table(placement, "By thread", groups(placement, "thread"), top))
     parts.append(_peak_table(placement, top))
     return Lines(*parts)
 
@@ -49,6 +51,12 @@ def _headline(placement: Placement) -> Text:
         f", peak {byte_text(peak.peak_live_bytes)} alive at tick {peak.peak_tick:,}, "
         f"without reuse {byte_text(int(placement.sizes.sum()))}"
     )
+    if placement.elsewhere_bytes:
+        text.append(
+            f"; not shown: {placement.elsewhere_requests:,} allocations of other threads, "
+            f"{byte_text(placement.elsewhere_bytes)} in all",
+            "bold",
+        )
     return text
 
 

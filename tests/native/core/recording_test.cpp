@@ -106,6 +106,60 @@ TEST_F(RecordingTest, NestedRecordingsEachSeeEveryEvent) {
   EXPECT_EQ(inner->buffers().ends, (std::vector<int64_t>{RecordedBuffers::kAlive}));
 }
 
+TEST_F(RecordingTest, RecordingsOfAClockShareItsTicksAndOutliveTheirThreads) {
+  const auto clock = std::make_shared<Clock>();
+  const auto mine = Recording::open(nullptr, clock);
+  std::shared_ptr<Recording> theirs;
+  void* first = allocate(64);
+  void* second = nullptr;
+  std::thread([&] {
+    theirs = Recording::open(nullptr, clock);
+    EXPECT_TRUE(theirs->has_thread());
+    second = allocate(128);
+    release(allocate(32));
+  }).join();
+  EXPECT_FALSE(theirs->has_thread());
+  EXPECT_FALSE(theirs->is_closed());
+  release(first);
+  release(second);  // of a thread that is gone
+  mine->close();
+  theirs->close();
+  EXPECT_EQ(mine->buffers().starts, (std::vector<int64_t>{0}));
+  EXPECT_EQ(mine->buffers().ends, (std::vector<int64_t>{4}));
+  EXPECT_EQ(theirs->buffers().starts, (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(theirs->buffers().ends, (std::vector<int64_t>{5, 3}));
+  EXPECT_EQ(mine->buffers().num_ticks, 6);
+  EXPECT_EQ(mine->buffers().num_elsewhere, 0u);
+  EXPECT_FALSE(Recording::any_open());
+}
+
+TEST_F(RecordingTest, ThreadsThatComeAndGoWhileTheirRecordingsAreClosed) {
+  const auto clock = std::make_shared<Clock>();
+  const auto mine = Recording::open(nullptr, clock);
+  std::vector<std::thread> threads;
+  std::vector<std::shared_ptr<Recording>> theirs(8);
+  std::vector<void*> blocks(8);
+  std::atomic<int> num_open{0};
+  for (std::size_t i = 0; i < theirs.size(); ++i) {
+    threads.emplace_back([&, i] {
+      theirs[i] = Recording::open(nullptr, clock);
+      blocks[i] = allocate(64);
+      num_open.fetch_add(1);
+      for (int n = 0; n < 200; ++n) release(allocate(32));
+    });
+  }
+  while (num_open.load() < static_cast<int>(theirs.size())) std::this_thread::yield();
+  for (const auto& recording : theirs) recording->close();  // while their threads allocate, or exit
+  for (auto& thread : threads) thread.join();
+  for (void* block : blocks) release(block);
+  mine->close();
+  for (const auto& recording : theirs) {
+    EXPECT_TRUE(recording->is_closed());
+    EXPECT_EQ(recording->buffers().sizes.front(), 64u);
+  }
+  EXPECT_FALSE(Recording::any_open());
+}
+
 TEST_F(RecordingTest, TheOuterOneMayBeClosedFirst) {
   auto outer = Recording::open();
   const auto inner = Recording::open();

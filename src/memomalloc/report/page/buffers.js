@@ -1,6 +1,6 @@
 // The buffers of one trace or plan: columns, who asked for each, groups, the curve of live bytes.
 
-const UNKNOWN = "(unknown)", NO_MODULE = "(no module)";
+const UNKNOWN = "(unknown)", NO_MODULE = "(no module)", ONE_THREAD = "(one thread)";
 const SIZE_CLASSES = ["up to 1 KiB", "1 to 16 KiB", "16 to 64 KiB", "64 to 256 KiB", "256 KiB to 1 MiB", "1 to 4 MiB",
   "4 to 16 MiB", "16 to 64 MiB", "above 64 MiB"];
 const SIZE_LIMITS = [2 ** 10, 2 ** 14, 2 ** 16, 2 ** 18, 2 ** 20, 2 ** 22, 2 ** 24, 2 ** 26, Infinity];
@@ -16,16 +16,17 @@ class Buffers {
     this.escapeIndices = table.escapes;
     this.asker = Int32Array.from(table.asker);
     this.occurrence = table.occurrence;
-    this.askers = table.askers.map(([operators, module, source, role]) => {
+    this.askers = table.askers.map(([operators, module, source, role, thread]) => {
       const asker = {
         operators: operators.map((text) => texts[text]),
         module: texts[module],
         source: source && { file: texts[source[0]], line: source[1], function: texts[source[2]] },
         role: texts[role],
+        thread: texts[thread],
       };
       asker.operator = asker.operators[asker.operators.length - 1] || UNKNOWN;
       asker.sourceText = asker.source ? `${asker.source.file}:${asker.source.line}` : UNKNOWN;
-      asker.searched = [...asker.operators, asker.module, asker.sourceText, asker.source?.function, asker.role]
+      asker.searched = [...asker.operators, asker.module, asker.sourceText, asker.source?.function, asker.role, asker.thread]
         .join("\n").toLowerCase();
       return asker;
     });
@@ -43,6 +44,8 @@ class Buffers {
   }
 
   get hasOrigins() { return this.askers.length > 0; }
+
+  get hasThreads() { return this.askers.some((asker) => asker.thread); }
 
   isAliveAt(i, tick) { return this.starts[i] <= tick && tick < this.ends[i]; }
 
@@ -66,6 +69,7 @@ class Buffers {
       module: (asker) => asker.module.split(".").slice(0, depth || undefined).join(".") || NO_MODULE,
       operator: (asker) => asker.operator,
       role: (asker) => asker.role,
+      thread: (asker) => asker.thread || ONE_THREAD,
       source: (asker) => asker.sourceText,
     }[by];
     const indices = new Map([[UNKNOWN, 0]]);

@@ -201,7 +201,8 @@ class State {
 
 function wireControls(state) {
   const by = document.getElementById("by"), depth = document.getElementById("depth");
-  const choices = state.hasOrigins ? ["module", "operator", "source", "role", "size"] : ["size"];
+  const ofThreads = state.tables.some((buffers) => buffers.hasThreads) ? ["thread"] : [];
+  const choices = state.hasOrigins ? ["module", "operator", "source", "role", ...ofThreads, "size"] : ["size"];
   by.append(...choices.map((choice) => new Option(choice)));
   const deepest = Math.max(...state.tables.map((buffers) => buffers.deepestModule()));
   depth.append(...Array.from({ length: deepest }, (_, i) => new Option(i + 1 === deepest ? "all" : String(i + 1), i + 1)));

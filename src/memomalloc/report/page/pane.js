@@ -51,6 +51,9 @@ class Pane {
       facts.push(["without reuse", byteText(buffers.totalBytes)]);
     }
     if (layout.note) facts.push(["drawn", layout.note]);
+    if (layout.elsewhereBytes) {
+      facts.push(["other threads, not shown:", byteText(layout.elsewhereBytes), ` in ${count(layout.elsewhereRequests)} allocations`]);
+    }
     return facts.flatMap(([name, value, why = ""], i) => {
       const bold = document.createElement("b");
       bold.textContent = value;
@@ -99,6 +102,7 @@ class Pane {
     this.drawAxes(context, offsets);
     context.restore();
     this.drawLabels(context, labelled, colours, of, dpr);
+    this.drawLanes(context, dpr);
     this.drawAbove();
   }
 
@@ -122,6 +126,29 @@ class Pane {
     context.fillText("tick", 8, bottom + 7);
     context.strokeStyle = cssColour("--line");
     context.strokeRect(plot.left - 0.5, plot.top - 0.5, plot.width + 1, plot.height + 1);
+  }
+
+  // Each thread's lane begins at a line that has its name.
+  drawLanes(context, dpr) {
+    const { plot, layout } = this;
+    context.save();
+    context.scale(dpr, dpr);
+    context.beginPath();
+    context.rect(plot.left, plot.top, plot.width, plot.height);
+    context.clip();
+    context.font = "11px system-ui, DejaVu Sans, sans-serif";
+    context.textAlign = "right";
+    context.textBaseline = "bottom";
+    for (const [thread, offset] of layout.lanes) {
+      const y = Math.round(this.yOf(offset)), width = context.measureText(thread).width + 8, right = plot.left + plot.width;
+      context.fillStyle = cssColour("--ink");
+      context.fillRect(plot.left, y - 1, plot.width, 1);
+      context.fillStyle = cssColour("--paper");
+      context.fillRect(right - width, y - 16, width, 15);
+      context.fillStyle = cssColour("--ink");
+      context.fillText(thread, right - 4, y - 2);
+    }
+    context.restore();
   }
 
   drawLabels(context, labelled, colours, groupOf, dpr) {

@@ -87,6 +87,7 @@ class Sidebar {
       rows.push(["module", asker.module || NO_MODULE], ["operator", asker.operators.join(" › ") || UNKNOWN]);
       if (asker.source) rows.push(["source", `${shortPath(asker.sourceText)} in ${asker.source.function}`]);
       rows.push(["role", `${asker.role}, occurrence ${buffers.occurrence[i]}`]);
+      if (asker.thread) rows.push(["thread", asker.thread]);
     }
     this.details.replaceChildren(
       element("h2", {}, this.swatch(state.grouping.colourOf(buffers, i)), breakable(`${buffers.nameOf(i)} · ${byteText(buffers.sizes[i])}`)),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from sys import intern
+from types import CellType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -47,12 +49,14 @@ class Context(NamedTuple):
     file: str
     line: int
     function: str
+    thread: str = ""
 
 
 class _Place(NamedTuple):
     operators: tuple[str, ...]
     module_path: str
     source: SourceLine | None
+    thread: str
 
 
 def origins_of(
@@ -61,6 +65,8 @@ def origins_of(
     sizes: Sequence[int],
     escapes: Sequence[bool],
     freed_in_call: Sequence[bool],
+    *,
+    name_models: bool = False,
 ) -> tuple[tuple[Origin, ...], list[Origin]]:
     """Describe who asked for each buffer of a trace, and who called operators.
 
@@ -70,11 +76,15 @@ def origins_of(
         sizes: of the buffers, in bytes.
         escapes: for each buffer whether it outlived the recording.
         freed_in_call: for each buffer whether it was freed before the operator that asked for it was done.
+        name_models: where there are several models, paths begin with the name of the variable or attribute that holds
+            the model. Not for traces that are compared with later ones: such a name may change.
 
     Returns:
         n origins, unique in the trace, and for each of the contexts the origin of a call from there.
     """
     paths = _ModulePaths()
+    if name_models:
+        paths.name_models([context.modules for context in contexts])
     places = [_describe(context, paths) for context in contexts]
     seen: Counter[tuple[_Place, str]] = Counter()
     origins = []
@@ -83,9 +93,11 @@ def origins_of(
         place = places[context]
         if place.operators == (NO_OPERATOR,) and size <= _MAX_SCALAR_BYTES:
             place = place._replace(operators=(SCALAR_OPERATOR,))
-        origins.append(Origin(*place, role, seen[place, role]))
+        origins.append(Origin(place.operators, place.module_path, place.source, role, seen[place, role], place.thread))
         seen[place, role] += 1
-    return tuple(origins), [Origin(*place, "call") for place in places]
+    return tuple(origins), [
+        Origin(place.operators, place.module_path, place.source, "call", thread=place.thread) for place in places
+    ]
 
 
 def _describe(context: Context, paths: _ModulePaths) -> _Place:
@@ -95,7 +107,7 @@ def _describe(context: Context, paths: _ModulePaths) -> _Place:
     # Interned: each plan keeps its origins, and those of one model ask from the same places.
     source = SourceLine(intern(context.file), context.line, intern(context.function)) if context.file else None
     operators = context.operators or (_inductor_operators(source) if source else ()) or (NO_OPERATOR,)
-    return _Place(tuple(map(intern, operators)), intern(path), source)
+    return _Place(tuple(map(intern, operators)), intern(path), source, context.thread)
 
 
 class _ModulePaths:
@@ -103,15 +115,32 @@ class _ModulePaths:
 
     def __init__(self) -> None:
         self._below: dict[int, dict[int, str]] = {}
+        self._names: dict[int, str] = {}
+
+    def name_models(self, called: Sequence[Sequence[Any]]) -> None:
+        """Let paths begin with the model's name if there are several models.
+
+        Args:
+            called: the modules of each context, outermost first.
+        """
+        models = {id(model): model for modules in called if modules for model in [self._model(modules)]}
+        if len(models) > 1:
+            self._names = names_of_models(list(models.values()))
 
     def of(self, modules: Sequence[Any]) -> str:
         """The path of the innermost module as in ``named_modules()``; for a model itself the name of its class."""
         if not modules:
             return ""
+        model = self._model(modules)
+        below = self._paths_below(model).get(id(modules[-1]))
+        if id(model) in self._names:
+            return ".".join(part for part in (self._names[id(model)], below) if part)
+        return below or type(model).__name__
+
+    def _model(self, modules: Sequence[Any]) -> Any:
+        """The outermost module that knows the innermost; it knows itself, unless its class says otherwise."""
         innermost = id(modules[-1])
-        # The outermost module that knows the innermost; it knows itself, unless its class says otherwise.
-        root = next((module for module in modules if innermost in self._paths_below(module)), modules[-1])
-        return self._paths_below(root).get(innermost) or type(root).__name__
+        return next((module for module in modules if innermost in self._paths_below(module)), modules[-1])
 
     def _paths_below(self, root: Any) -> dict[int, str]:
         if id(root) not in self._below:
@@ -119,6 +148,41 @@ class _ModulePaths:
             named = torch.nn.Module.named_modules(root)
             self._below[id(root)] = {id(module): name for name, module in named}
         return self._below[id(root)]
+
+
+def names_of_models(models: Sequence[Any]) -> dict[int, str]:
+    """What a program calls its models, by their ids: the variable of a module, else the attribute and its class, else
+    the variable of a function, else the model's own class. Names that are taken get a number."""
+    names: dict[int, str] = {}
+    taken: Counter[str] = Counter()
+    for model in models:
+        name = _name_of_model(model) or type(model).__name__
+        taken[name] += 1
+        names[id(model)] = name if taken[name] == 1 else f"{name}#{taken[name]}"
+    return names
+
+
+def _name_of_model(model: Any) -> str:
+    found: dict[int, str] = {}
+    for holder in gc.get_referrers(model):
+        if isinstance(holder, dict):
+            key = next((key for key, value in list(holder.items()) if value is model and isinstance(key, str)), "")
+            if not key.isidentifier():
+                continue
+            if "__name__" in holder and "__builtins__" in holder:
+                found.setdefault(0, key)
+            else:
+                owners = [o for o in gc.get_referrers(holder) if getattr(o, "__dict__", None) is holder]
+                found.setdefault(1, f"{type(owners[0]).__name__}.{key}") if owners else found.setdefault(2, key)
+        elif not isinstance(holder, (list, tuple, FrameType, CellType)) and getattr(holder, "__dict__", None):
+            key = next((key for key, value in list(vars(holder).items()) if value is model), "")
+            if key:
+                found.setdefault(1, f"{type(holder).__name__}.{key}")
+        elif isinstance(holder, FrameType) and not holder.f_code.co_filename.startswith(tuple(LIBRARY_FOLDERS)):
+            key = next((key for key, value in holder.f_locals.items() if value is model), "")
+            if key:
+                found.setdefault(3, key)
+    return found[min(found)] if found else ""
 
 
 def _script_path(hierarchy: str) -> str:
