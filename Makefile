@@ -23,23 +23,29 @@ SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]' -o -name '*.[ch]pp' -
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-$(VENV)/torch: 
+# Editable: Python changes take effect at once, changes to C++ build anew. What was compiled is kept for the next time.
+EDITABLE := --quiet --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/memomalloc-build --editable
+
+$(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet '$(TORCH)' $(BUILD_TOOLS)
 	@touch $@
 
-# Editable: Python changes take effect at once, changes to C++ build anew.
-$(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(BIN)/python -m pip install --quiet $(BUILD_TOOLS)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+# What the demo needs: a quarter of what development does, in half a minute of a fast network.
+$(VENV)/demo: $(VENV)/torch $(SOURCES)
+	$(BIN)/python -m pip install $(EDITABLE) '.[demo]'
+	@touch $@
+
+$(VENV)/installed: $(VENV)/demo
+	$(BIN)/python -m pip install $(EDITABLE) '.[dev]'
 	@touch $@
 
 .PHONY: install
 install: $(VENV)/installed  ## make .venv with torch, memomalloc and all that development needs
 
 .PHONY: demo
-demo: $(VENV)/installed  ## show the gain on real models (under two minutes after set-up)
+demo: $(VENV)/demo  ## show the gain on real models (three minutes on two cores, set-up included)
 	$(BIN)/memomalloc demo
 
 .PHONY: test
@@ -102,10 +108,10 @@ library: $(VENV)/installed  ## the planner for C and C++ in build/library: find_
 	$(BIN)/cmake --build build/library
 	$(BIN)/cmake --install build/library --prefix build/library/installed
 
+# PAIRS='3.11:2.9.1 3.12:2.11.0' for some of them; ARGUMENTS for pytest.
 .PHONY: matrix
-matrix:  ## all Python tests with each torch that is supported
-	$(MAKE) pytest VENV=.venv-torch-2.13 TORCH=torch==2.13.0
-	$(MAKE) pytest VENV=.venv-torch-2.14 TORCH=torch==2.14.1
+matrix:  ## the Python tests with each Python and torch of docs/versions.md, each in an environment of its own (hours)
+	$(PYTHON) tests/matrix/run.py $(PAIRS) -- $(ARGUMENTS)
 
 .PHONY: docs
 docs: $(VENV)/installed  ## the site of documents, built strictly, in build/site
@@ -229,5 +235,5 @@ bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built
-	rm -rf $(VENV) .venv-libraries .venv-paper .venv-executorch .venv-compilers .venv-torch-2.13 .venv-torch-2.14 build dist \
+	rm -rf $(VENV) .venv-libraries .venv-paper .venv-executorch .venv-compilers .venv-matrix build dist \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis
