@@ -179,7 +179,7 @@ def test_an_interrupt_ends_the_compilers_and_leaves_nothing(folder: Path, tmp_pa
 
 
 def test_a_runtime_that_came_with_the_package_passes_the_test_of_a_new_one() -> None:
-    child = run_python("import runpy; runpy.run_module('memomalloc.runtime.self_test', run_name='__main__')")
+    child = run_python("import runpy; runpy.run_module('memomalloc.runtime.models.self_test', run_name='__main__')")
     assert child.returncode == 0, child.stderr
 
 
@@ -196,7 +196,8 @@ def test_a_runtime_that_came_with_the_package_passes_the_test_of_a_new_one() -> 
 def test_the_test_of_a_new_runtime_sees_what_is_wrong(fault: str, message: str) -> None:
     child = run_python(f"""
         import torch
-        from memomalloc.runtime import extension, self_test
+        from memomalloc.runtime import extension
+        from memomalloc.runtime.models import self_test
         class Faulty:
             def __getattr__(self, name):
                 return getattr(self.__dict__["real"], name)

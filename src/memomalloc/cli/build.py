@@ -4,6 +4,10 @@ A package that was installed as a wheel has no runtime of its own: it is compile
 first use or by this command, and kept with the environment (in share/memomalloc of it) or, where that is closed, in
 ~/.cache/memomalloc; MEMOMALLOC_RUNTIMES names another folder. Needs a C++ compiler and Python's headers. Where it is
 built already, nothing is done.
+
+examples:
+  memomalloc build
+  CXX=clang++ MEMOMALLOC_RUNTIMES=/srv/memomalloc memomalloc build
 """
 
 from __future__ import annotations

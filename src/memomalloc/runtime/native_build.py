@@ -295,7 +295,7 @@ def _test(path: Path) -> None:
         del environment[variable]
     try:
         test = subprocess.run(
-            [sys.executable, "-P", "-m", "memomalloc.runtime.self_test"],
+            [sys.executable, "-P", "-m", "memomalloc.runtime.models.self_test"],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -1,4 +1,4 @@
-"""Whether the runtime works with the torch that is installed: ``python -m memomalloc.runtime.self_test``.
+"""Whether the runtime works with the torch that is installed: ``python -m memomalloc.runtime.models.self_test``.
 
 What is tried is all that the runtime takes from torch without a promise that it stays: the allocator and its one
 deleter, the callbacks around operators, the state of a call. Run before a new runtime is kept.
