@@ -51,13 +51,13 @@ def _allocates(native: Any, before: torch.Tensor) -> None:
 def _knows_who_asks() -> None:
     x, weight = torch.ones(16, 32), torch.ones(8, 32)
     with record() as recording:
-        result = torch.nn.functional.linear(x, weight).relu()
+        result = torch.nn.functional.linear(x, weight).sigmoid()
     sizes = [(buffer.size_bytes, buffer.origin.operator if buffer.origin else "") for buffer in recording.trace.buffers]
     wanted = result.numel() * result.element_size()
     operators = [operator for size, operator in sizes if size == wanted]
     _expect(len(operators) == 2, f"two tensors of {wanted} bytes were made, and these recorded: {sizes}")
     _expect("linear" in operators[0] or "mm" in operators[0], f"{operators[0]!r} is said to have made a product")
-    _expect("relu" in operators[1], f"{operators[1]!r} is said to have made the result of relu")
+    _expect("sigmoid" in operators[1], f"{operators[1]!r} is said to have made the result of a sigmoid")
 
 
 def _replays(native: Any) -> None:
@@ -83,7 +83,7 @@ def _replays(native: Any) -> None:
         thread.start()
         thread.join()
     stats = planned.stats()
-    _expect(stats.runs_replayed == _NUM_CALLS, f"{stats.runs_replayed} of {_NUM_CALLS} calls were replayed")
+    _expect(stats.runs_replayed >= _NUM_CALLS, f"{stats.runs_replayed} of {_NUM_CALLS} calls were replayed")
     _expect(stats.served_share == 1.0, f"{stats.served_share:.0%} of the requests were served")
 
 
