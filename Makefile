@@ -4,6 +4,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+# What the wheel is tried with.
+PACKAGE_TORCHES ?= $(TORCH) torch==2.14.1
 VENV ?= .venv
 BIN := $(VENV)/bin
 # For builds without isolation.
@@ -87,6 +89,10 @@ native-address: $(VENV)/installed
 native-release: $(VENV)/installed
 	tests/native/run $(BIN) build/native-release ""
 
+.PHONY: native-aarch64
+native-aarch64: $(VENV)/installed  ## the native tests for aarch64, in an emulator (needs g++-aarch64-linux-gnu and qemu-user)
+	tests/native/run-aarch64 $(BIN) build/native-aarch64
+
 .PHONY: smoke
 smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest size (the demo's is among the tests)
 	$(BIN)/memomalloc bench planners --smoke
@@ -98,9 +104,9 @@ smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest siz
 	$(BIN)/python benchmarks/five_models.py --smoke
 
 .PHONY: package
-package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
+package: $(VENV)/installed  ## sdist and wheel, installed and used in empty environments with two releases of torch
 	@mkdir -p build
-	tests/package/run $(BIN) '$(TORCH)'
+	tests/package/run $(BIN) $(PACKAGE_TORCHES)
 
 .PHONY: library
 library: $(VENV)/installed  ## the planner for C and C++ in build/library: find_package(memomalloc)
