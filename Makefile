@@ -19,22 +19,23 @@ export PIP_REQUIRE_VIRTUALENV :=
 export PYTHONDONTWRITEBYTECODE :=
 
 SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.pyi' 2>/dev/null) \
-           CMakeLists.txt cmake/find_torch.py pyproject.toml
+           CMakeLists.txt cmake/find_torch.py src/memomalloc/runtime/torch_versions.py pyproject.toml
 
 .PHONY: help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
+# Of pip's warnings none is for who runs make; errors are shown.
+QUIETLY := --quiet --quiet
 # Editable: Python changes take effect at once, changes to C++ build anew. What was compiled is kept for the next time.
-EDITABLE := --quiet --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/memomalloc-build --editable
+EDITABLE := $(QUIETLY) --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/memomalloc-build --editable
 
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet '$(TORCH)' $(BUILD_TOOLS)
+	$(BIN)/python -m pip install $(QUIETLY) '$(TORCH)' $(BUILD_TOOLS)
 	@touch $@
 
-# What the demo needs: a quarter of what development does, in half a minute of a fast network.
+# What the demo needs, a quarter of what development does.
 $(VENV)/demo: $(VENV)/torch $(SOURCES)
 	$(BIN)/python -m pip install $(EDITABLE) '.[demo]'
 	@touch $@
