@@ -15,8 +15,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -238,31 +240,31 @@ def _libraries() -> list[str]:
 
 def _run_all(steps: list[_Step], log: Path, on_progress: OnProgress) -> None:
     """Run commands, as many at a time as there are cores. Ends those that run when one fails, or at Ctrl-C."""
-    waiting, running = list(reversed(steps)), dict[subprocess.Popen[bytes], _Step]()
-    at_once = min(_MAX_COMPILERS, len(os.sched_getaffinity(0)))
-    num_done = 0
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                step = waiting.pop()
-                with open(step.output, "wb") as output:
-                    process = subprocess.Popen(
-                        step.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-                    )
-                running[process] = step
-            ended = next((process for process in running if process.poll() is not None), None)
-            if ended is None:
-                time.sleep(_POLL_S)
-                continue
-            step = running.pop(ended)
-            if ended.returncode != 0:
-                raise _failure(step, log)
-            num_done += 1
-            on_progress(num_done, len(steps))
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
+    stopping = threading.Event()
+    # In threads, which no signal interrupts: what was started is known.
+    with ThreadPoolExecutor(min(_MAX_COMPILERS, len(os.sched_getaffinity(0)))) as pool:
+        futures = [pool.submit(_run, step, stopping) for step in steps]
+        try:
+            for num_done, future in enumerate(as_completed(futures), start=1):
+                step, status = future.result()
+                if status != 0:
+                    raise _failure(step, log)
+                on_progress(num_done, len(steps))
+        finally:
+            stopping.set()
+            for future in futures:
+                future.cancel()
+
+
+def _run(step: _Step, stopping: threading.Event) -> tuple[_Step, int]:
+    with (
+        open(step.output, "wb") as output,
+        subprocess.Popen(step.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process,
+    ):
+        while process.poll() is None:
+            if stopping.wait(_POLL_S):
+                process.kill()
+        return step, process.returncode
 
 
 def _failure(step: _Step, log: Path) -> RuntimeNotAvailableError:
