@@ -148,6 +148,25 @@ def test_a_closed_folder_gives_way_to_the_users(tmp_path: Path, monkeypatch: pyt
         native_build._writable_folder()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_runtime_of_somebody_else_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_build.sys, "prefix", str(tmp_path))
+    monkeypatch.delenv(native_build.FOLDER_VARIABLE, raising=False)
+    path = native_build._writable_folder() / native_build._file_name()
+    path.touch()
+    assert native_build.find() == path
+    os.chown(path, 12345, 12345)
+    assert native_build.find() is None
+    os.chown(tmp_path, 12345, 12345)  # whose environment it is
+    assert native_build.find() == path
+
+
+def test_a_relative_folder_of_caches_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(native_build.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert all(folder.is_absolute() for folder in native_build._folders())
+
+
 def test_two_that_build_at_once_build_once(folder: Path, compiler: Path, passing: list[Path]) -> None:
     threads = [threading.Thread(target=native_build.build) for _ in range(3)]
     for thread in threads:

@@ -56,7 +56,7 @@ def runtime_file() -> Path:
 def find() -> Path | None:
     """The runtime that was built for the torch that is installed, by this or another process before."""
     name = _file_name()
-    return next((path for folder in _folders() if (path := folder / name).is_file()), None)
+    return next((path for folder in _folders() if _may_be_loaded(path := folder / name)), None)
 
 
 def build(on_progress: OnProgress = lambda _done, _all: None) -> Path:
@@ -71,7 +71,7 @@ def build(on_progress: OnProgress = lambda _done, _all: None) -> Path:
     folder = _writable_folder()
     target = folder / name
     with _alone(target.with_suffix(".lock")):
-        if target.is_file():
+        if _may_be_loaded(target):
             return target
         with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as work:
             log = target.with_suffix(".log")
@@ -127,8 +127,18 @@ def _folders() -> list[Path]:
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return [Path(chosen)]
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return [Path(sys.prefix, "share", "memomalloc"), Path(cache, "memomalloc")]
+    caches = [os.environ.get("XDG_CACHE_HOME", ""), os.path.join(os.path.expanduser("~"), ".cache")]
+    users = [Path(cache, "memomalloc") for cache in caches if os.path.isabs(cache)]
+    return [Path(sys.prefix, "share", "memomalloc"), *users[:1]]
+
+
+def _may_be_loaded(path: Path) -> bool:
+    """Whether a runtime is there, and nobody has put it there who could not have changed Python itself."""
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return False
+    return bool(os.environ.get(FOLDER_VARIABLE)) or owner in (0, os.getuid(), os.stat(sys.prefix).st_uid)
 
 
 def _writable_folder() -> Path:
