@@ -129,7 +129,9 @@ def _run_pair(python: str, torch: str, arguments: list[str]) -> Outcome:
     ]
     print("+", shlex.join(map(str, command)), flush=True)
     path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)
+    ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)
+    if ended.returncode not in (0, 1):  # interrupted, or not begun
+        raise subprocess.CalledProcessError(ended.returncode, shlex.join(map(str, command)))
     return _outcome(own_python, report, arguments)
 
 
