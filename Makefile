@@ -23,7 +23,7 @@ SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]' -o -name '*.[ch]pp' -
 
 .PHONY: help
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 # Of pip's warnings none is for who runs make; errors are shown.
 QUIETLY := --quiet --quiet
