@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -199,12 +200,21 @@ def table(kept: list[Outcome]) -> str:
     """The table of the page, in Markdown."""
     lines = ["| CPython | torch | tests | passed | failed | skipped | on | date |", "|---|---|---|---|---|---|---|---|"]
     for each in kept:
-        tests = ", ".join(f"`{path}`" for path in each.tests.split()) if each.tests != ALL_TESTS else "all"
+        counts = f"{each.passed:,} | {each.failed} | {each.skipped}"
         lines.append(
-            f"| {each.python} | {each.torch} | {tests} | {each.passed:,} | {each.failed} | {each.skipped} | "
-            f"{each.machine} | {each.date} |"
+            f"| {each.python} | {each.torch} | {_in_words(each.tests)} | {counts} | {each.machine} | {each.date} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _in_words(tests: str) -> str:
+    """Folders by name, and files by how many of a folder."""
+    if tests == ALL_TESTS:
+        return "all"
+    paths = tests.split()
+    num_files = Counter(str(Path(path).parent) for path in paths if path.endswith(".py"))
+    folders = [f"`{path}`" for path in paths if not path.endswith(".py")]
+    return ", ".join([*folders, *(f"{number} files of `{folder}`" for folder, number in num_files.items())])
 
 
 if __name__ == "__main__":
