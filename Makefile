@@ -4,6 +4,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+# What the wheel is tried with.
+PACKAGE_TORCHES ?= $(TORCH) torch==2.14.1
 VENV ?= .venv
 BIN := $(VENV)/bin
 # For builds without isolation.
@@ -17,29 +19,36 @@ export PIP_REQUIRE_VIRTUALENV :=
 export PYTHONDONTWRITEBYTECODE :=
 
 SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.pyi' 2>/dev/null) \
-           CMakeLists.txt cmake/find_torch.py pyproject.toml
+           CMakeLists.txt cmake/find_torch.py src/memomalloc/runtime/torch_versions.py pyproject.toml
 
 .PHONY: help
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-$(VENV)/torch: 
+# Of pip's warnings none is for who runs make; errors are shown.
+QUIETLY := --quiet --quiet
+# Editable: Python changes take effect at once, changes to C++ build anew. What was compiled is kept for the next time.
+EDITABLE := $(QUIETLY) --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/memomalloc-build --editable
+
+$(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install $(QUIETLY) '$(TORCH)' $(BUILD_TOOLS)
 	@touch $@
 
-# Editable: Python changes take effect at once, changes to C++ build anew.
-$(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(BIN)/python -m pip install --quiet $(BUILD_TOOLS)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+# What the demo needs, a quarter of what development does.
+$(VENV)/demo: $(VENV)/torch $(SOURCES)
+	$(BIN)/python -m pip install $(EDITABLE) '.[demo]'
+	@touch $@
+
+$(VENV)/installed: $(VENV)/demo
+	$(BIN)/python -m pip install $(EDITABLE) '.[dev]'
 	@touch $@
 
 .PHONY: install
 install: $(VENV)/installed  ## make .venv with torch, memomalloc and all that development needs
 
 .PHONY: demo
-demo: $(VENV)/installed  ## show the gain on real models (under two minutes after set-up)
+demo: $(VENV)/demo  ## show the gain on real models (three minutes on two cores, set-up included)
 	$(BIN)/memomalloc demo
 
 .PHONY: test
@@ -81,6 +90,10 @@ native-address: $(VENV)/installed
 native-release: $(VENV)/installed
 	tests/native/run $(BIN) build/native-release ""
 
+.PHONY: native-aarch64
+native-aarch64: $(VENV)/installed  ## the native tests for aarch64, in an emulator (needs g++-aarch64-linux-gnu and qemu-user)
+	tests/native/run-aarch64 $(BIN) build/native-aarch64
+
 .PHONY: smoke
 smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest size (the demo's is among the tests)
 	$(BIN)/memomalloc bench planners --smoke
@@ -93,9 +106,9 @@ smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest siz
 	$(BIN)/python benchmarks/many_cores.py --smoke --output build/smoke-many-cores
 
 .PHONY: package
-package: $(VENV)/installed  ## sdist and wheel, installed and used in an empty environment
+package: $(VENV)/installed  ## sdist and wheel, installed and used in empty environments with two releases of torch
 	@mkdir -p build
-	tests/package/run $(BIN) '$(TORCH)'
+	tests/package/run $(BIN) $(PACKAGE_TORCHES)
 
 .PHONY: library
 library: $(VENV)/installed  ## the planner for C and C++ in build/library: find_package(memomalloc)
@@ -103,10 +116,10 @@ library: $(VENV)/installed  ## the planner for C and C++ in build/library: find_
 	$(BIN)/cmake --build build/library
 	$(BIN)/cmake --install build/library --prefix build/library/installed
 
+# PAIRS='3.11:2.9.1 3.12:2.11.0' for some of them; ARGUMENTS for pytest.
 .PHONY: matrix
-matrix:  ## all Python tests with each torch that is supported
-	$(MAKE) pytest VENV=.venv-torch-2.13 TORCH=torch==2.13.0
-	$(MAKE) pytest VENV=.venv-torch-2.14 TORCH=torch==2.14.1
+matrix:  ## the Python tests with each Python and torch of docs/versions.md, each in an environment of its own (hours)
+	$(PYTHON) tests/matrix/run.py $(PAIRS) -- $(ARGUMENTS)
 
 .PHONY: docs
 docs: $(VENV)/installed  ## the site of documents, built strictly, in build/site
@@ -281,5 +294,5 @@ bench-pages: $(VENV)/installed  ## docs/benchmarks anew from benchmarks/results
 
 .PHONY: clean
 clean:  ## remove the virtual environment and all that was built
-	rm -rf $(VENV) .venv-libraries .venv-paper .venv-executorch .venv-compilers .venv-torch-2.13 .venv-torch-2.14 build dist \
+	rm -rf $(VENV) .venv-libraries .venv-paper .venv-executorch .venv-compilers .venv-matrix build dist \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,8 @@
 
 #include <utility>
 
+#include "torch/versions.hpp"
+
 // What native code needs of Python's objects. All of it is called with the GIL held.
 namespace memomalloc {
 
@@ -72,42 +74,11 @@ class Reference {
 };
 
 // The error that is set, with its traceback; none is set afterwards.
-inline Reference take_error() noexcept {
-#if PY_VERSION_HEX >= 0x030C0000
-  return Reference::steal(PyErr_GetRaisedException());
-#else
-  PyObject *type, *value, *traceback;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
-  Py_XDECREF(type);
-  Py_XDECREF(traceback);
-  return Reference::steal(value);
-#endif
-}
-
-inline void give_error(Reference error) noexcept {
-#if PY_VERSION_HEX >= 0x030C0000
-  PyErr_SetRaisedException(error.release());
-#else
-  PyObject* value = error.release();
-  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(value));
-  Py_INCREF(type);
-  PyErr_Restore(type, value, PyException_GetTraceback(value));
-#endif
-}
+inline Reference take_error() noexcept { return Reference::steal(take_exception()); }
+inline void give_error(Reference error) noexcept { give_exception(error.release()); }
 
 // What a weak reference refers to; null where that is gone.
-inline Reference referent(PyObject* weak) noexcept {
-#if PY_VERSION_HEX >= 0x030D0000
-  PyObject* object = nullptr;
-  if (PyWeakref_GetRef(weak, &object) < 0) PyErr_Clear();
-  return Reference::steal(object);
-#else
-  PyObject* object = PyWeakref_GetObject(weak);
-  return object == Py_None ? Reference() : Reference::borrow(object);
-#endif
-}
+inline Reference referent(PyObject* weak) noexcept { return Reference::steal(weakly_referred(weak)); }
 
 // Keeps a compiler (torch.compile calls us in the middle of what it compiles) from looking at Python of ours:
 // it would compile that, and pass over the program's function inside.

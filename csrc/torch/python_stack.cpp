@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/thread_state.hpp"
+#include "torch/versions.hpp"
 
 namespace memomalloc {
 namespace {
@@ -23,11 +24,7 @@ std::atomic<ReleasedObject*> g_released{nullptr};
 // Whether the calling thread has the interpreter's lock. Not PyGILState_Check(), which says yes to everybody
 // once there was a second interpreter.
 bool has_gil() noexcept {
-#if PY_VERSION_HEX >= 0x030D0000
-  const PyThreadState* running = PyThreadState_GetUnchecked();
-#else
-  const PyThreadState* running = _PyThreadState_UncheckedGet();
-#endif
+  const PyThreadState* running = running_thread();
   return running != nullptr && running == PyGILState_GetThisThreadState();
 }
 
@@ -68,19 +65,6 @@ class PendingError {
   PyObject* value_ = nullptr;
   PyObject* traceback_ = nullptr;
 };
-
-// A new reference; null where the frame has no such local.
-PyObject* local_of(PyFrameObject* frame, const char* name) {
-#if PY_VERSION_HEX >= 0x030C0000
-  PyObject* value = PyFrame_GetVarString(frame, name);
-#else
-  PyObject* locals = PyFrame_GetLocals(frame);
-  PyObject* value = locals != nullptr ? PyMapping_GetItemString(locals, name) : nullptr;
-  Py_XDECREF(locals);
-#endif
-  if (value == nullptr) PyErr_Clear();
-  return value;
-}
 
 }  // namespace
 

@@ -77,6 +77,18 @@ def test_conclusions_tell_the_bad_news() -> None:
     assert "no memory" in row_text.conclusion(failed)
 
 
+def test_where_the_first_row_shows_no_gain_it_is_said_what_does() -> None:
+    same, faster = measured([10.0] * 20, [10.0] * 20), measured([20.0] * 20, [10.0] * 20)
+    assert row_text.what_gains([]) == ""
+    assert row_text.what_gains([faster, same]) == ""
+    assert row_text.what_gains([measured([10.0] * 3, [10.0] * 3)]) == "", "too few pairs to say anything"
+    assert "these gain: mobilenet_v2 at batch 8 (2.00); " in row_text.what_gains([same, faster])
+    nothing = row_text.what_gains([same, same])
+    assert "Over glibc no row gains speed" in nothing
+    assert "--batch 32" in nothing
+    assert "LD_PRELOAD" in nothing
+
+
 def test_a_share_below_one_is_never_shown_as_all() -> None:
     row = measured([20.0] * 20, [10.0] * 20, requests_served_share=0.99999)
     assert row_text.served(row) == "99.9 % of 10"

@@ -1,4 +1,4 @@
-"""The runtime refuses a torch it was not built for, and says which command mends it."""
+"""The runtime refuses a torch that is too old, and says which command mends it."""
 
 from __future__ import annotations
 
@@ -6,65 +6,62 @@ import pytest
 
 from child_process import run_python
 from memomalloc.errors import RuntimeNotAvailableError
-from memomalloc.runtime.extension import check_torch, install, load
+from memomalloc.runtime.extension import check_torch, comes_with_package, install, load, torch_version
+from memomalloc.runtime.torch_versions import is_newer_than_tested
 
 
 @pytest.mark.parametrize(
-    ("running", "built_for", "message"),
+    ("version", "message"),
     [
-        ("2.12.1", "2.12.1", r"supports torch>=2\.13,<2\.15, this is torch 2\.12\.1\. Run: pip install 'torch>="),
-        ("2.15.0", "2.15.0", r"supports torch>=2\.13,<2\.15, this is torch 2\.15\.0"),
-        ("1.13.0", "2.13.0", r"supports torch>=2\.13"),
-        ("3.0.0a0+git", "3.0.0a0+git", r"this is torch 3\.0\.0a0\+git"),
-        ("2.13.0", "2.14.1", r"built for torch 2\.14\.1, this is torch 2\.13\.0\. Run: pip install --no-build-iso"),
-        ("2.14.1+cpu", "2.14.1+cu130", r"built for torch 2\.14\.1\+cu130"),
-        ("2.13.0", "", r"built where torch was not installed.*Run: pip install --no-build-isolation"),
-        ("nonsense", "2.13.0", r"cannot be read: 'nonsense'"),
+        ("2.8.0", r"needs torch>=2\.9, this is torch 2\.8\.0\. Run: pip install 'torch>=2\.9'"),
+        ("1.13.0", r"needs torch>=2\.9"),
+        ("nonsense", r"cannot be read: 'nonsense'"),
     ],
 )
-def test_another_torch_is_refused_with_the_command_that_mends_it(running: str, built_for: str, message: str) -> None:
+def test_a_torch_that_is_too_old_is_refused_with_the_command_that_mends_it(version: str, message: str) -> None:
     with pytest.raises(RuntimeNotAvailableError, match=message):
-        check_torch(running, built_for)
+        check_torch(version)
 
 
-@pytest.mark.parametrize("version", ["2.13.0", "2.13.0+cpu", "2.14.1", "2.14.0a0+git1234"])
-def test_the_torch_it_was_built_for_is_accepted(version: str) -> None:
-    check_torch(version, version)
+@pytest.mark.parametrize("version", ["2.9.0", "2.13.0+cpu", "2.14.0a0+git1234", "2.15.0", "2.16.0", "3.0.0a0+git"])
+def test_a_torch_that_is_new_enough_is_not(version: str) -> None:
+    check_torch(version)
+
+
+@pytest.mark.parametrize(
+    ("version", "newer"), [("2.9.1", False), ("2.15.3+cpu", False), ("2.16.0a0+git", True), ("3.0.0", True)]
+)
+def test_what_is_newer_than_tested_is_known(version: str, newer: bool) -> None:
+    assert is_newer_than_tested(version) is newer
+
+
+def test_only_the_runtime_for_this_very_torch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    from memomalloc import _built_for
+
+    monkeypatch.setattr(_built_for, "TORCH_VERSION", "2.14.1+cpu")
+    assert comes_with_package("2.14.1+cpu")
+    assert not comes_with_package("2.14.1+cu130")
+    monkeypatch.setattr(_built_for, "TORCH_VERSION", "2.99.0")
+    assert not comes_with_package("2.99.0"), "newer than tested: its runtime is tested first"
+    monkeypatch.setattr(_built_for, "TORCH_VERSION", "")
+    assert not comes_with_package(torch_version())
 
 
 def test_installing_twice_is_installing_once() -> None:
     assert install() is install() is load()
 
 
-_NO_TORCH = "import sys; sys.modules['torch'] = None"
-
-
+@pytest.mark.parametrize("name", ["optimize", "record", "replay", "stats"])
 @pytest.mark.parametrize(
-    ("fault", "name", "message"),
+    ("fault", "message"),
     [
-        *[
-            pytest.param(_NO_TORCH, name, "needs torch, which is not installed. Run: pip install torch", id=name)
-            for name in ("optimize", "record", "replay", "stats")
-        ],
-        pytest.param(
-            "import torch; torch.__version__ = '2.99.0'", "optimize", "this is torch 2.99.0", id="unsupported_torch"
-        ),
-        pytest.param(
-            "import memomalloc._built_for as built; built.TORCH_VERSION = '2.14.9'",
-            "optimize",
-            "was built for torch 2.14.9",
-            id="another_torch",
-        ),
-        pytest.param(
-            "import memomalloc._built_for as built; built.TORCH_VERSION = ''",
-            "optimize",
-            "planner but no runtime",
-            id="built_without_torch",
-        ),
+        ("import sys; sys.modules['torch'] = None", "needs torch, which cannot be imported"),
+        ("import torch; torch.__version__ = '2.8.1'", "this is torch 2.8.1"),
     ],
+    ids=["no_torch", "old_torch"],
 )
 def test_where_the_runtime_cannot_run_its_names_say_so_and_the_planner_works(
-    fault: str, name: str, message: str
+    fault: str, message: str, name: str
 ) -> None:
     child = run_python(f"""
         {fault}

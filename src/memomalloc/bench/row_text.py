@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from memomalloc.bench.row import Row
 
 MIB = 1 << 20
@@ -85,4 +87,21 @@ def _why_no_gain(row: Row) -> str:
     return (
         f"{row.upstream} spent {100 * kernel_ms / latency_ms:.1f} % of the time in the kernel, with "
         f"{count(row.upstream_minor_faults)} page faults per inference, and that is what a plan could save"
+    )
+
+
+def what_gains(rows: Sequence[Row]) -> str:
+    """Where the first row shows no gain: in one sentence, what does on this machine. Else empty."""
+    if not rows or rows[0].verdict not in ("none", "loss"):
+        return ""
+    gains = sorted((row for row in rows if row.verdict == "gain"), key=lambda row: -(row.ratio_median or 0.0))
+    if gains:
+        named = ", ".join(f"{row.model} at batch {row.batch} ({ratio(row.ratio_median)})" for row in gains)
+        found = f"Over {rows[0].upstream} on this machine these gain: {named}"
+    else:
+        found = f"Over {rows[0].upstream} no row gains speed on this machine"
+    return (
+        f"{found}; a plan saves page faults and time in the kernel, so larger batches and inputs gain more "
+        "(memomalloc bench models --batch 32 -o demo.json), and so does an allocator that gives memory back "
+        "(LD_PRELOAD=libjemalloc.so.2 memomalloc demo)."
     )

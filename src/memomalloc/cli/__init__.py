@@ -27,6 +27,7 @@ COMMANDS = (
     "compiler",
     "bench",
     "demo",
+    "build",
     "doctor",
     "watch",
     "show",

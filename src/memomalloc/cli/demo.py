@@ -115,7 +115,7 @@ def _measure(results: Results, console: Console, *, smoke: bool) -> None:
 
 def _show(results: Results, console: Console, *, elapsed_s: float) -> None:
     from memomalloc.bench.demo_table import demo_table
-    from memomalloc.bench.row_text import conclusion
+    from memomalloc.bench.row_text import conclusion, what_gains
 
     if not results.rows:
         return
@@ -123,6 +123,8 @@ def _show(results: Results, console: Console, *, elapsed_s: float) -> None:
     for row in results.rows:
         # No markup: an error may have brackets.
         console.print(conclusion(row), style=None if row.status == "ok" else "bold red", highlight=False, markup=False)
+    if hint := what_gains(results.rows):
+        console.print(hint, highlight=False, markup=False)
     if all(row.results_equal for row in results.rows):
         console.print("Results with and without the plan were equal bit for bit in every row.")
     console.print(

@@ -1,0 +1,221 @@
+"""Runs the Python tests with several Pythons and releases of torch, each in an environment of its own.
+
+examples:
+  python3 tests/matrix/run.py                            (all pairs of PAIRS)
+  python3 tests/matrix/run.py 3.11:2.9.1 3.12:2.11.0
+  python3 tests/matrix/run.py 3.13:2.13.0 --keep -- tests/integration -n 1
+
+What comes out goes into tests/matrix/results.json, with the date, and from there into docs/versions.md. What follows
+``--`` is for pytest; without it, all tests run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parent / "results.json"
+PAGE = ROOT / "docs" / "versions.md"
+ENVIRONMENTS = ROOT / ".venv-matrix"
+BEGIN, END = "<!-- tests/matrix/run.py: begin -->", "<!-- tests/matrix/run.py: end -->"
+
+#: CPython, and the release of torch.
+PAIRS = (
+    "3.11:2.9.1",
+    "3.11:2.10.0",
+    "3.11:2.11.0",
+    "3.11:2.12.1",
+    "3.11:2.13.0",
+    "3.11:2.14.1",
+    "3.11:2.15.0",
+    "3.12:2.11.0",
+    "3.13:2.13.0",
+    "3.14:2.15.0",
+)
+ALL_TESTS = "all"
+_BUILD_TOOLS = ("scikit-build-core>=0.10", "nanobind>=2.4", "cmake>=3.25", "ninja")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run of the tests said.
+
+    Attributes:
+        python, torch: full versions, as they say themselves.
+        machine: the kind of processor.
+        date: of the run.
+        tests: which tests ran, as pytest was told; ``all``: every one.
+        passed, failed, skipped: how many; a test that ended in an error has failed.
+    """
+
+    python: str
+    torch: str
+    machine: str
+    date: str
+    tests: str
+    passed: int
+    failed: int
+    skipped: int
+
+    @property
+    def key(self) -> tuple[list[int], list[int], str]:
+        """Outcomes of one key replace each other; newer ones are further down in the table."""
+        numbers = [[int(part) for part in text.partition("+")[0].split(".")[:2]] for text in (self.python, self.torch)]
+        return numbers[0], numbers[1], self.tests
+
+
+def main() -> int:
+    """Run pairs.
+
+    Returns:
+        0 if every test of every pair passed, else 1.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", nargs="*", metavar="PYTHON:TORCH", help=f"which (default: {' '.join(PAIRS)})")
+    parser.add_argument("--keep", action="store_true", help="keep the environments, some GB each, for the next time")
+    own, rest = _split(sys.argv[1:])
+    args = parser.parse_args(own)
+    all_passed = True
+    for pair in args.pairs or PAIRS:
+        python, _, torch = pair.partition(":")
+        try:
+            outcome = _run_pair(python, torch, rest)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"{pair}: not run: {error}", file=sys.stderr)
+            all_passed = False
+            continue
+        finally:
+            if not args.keep:
+                shutil.rmtree(ENVIRONMENTS / f"{python}-{torch}", ignore_errors=True)
+        keep_outcome(outcome)
+        print(f"{pair}: {outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped")
+        all_passed = all_passed and outcome.failed == 0
+    return 0 if all_passed else 1
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _run_pair(python: str, torch: str, arguments: list[str]) -> Outcome:
+    environment = ENVIRONMENTS / f"{python}-{torch}"
+    own_python = environment / "bin" / "python"
+    if not (environment / "installed").is_file():
+        _call([_interpreter(python), "-m", "venv", str(environment)])
+        _call([own_python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"])
+        _call([own_python, "-m", "pip", "install", "--quiet", f"torch=={torch}", *_BUILD_TOOLS])
+        _call([own_python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--editable", ".[test]"])
+        (environment / "installed").touch()
+    report = environment / "report.xml"
+    report.unlink(missing_ok=True)
+    command = [
+        own_python,
+        "-m",
+        "pytest",
+        "-q",
+        *(arguments or ("-n", "2", "--dist", "worksteal")),
+        f"--junitxml={report}",
+    ]
+    print("+", shlex.join(map(str, command)), flush=True)
+    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)
+    if ended.returncode not in (0, 1):  # interrupted, or not begun
+        raise subprocess.CalledProcessError(ended.returncode, shlex.join(map(str, command)))
+    return _outcome(own_python, report, arguments)
+
+
+def _interpreter(version: str) -> str:
+    """A Python of a version: on the path, or one of pyenv's, whose command of that name may be there and not run."""
+    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), reverse=True)
+    for candidate in (shutil.which(f"python{version}"), *map(str, pyenv)):
+        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return candidate
+    raise FileNotFoundError(f"there is no python{version}: none that runs on the path, and none of pyenv's")
+
+
+def _call(command: list[str | Path]) -> None:
+    print("+", shlex.join(map(str, command)), flush=True)
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def _outcome(python: Path, report: Path, arguments: list[str]) -> Outcome:
+    versions = subprocess.run(
+        [
+            python,
+            "-c",
+            "import platform, torch; print(platform.python_version(), torch.__version__, platform.machine())",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
+    num_all, failures, errors, skipped = (
+        int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")
+    )
+    selected = [argument for argument in arguments if argument.startswith("tests")]
+    return Outcome(
+        python=versions[0],
+        torch=versions[1],
+        machine=versions[2],
+        date=datetime.date.today().isoformat(),
+        tests=" ".join(selected) or ALL_TESTS,
+        passed=num_all - failures - errors - skipped,
+        failed=failures + errors,
+        skipped=skipped,
+    )
+
+
+# --- What is kept --------------------------------------------------------------------------------------------------
+
+
+def outcomes() -> list[Outcome]:
+    """All that are kept, oldest versions first."""
+    return [Outcome(**entry) for entry in json.loads(RESULTS.read_text(encoding="utf-8"))]
+
+
+def keep_outcome(outcome: Outcome) -> None:
+    """Put an outcome into the results, in the place of an earlier one of the same pair and tests, and on the page."""
+    known = outcomes() if RESULTS.is_file() else []
+    kept = sorted([*(other for other in known if other.key != outcome.key), outcome], key=lambda each: each.key)
+    RESULTS.write_text(json.dumps([asdict(each) for each in kept], indent=1) + "\n", encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n{table(kept)}{END}{after}", encoding="utf-8")
+
+
+def table(kept: list[Outcome]) -> str:
+    """The table of the page, in Markdown."""
+    lines = ["| CPython | torch | tests | passed | failed | skipped | on | date |", "|---|---|---|---|---|---|---|---|"]
+    for each in kept:
+        counts = f"{each.passed:,} | {each.failed} | {each.skipped}"
+        lines.append(
+            f"| {each.python} | {each.torch} | {_in_words(each.tests)} | {counts} | {each.machine} | {each.date} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _in_words(tests: str) -> str:
+    """Folders by name, and files by how many of a folder."""
+    if tests == ALL_TESTS:
+        return "all"
+    paths = tests.split()
+    num_files = Counter(str(Path(path).parent) for path in paths if path.endswith(".py"))
+    folders = [f"`{path}`" for path in paths if not path.endswith(".py")]
+    return ", ".join([*folders, *(f"{number} files of `{folder}`" for folder, number in num_files.items())])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

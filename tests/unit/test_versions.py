@@ -1,0 +1,74 @@
+"""What is said of versions is said once: the page, the package's requirements and what was tested agree."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from memomalloc.runtime.torch_versions import FIRST_TORCH, LAST_TESTED_TORCH, minor_version
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="runs in a checkout only")
+
+
+@pytest.fixture
+def matrix(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of ``make matrix``."""
+    spec = importlib.util.spec_from_file_location("matrix_run", ROOT / "tests" / "matrix" / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_shows_what_was_tested(matrix: ModuleType) -> None:
+    page = matrix.PAGE.read_text(encoding="utf-8")
+    shown = page.partition(matrix.BEGIN)[2].partition(matrix.END)[0].strip()
+    assert shown == matrix.table(matrix.outcomes()).strip(), "run: make matrix"
+
+
+def test_the_first_and_the_last_torch_are_tested_and_named(matrix: ModuleType) -> None:
+    for minor in (FIRST_TORCH, LAST_TESTED_TORCH):
+        assert any(minor_version(outcome.torch) == minor for outcome in matrix.outcomes())
+        assert any(minor_version(pair.partition(":")[2]) == minor for pair in matrix.PAIRS)
+    (first, last), *_ = re.findall(r"\| ([0-9.]+) and later \| ([0-9.]+ to [0-9.]+) \|", matrix.PAGE.read_text())
+    assert minor_version(first) == FIRST_TORCH
+    assert tuple(map(minor_version, last.split(" to "))) == (FIRST_TORCH, LAST_TESTED_TORCH)
+
+
+def test_pip_is_told_the_first_torch() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"torch>={FIRST_TORCH[0]}.{FIRST_TORCH[1]}" in project["optional-dependencies"]["torch"]
+
+
+def test_a_report_is_counted_and_takes_the_place_of_an_earlier_one(
+    matrix: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text('<testsuites><testsuite tests="10" failures="1" errors="2" skipped="3"/></testsuites>')
+    (tmp_path / "page.md").write_text(f"before\n{matrix.BEGIN}\nold\n{matrix.END}\nafter\n")
+    monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(matrix, "PAGE", tmp_path / "page.md")
+    outcome = matrix._outcome(Path(sys.executable), report, ["-n", "2", "tests/unit"])
+    assert (outcome.passed, outcome.failed, outcome.skipped, outcome.tests) == (4, 3, 3, "tests/unit")
+    for _ in range(2):
+        matrix.keep_outcome(outcome)
+    assert matrix.outcomes() == [outcome]
+    page = matrix.PAGE.read_text()
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+    assert "old" not in page
+    assert "| `tests/unit` | 4 | 3 | 3 |" in page
+
+
+def test_an_interpreter_that_is_nowhere_is_said(matrix: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(Path, "home", lambda: Path("/nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"there is no python3\.99"):
+        matrix._interpreter("3.99")
