@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +164,11 @@ def test_names_from_a_file_do_no_harm_on_a_terminal(files: Path, capsys: pytest.
 
 
 def test_standard_input(files: Path) -> None:
-    status = os.system("memomalloc show - --json < small.pickle > out.json")
-    assert status == 0
-    assert json.loads(Path("out.json").read_text())["snapshots"][0]["num_events"] == 230
+    with Path("small.pickle").open("rb") as file:
+        shown = subprocess.run(
+            [sys.executable, "-m", "memomalloc", "show", "-", "--json"], stdin=file, capture_output=True, check=True
+        )
+    assert json.loads(shown.stdout)["snapshots"][0]["num_events"] == 230
 
 
 def test_the_example_reports(files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
