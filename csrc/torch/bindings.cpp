@@ -123,9 +123,10 @@ struct RecordingWithOrigins {
   std::shared_ptr<Recording> events;
 
   static RecordingWithOrigins open(nb::object module_call_code, nb::object boundary_code,
-                                   std::vector<std::string> library_folders, std::shared_ptr<Clock> clock) {
+                                   std::vector<std::string> library_folders, bool follows_calls,
+                                   std::shared_ptr<Clock> clock) {
     const auto origins = OriginCapture::of_this_thread(
-        {hold(module_call_code.ptr()), hold(boundary_code.ptr()), std::move(library_folders)});
+        {hold(module_call_code.ptr()), hold(boundary_code.ptr()), std::move(library_folders)}, follows_calls);
     try {
       return {origins, Recording::open(origins, std::move(clock))};
     } catch (...) {
@@ -159,10 +160,10 @@ struct RecordingWithOrigins {
     return result;
   }
 
-  // None if something read buffers unseen.
+  // None if nobody followed them, or something read buffers unseen.
   nb::object calls() const {
     RecordedCalls seen = events->calls();
-    if (seen.is_incomplete) return nb::none();
+    if (!origins->follows_calls() || seen.is_incomplete) return nb::none();
     nb::dict result;
     result["begins"] = to_numpy(std::move(seen.begins));
     result["ends"] = to_numpy(std::move(seen.ends));
@@ -329,7 +330,7 @@ NB_MODULE(_runtime, module) {
   nb::class_<Clock>(module, "Clock").def(nb::init<>());
   nb::class_<RecordingWithOrigins>(module, "Recording")
       .def_static("open", &RecordingWithOrigins::open, "module_call_code"_a, "boundary_code"_a,
-                  "library_folders"_a, "clock"_a = nb::none())
+                  "library_folders"_a, "follows_calls"_a = false, "clock"_a = nb::none())
       .def("close", [](RecordingWithOrigins& recording) { recording.events->close(); })
       .def_prop_ro("is_closed",
                    [](const RecordingWithOrigins& recording) { return recording.events->is_closed(); })

@@ -51,15 +51,16 @@ OriginCapture* OriginCapture::listening() noexcept {
   return capture != nullptr && capture->num_open_.load(std::memory_order_relaxed) != 0 ? capture : nullptr;
 }
 
-std::shared_ptr<OriginCapture> OriginCapture::of_this_thread(const LibraryFrames& library) {
+std::shared_ptr<OriginCapture> OriginCapture::of_this_thread(const LibraryFrames& library,
+                                                             bool follows_calls) {
   drop_released_objects();
   // A list of its own for each thread's outermost recording; inner ones share it.
   std::shared_ptr<OriginCapture> capture;
   if (OriginCapture* outer = listening(); outer != nullptr) {
     capture = std::static_pointer_cast<OriginCapture>(outer->shared_from_this());
   } else {
-    capture.reset(new OriginCapture(library));
-    start_listening();
+    capture.reset(new OriginCapture(library, follows_calls));
+    start_listening(follows_calls);
     capture->stack_ = PythonStack::start(library);
   }
   // relaxed: written by the thread that listens.
@@ -67,8 +68,8 @@ std::shared_ptr<OriginCapture> OriginCapture::of_this_thread(const LibraryFrames
   return capture;
 }
 
-void OriginCapture::start_listening() {
-  if (t_callback != at::INVALID_CALLBACK_HANDLE) return;  // of a recording that was closed elsewhere
+void OriginCapture::start_listening(bool follows_calls) {
+  stop_listening();  // for a recording that was closed elsewhere
   t_callback = at::addThreadLocalCallback(
       at::RecordFunctionCallback(
           [](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {
@@ -79,7 +80,7 @@ void OriginCapture::start_listening() {
           [](const at::RecordFunction& function, at::ObserverContext*) {
             if (OriginCapture* capture = listening(); capture != nullptr) capture->end_operator(function);
           })
-          .needsInputs(true)
+          .needsInputs(follows_calls)
           .scopes(operator_scopes()));
 }
 
@@ -89,8 +90,8 @@ void OriginCapture::stop_listening() noexcept {
   if (callback != at::INVALID_CALLBACK_HANDLE && !t_state.is_exiting) at::removeCallback(callback);
 }
 
-OriginCapture::OriginCapture(const LibraryFrames& library)
-    : thread_(this_thread_number()), library_(library), stack_(nullptr) {
+OriginCapture::OriginCapture(const LibraryFrames& library, bool follows_calls)
+    : thread_(this_thread_number()), library_(library), follows_calls_(follows_calls), stack_(nullptr) {
   texts_.emplace_back();  // text 0: none
 }
 
@@ -112,6 +113,7 @@ void OriginCapture::start_operator(const at::RecordFunction& function) {
     const std::lock_guard<std::mutex> guard(lock_);
     running_.push_back({&function, intern(name), ++num_calls_, makes_tensors_only(name)});
   }
+  if (!follows_calls_) return;
   const bool is_outermost = running_.size() == 1;
   if (is_outermost) Recording::begin_call(c10::GradMode::is_enabled());
   try {
@@ -138,7 +140,7 @@ void OriginCapture::end_operator(const at::RecordFunction& function) noexcept {
                                   [&](const RunningOperator& other) { return other.function == &function; });
   if (ended == running_.rend()) return;
   const auto first = std::prev(ended.base());
-  if (first == running_.begin() && Recording::has_call_to_log()) {
+  if (follows_calls_ && first == running_.begin() && Recording::has_call_to_log()) {
     running_.erase(std::next(first), running_.end());
     try {
       Recording::end_call(current());

@@ -40,8 +40,10 @@ class OriginCapture final : public ContextSource {
   };
 
   // The capture of the calling thread, for one recording more: a new one, or the one that an outer recording
-  // opened. Called with the GIL.
-  static std::shared_ptr<OriginCapture> of_this_thread(const LibraryFrames& library);
+  // opened. Called with the GIL. `follows_calls`: a new one asks what operators read, for which torch may
+  // wait for the GIL as an operator begins or ends (no allocation waits).
+  static std::shared_ptr<OriginCapture> of_this_thread(const LibraryFrames& library, bool follows_calls);
+  bool follows_calls() const noexcept { return follows_calls_; }
 
   Context current() override;
   bool is_running(uint32_t call) const noexcept override;
@@ -65,10 +67,10 @@ class OriginCapture final : public ContextSource {
   };
   using Key = std::tuple<std::vector<uint32_t>, std::vector<PythonObject>, uint32_t, uint32_t, int, uint32_t>;
 
-  explicit OriginCapture(const LibraryFrames& library);
+  OriginCapture(const LibraryFrames& library, bool follows_calls);
   // The capture that listens on the calling thread; null if none does.
   static OriginCapture* listening() noexcept;
-  static void start_listening();
+  static void start_listening(bool follows_calls);
   static void stop_listening() noexcept;
   void start_operator(const at::RecordFunction& function);
   void end_operator(const at::RecordFunction& function) noexcept;
@@ -82,6 +84,7 @@ class OriginCapture final : public ContextSource {
 
   const uint64_t thread_;
   const LibraryFrames library_;
+  const bool follows_calls_;
   PythonStack* stack_;  // as long as a recording is open
   std::atomic<uint32_t> num_open_{0};
   std::vector<RunningOperator> running_;  // its own thread's alone

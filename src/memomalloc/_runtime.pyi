@@ -136,7 +136,11 @@ class Clock:
 class Recording:
     @staticmethod
     def open(
-        module_call_code: CodeType, boundary_code: CodeType, library_folders: list[str], clock: Clock | None = None
+        module_call_code: CodeType,
+        boundary_code: CodeType,
+        library_folders: list[str],
+        follows_calls: bool = False,
+        clock: Clock | None = None,
     ) -> Recording: ...
     def close(self) -> None: ...
     @property

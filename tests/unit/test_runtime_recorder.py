@@ -41,7 +41,7 @@ def calls_of(trace: memomalloc.Trace) -> list[tuple[str, list[int], list[int]]]:
 
 def test_a_recording_sees_who_reads_what() -> None:
     values, weight = chain_values(0), torch.nn.Parameter(torch.ones(1000))
-    with torch.inference_mode(), memomalloc.record() as recording:
+    with torch.inference_mode(), memomalloc.record(calls=True) as recording:
         first = torch.sin(values)
         second = first + first[:1]
         third = torch.stack([first, second])
@@ -70,7 +70,7 @@ def test_frames_tell_one_call_of_a_function_from_the_next() -> None:
         return values + 1
 
     values = chain_values(0)
-    with torch.inference_mode(), memomalloc.record() as recording:
+    with torch.inference_mode(), memomalloc.record(calls=True) as recording:
         inner(inner(values) * 2)
     outer, *inside = (recording.trace.calls.frames[i] for i in (1, 0, 2))
     assert len({outer, *inside}) == 3
@@ -78,7 +78,7 @@ def test_frames_tell_one_call_of_a_function_from_the_next() -> None:
 
 def test_autograd_keeps_what_is_read_for_a_gradient() -> None:
     model = torch.nn.Linear(10, 10)
-    with memomalloc.record() as recording:
+    with memomalloc.record(calls=True) as recording:
         outputs = model(torch.ones(4, 10))
         with torch.no_grad():
             model(torch.ones(4, 10))
@@ -105,7 +105,7 @@ def test_a_script_reads_its_arguments_alone() -> None:
         script = torch.jit.trace(function, (values,))
         for _ in range(3):
             script(values)
-        with memomalloc.record() as recording:
+        with memomalloc.record(calls=True) as recording:
             script(values)
     reads = {name: read for name, read, _ in calls_of(recording.trace)}
     assert (reads["aten::cos"], reads["aten::mul"]) == ([], [0, 2])
@@ -115,17 +115,17 @@ def test_a_script_reads_its_arguments_alone() -> None:
 @pytest.mark.parametrize("make", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr], ids=["coo", "csr"])
 def test_what_is_read_unseen_leaves_no_calls(make: Callable[[torch.Tensor], torch.Tensor]) -> None:
     values = torch.eye(10)
-    with memomalloc.record() as recording:
+    with memomalloc.record(calls=True) as recording:
         make(values) @ values
     assert recording.trace.calls is None
-    with memomalloc.record() as recording:
+    with memomalloc.record(calls=True) as recording:
         torch.sin(values)
     assert recording.trace.calls is not None
 
 
 def test_frees_of_older_tensors_and_later_events_are_not_seen() -> None:
     old = torch.sin(chain_values(0))
-    with memomalloc.record() as recording:
+    with memomalloc.record(calls=True) as recording:
         del old
     torch.sin(chain_values(0))
     assert len(recording.trace) == 0
@@ -133,9 +133,9 @@ def test_frees_of_older_tensors_and_later_events_are_not_seen() -> None:
 
 def test_recordings_nest_and_each_sees_its_own() -> None:
     values = chain_values(0)
-    with memomalloc.record() as outer:
+    with memomalloc.record(calls=True) as outer:
         torch.sin(values)
-        with memomalloc.record() as inner:
+        with memomalloc.record(calls=True) as inner:
             torch.cos(values[:10])
         torch.tan(values[:20])
     assert inner.trace.sizes.tolist() == [40]
@@ -150,7 +150,7 @@ def test_other_threads_are_not_recorded_but_their_frees_are() -> None:
         torch.cos(values)
         handed.clear()
 
-    with memomalloc.record() as recording:
+    with memomalloc.record(calls=True) as recording:
         handed.append(torch.sin(values))
         thread = threading.Thread(target=other)
         thread.start()
@@ -164,7 +164,7 @@ def test_two_threads_record_at_once() -> None:
     traces = {}
 
     def record(size: int) -> None:
-        with memomalloc.record() as recording:
+        with memomalloc.record(calls=True) as recording:
             barrier.wait()
             for _ in range(50):
                 torch.sin(chain_values(0)[:size])
@@ -183,12 +183,12 @@ def test_two_threads_record_at_once() -> None:
 
 def test_calls_of_a_wrapper_are_recorded_whether_it_learns_or_replays() -> None:
     wrapper = memomalloc.optimize(Chain())
-    with memomalloc.record() as expected:
+    with memomalloc.record(calls=True) as expected:
         output = chain_result(chain_values(0))
     sizes = expected.trace.sizes.tolist()
     for _ in range(6):
         values = chain_values(0)
-        with memomalloc.record() as recording:
+        with memomalloc.record(calls=True) as recording:
             output = wrapper(values)
         assert recording.trace.sizes.tolist() == [size for size in sizes if size == 4000][-12:]
         assert recording.trace.escapes.tolist() == [False] * 11 + [True]

@@ -127,7 +127,7 @@ def advise(
     again.
 
     Args:
-        trace: of ``memomalloc.record()``, or a file of one: it must say who read its tensors.
+        trace: of ``memomalloc.record(calls=True)``, or a file of one: it must say who read its tensors.
         tried: traces of the same program with one change made, by the name of the change (see
             ``memomalloc.advice.trials``); ``memomalloc advise PROGRAM`` makes them.
         time_limit_s: how long to search for the three that give most together.

@@ -69,8 +69,8 @@ class Subject:
     def __init__(self, trace: Trace) -> None:
         if trace.calls is None:
             raise AdviceError(
-                "this trace does not say who read its tensors: record the program again with this memomalloc, without "
-                "torch.compile and without sparse tensors, and do not merge traces"
+                "this trace does not say who read its tensors: record the program again with "
+                "memomalloc.record(calls=True), without torch.compile and sparse tensors, and do not merge traces"
             )
         self.trace = trace
         self.calls: Calls = trace.calls

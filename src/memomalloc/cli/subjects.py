@@ -40,7 +40,7 @@ def record_script(path: Path, arguments: Sequence[str]) -> Trace:
 
     if not path.is_file():
         raise FileFormatError(path, "there is no such file; a Python program was expected")
-    recording = memomalloc.record(threads="all")
+    recording = memomalloc.record(threads="all", calls=True)
     before = sys.argv, sys.path[:]
     sys.argv, sys.path[:1] = [str(path), *arguments], [str(path.resolve().parent)]
     names: dict[str, Any] = {}  # of the program: by these its models are known

@@ -50,9 +50,10 @@ class Recording:
     (a generator collected on another thread) it is closed all the same.
     """
 
-    def __init__(self, *, name_models: bool = False, all_threads: bool = False) -> None:
+    def __init__(self, *, name_models: bool = False, all_threads: bool = False, calls: bool = False) -> None:
         self._name_models = name_models
         self._all_threads = all_threads
+        self._follows_calls = calls
         self._native: Any = None
         self._is_off = False  # memomalloc is disabled: nothing is recorded
         self._thread_name = ""
@@ -79,7 +80,7 @@ class Recording:
 
     def _open(self) -> Any:
         return extension.install().Recording.open(
-            MODULE_CALL_CODE, call_of_the_program.__code__, LIBRARY_FOLDERS, self._clock
+            MODULE_CALL_CODE, call_of_the_program.__code__, LIBRARY_FOLDERS, self._follows_calls, self._clock
         )
 
     def _begin_thread(self, frame: Any, event: str, argument: Any) -> None:
@@ -198,7 +199,7 @@ def _calls_of(seen: dict[str, Any] | None, callers: Sequence[Origin]) -> Calls |
     )
 
 
-def record(*, threads: str = "this") -> Recording:
+def record(*, threads: str = "this", calls: bool = False) -> Recording:
     """Record every tensor that is allocated on the CPU in a ``with`` block.
 
     That another thread frees a recorded tensor is always seen. Costs a lock and a table look-up at each
@@ -217,6 +218,8 @@ def record(*, threads: str = "this") -> Recording:
         threads: "this": what the calling thread allocates. "all": also what each thread of `threading` does that begins
             in the block; the origins of the trace tell which thread it was. What others allocate is summed in the
             trace's ``elsewhere_bytes``.
+        calls: also which tensors each operator reads, for :func:`memomalloc.advise`. An operator may wait for Python's
+            lock as it begins and ends then (no allocation does). A recording inside another one has what that has.
 
     Raises:
         OptionError: there is no such choice of threads.
@@ -224,4 +227,4 @@ def record(*, threads: str = "this") -> Recording:
     """
     if threads not in ("this", "all"):
         raise OptionError(f'threads must be "this" or "all", not {threads!r:.40}')
-    return Recording(name_models=True, all_threads=threads == "all")
+    return Recording(name_models=True, all_threads=threads == "all", calls=calls)
