@@ -1,8 +1,8 @@
 """Say what would lower the peak: changes of the program, each with the exact peak after it.
 
-INPUT is a trace that knows who read its tensors (`memomalloc.record(calls=True)` and Trace.save), or a Python program. A program
-is run as it is, and again with each change that a trace alone cannot foretell: inference mode, channels last, packed
-weights, half the batch.
+INPUT is a trace that knows who read its tensors (`memomalloc.record(calls=True)` and Trace.save), or a Python
+program. A program is run as it is, and again with each change that a trace alone cannot foretell: inference mode,
+channels last, packed weights, half the batch.
 
 examples:
   memomalloc advise trace.jsonl.gz
