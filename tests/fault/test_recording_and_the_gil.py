@@ -133,8 +133,9 @@ def test_an_operator_that_allocates_under_a_lock_of_torch(setter: str) -> None:
     thread.start()
     end = time.monotonic() + 4
     while time.monotonic() < end:
-        with memomalloc.record():
-            sample()
+        for calls in (False, True):
+            with memomalloc.record(calls=calls):
+                sample()
         optimized = memomalloc.optimize(sample)
         for _ in range(6):
             optimized()
