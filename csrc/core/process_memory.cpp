@@ -210,7 +210,7 @@ void release_home() {
 
 Region* take_region(const std::shared_ptr<ArmedPlan>& plan) noexcept {
   const RegistryGuard guard(g_registry_lock);
-  start_releasing();  // a forked child has none
+  if (g_use.used_bytes != 0) start_releasing();  // a forked child has no thread yet
   Region* best = nullptr;
   Suits best_suits = kNot;
   for (Region* region : Region::all()) {
