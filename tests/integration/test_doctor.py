@@ -182,6 +182,7 @@ def test_live_tensors_are_named_by_who_asked_for_them_and_the_remedy_was_tried(t
         assert live.name == "tensors that stay alive"
         assert "program.py" in " ".join(live.figures)
         assert "losses in __main__, a list of 120" in " ".join(live.figures)
+        assert re.search(r"at its peak [\d.]+ MiB are alive while \S+ runs at \S*program.py", " ".join(live.figures))
         if live.remedies[0].startswith("torch.inference_mode()"):
             break
     assert re.match(r"torch.inference_mode\(\): growth after the warm-up \d+ MiB -> \d+ MiB", live.remedies[0])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+import memomalloc
+from memomalloc.data.trace import Trace
 from memomalloc.doctor import account as parts
 from memomalloc.doctor import mappings
 from memomalloc.doctor.account import Account, Holder, account_of
@@ -25,7 +30,7 @@ def account(**mib: int) -> Account:
     return Account(parts={name: mib.get(name.replace(" ", "_"), 0) * MIB for name in parts.SOURCES}, allocator="glibc")
 
 
-def examination(seen: Observation, **with_remedies: Observation) -> Any:
+def examination(seen: Observation, trace: Trace | None = None, **with_remedies: Observation) -> Any:
     """One whose program is never run: whatever is tried was seen before."""
 
     def run(remedy: Remedy) -> Observation | None:
@@ -35,7 +40,7 @@ def examination(seen: Observation, **with_remedies: Observation) -> Any:
         found = run(remedy)
         return None if found is None else figure(found)
 
-    return SimpleNamespace(plain=seen, median=median, recorded=lambda: None, may_run=False)
+    return SimpleNamespace(plain=seen, median=median, recorded=lambda calls=False: trace, may_run=False)
 
 
 def test_mapping_and_unmapping_within_a_sample_is_counted() -> None:
@@ -106,6 +111,25 @@ def test_the_part_that_grows_is_named(part: str, name: str) -> None:
     else:
         seen = growing(part)
     assert [found.name for found in diagnose(examination(seen)) if found.holds] == [name]
+
+
+def test_tensors_that_stay_alive_come_with_advice() -> None:
+    def work() -> torch.Tensor:
+        first = torch.ones(1 << 20)
+        total = first.sum()
+        second = torch.ones(1 << 20)
+        return total + second.sum()
+
+    with memomalloc.record(calls=True) as recording:
+        work()
+    (found, *_) = diagnose(examination(growing("tensors_alive"), recording.trace))
+    assert re.match(r"at its peak 8.00 MiB are alive while .* 8.00 MiB read no more$", found.figures[-1])
+    assert found.remedies[-1].startswith("the peak of 8.00 MiB falls to 4.00 MiB (50% less): ")
+    assert "`del` the result of aten::ones" in found.remedies[-1]
+    # Whoever reads them is not known, or nothing was recorded.
+    for trace in (None, dataclasses.replace(recording.trace, calls=None)):
+        (found, *_) = diagnose(examination(growing("tensors_alive"), trace))
+        assert not [text for text in found.figures if "peak" in text]
 
 
 def test_whoever_takes_samples_may_have_got_no_processor() -> None:

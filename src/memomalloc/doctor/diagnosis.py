@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from memomalloc.advice import Advice, advise
 from memomalloc.data.origin import Origin
 from memomalloc.data.trace import Trace
 from memomalloc.doctor import account as parts
@@ -45,6 +46,9 @@ CURED_SHARE = 0.5
 MIN_PILE = 32
 MIN_CHILDREN = 8
 MAX_NAMED = 5
+#: Advice takes no longer than this; on more buffers it would.
+ADVICE_S = 5.0
+MAX_ADVISED = 50_000
 
 PAGE_FAULTS = "page-fault-bound allocation"
 RETENTION = "memory that the allocator retains"
@@ -369,7 +373,20 @@ def _live_tensors(examination: Examination, growth: Growth) -> Diagnosis:
         trials += _collected(examination, growth, num_bytes)
         if not any(trial.helped for trial in trials):
             remedies.append(_let_go_of(growth))
+        advice = _advice(examination)
+        if advice is not None:
+            figures.append(f"at its peak {advice.peak.text}")
+            if advice.together:
+                remedies.append(advice.headline)
     return _decided(LIVE_TENSORS, holds, figures, trials, num_bytes=num_bytes, also=remedies)
+
+
+def _advice(examination: Examination) -> Advice | None:
+    """What ``memomalloc advise`` says of the program; None where it is not known who reads its tensors."""
+    trace = examination.recorded(calls=True)
+    if trace is None or trace.calls is None or not 0 < len(trace) <= MAX_ADVISED:
+        return None
+    return advise(trace, time_limit_s=ADVICE_S)
 
 
 def _python_objects(examination: Examination, growth: Growth) -> Diagnosis:
