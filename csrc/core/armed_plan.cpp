@@ -52,11 +52,7 @@ void ArmedPlan::retire() noexcept {
     if (region->laid().get() == this && region->is_clear()) region->forget_plan();
     // Nobody is left who could use it.
     if (is_last && region->is_clear() && region->outputs().num_live() == 0) {
-      try {
-        region->outputs().release_pages();
-      } catch (...) {
-        // No memory for the list of pages: they stay.
-      }
+      region->outputs().release_pages();
       region->unmap();
     }
     region->leave();

@@ -1,8 +1,10 @@
 #include "core/free_pages.hpp"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace memomalloc {
 
@@ -27,6 +29,15 @@ std::vector<ByteRange> free_pages(std::vector<ByteRange> live, uint64_t mapped_b
     begin = std::max(begin, round_up(range.end));
   }
   return free;
+}
+
+uint64_t release_free_pages(std::byte* base, std::vector<ByteRange> live, uint64_t mapped_bytes) {
+  uint64_t released = 0;
+  for (const ByteRange& pages : free_pages(std::move(live), mapped_bytes, system_page_bytes())) {
+    const uint64_t bytes = pages.end - pages.begin;
+    if (madvise(base + pages.begin, bytes, MADV_DONTNEED) == 0) released += bytes;
+  }
+  return released;
 }
 
 }  // namespace memomalloc

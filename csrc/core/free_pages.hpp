@@ -20,4 +20,7 @@ uint64_t system_page_bytes() noexcept;
 // Throws std::bad_alloc.
 std::vector<ByteRange> free_pages(std::vector<ByteRange> live, uint64_t mapped_bytes, uint64_t page_bytes);
 
+// Gives these pages of the memory at `base` back to the system; the bytes. Throws std::bad_alloc.
+uint64_t release_free_pages(std::byte* base, std::vector<ByteRange> live, uint64_t mapped_bytes);
+
 }  // namespace memomalloc

@@ -159,24 +159,24 @@ uint64_t OutputChunk::live_bytes() noexcept {
   return bytes;
 }
 
-uint64_t OutputChunk::release_pages() {
+uint64_t OutputChunk::release_pages() noexcept {
   if (used_bytes_ == 0) return 0;
   drop_free_rooms();
-  // What lives now may be given back meanwhile; nothing can come to live, since only a run takes blocks.
-  std::vector<ByteRange> live;
-  uint64_t end = 0;
-  for (const Room& room : rooms_) {
-    if (is_free(room.offset)) continue;
-    end = room.offset + room.bytes;
-    live.push_back({room.offset, end});
+  try {
+    // What lives now may be given back meanwhile; nothing can come to live, since only a run takes blocks.
+    std::vector<ByteRange> live;
+    uint64_t end = 0;
+    for (const Room& room : rooms_) {
+      if (is_free(room.offset)) continue;
+      end = room.offset + room.bytes;
+      live.push_back({room.offset, end});
+    }
+    const uint64_t released = release_free_pages(base_, std::move(live), used_bytes_);
+    used_bytes_ = end;
+    return released;
+  } catch (const std::bad_alloc&) {
+    return 0;
   }
-  uint64_t released = 0;
-  for (const ByteRange& pages : free_pages(std::move(live), used_bytes_, system_page_bytes())) {
-    const uint64_t bytes = pages.end - pages.begin;
-    if (madvise(base_ + pages.begin, bytes, MADV_DONTNEED) == 0) released += bytes;
-  }
-  used_bytes_ = end;
-  return released;
 }
 
 // --- The outputs of a region
@@ -234,14 +234,13 @@ OutputMemory::Block OutputMemory::reserve_used(uint64_t bytes) {
 OutputMemory::Block OutputMemory::reserve(uint64_t bytes) noexcept {
   try {
     const Block block = reserve_used(bytes);
-    return block.chunk != nullptr ? block : reserve_more(bytes, AtCostOf::kIdle);
+    return block.chunk != nullptr ? block : reserve_more(bytes, charge);
   } catch (...) {
     return {};  // no memory: the output comes from upstream
   }
 }
 
-OutputMemory::Block OutputMemory::reserve_more(uint64_t bytes, AtCostOf whose) {
-  const auto charge = whose == AtCostOf::kIdle ? &memomalloc::charge : &charge_free;
+OutputMemory::Block OutputMemory::reserve_more(uint64_t bytes, bool (*charge)(uint64_t) noexcept) {
   if (bytes > OutputChunk::kMaxBlockBytes) return {};
   const RegistryGuard guard(g_registry_lock);
   for (auto& chunk : chunks_) {
@@ -294,27 +293,16 @@ void* OutputMemory::take(uint32_t output) noexcept {
   return hand_out(block);
 }
 
-void* OutputMemory::take_spare(uint64_t bytes) noexcept {
+void* OutputMemory::take_spare(uint64_t bytes, Spare which) noexcept {
   try {
-    return take_unforeseen(reserve_used(bytes));
+    const Block block = which == Spare::kUsed ? reserve_used(bytes) : reserve_more(bytes, charge_free);
+    if (block.chunk == nullptr) return nullptr;
+    void* taken = hand_out(block);
+    block.chunk->let_go(block.offset);  // whose it is, the word says; nobody keeps it for a run to come
+    return taken;
   } catch (...) {
     return nullptr;  // no memory for what is known of it
   }
-}
-
-void* OutputMemory::take_more_spare(uint64_t bytes) noexcept {
-  try {
-    return take_unforeseen(reserve_more(bytes, AtCostOf::kNobody));
-  } catch (...) {
-    return nullptr;
-  }
-}
-
-void* OutputMemory::take_unforeseen(const Block& block) noexcept {
-  if (block.chunk == nullptr) return nullptr;
-  void* taken = hand_out(block);
-  block.chunk->let_go(block.offset);  // whose it is, the word says; nobody keeps it for a run to come
-  return taken;
 }
 
 void OutputMemory::note_reported(uint64_t bytes) noexcept { last_chunk_->note_reported(last_block_, bytes); }
@@ -337,7 +325,7 @@ uint64_t OutputMemory::used_bytes() const noexcept {
   return bytes;
 }
 
-uint64_t OutputMemory::release_pages() {
+uint64_t OutputMemory::release_pages() noexcept {
   forget_plan();
   uint64_t released = 0;
   for (auto& chunk : chunks_) {

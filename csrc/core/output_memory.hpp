@@ -56,8 +56,9 @@ class OutputChunk final : public Owner {
   bool is_empty() noexcept;
   uint32_t num_live() noexcept;
   uint64_t live_bytes() noexcept;
-  // Gives the pages back on which nothing lives; returns the bytes. Throws std::bad_alloc.
-  uint64_t release_pages();
+  // Gives the pages back on which nothing lives; returns the bytes. They stay where there is no memory for
+  // their list.
+  uint64_t release_pages() noexcept;
 
  private:
   static constexpr uint64_t kAlignmentUnit = 64;
@@ -104,10 +105,10 @@ class OutputMemory {
 
   // The block of an output, counted from 1, which lives from now on; null if it has none.
   void* take(uint32_t output) noexcept;
-  // A block that no plan foresees, from what is used already; null if there is no room.
-  void* take_spare(uint64_t bytes) noexcept;
-  // The same from more memory, where the process has some that nobody uses. Takes the registry lock.
-  void* take_more_spare(uint64_t bytes) noexcept;
+  // A block that no plan foresees: from what is used already, or from more memory where the process has some
+  // that nobody uses, for which it takes the registry lock. Null if there is none.
+  enum class Spare : uint8_t { kUsed, kMore };
+  void* take_spare(uint64_t bytes, Spare which) noexcept;
   // The profiler was told of the block that was taken last.
   void note_reported(uint64_t bytes) noexcept;
 
@@ -115,8 +116,8 @@ class OutputMemory {
   uint64_t live_bytes() const noexcept;
   uint64_t used_bytes() const noexcept;
   // Gives pages back on which nothing lives, and chunks in which nothing does. The caller holds the registry
-  // lock. Throws std::bad_alloc.
-  uint64_t release_pages();
+  // lock.
+  uint64_t release_pages() noexcept;
   // In a forked child, where the thread that was at work here does not exist: blocks stay where they are, and
   // nobody reserves among them again.
   void abandon() noexcept;
@@ -129,15 +130,12 @@ class OutputMemory {
     bool is_ready = false;  // free, to be taken in the run to come
   };
 
-  // Whom more memory may cost theirs: others that lie idle, or nobody.
-  enum class AtCostOf : uint8_t { kIdle, kNobody };
-
+  Block reserve(uint64_t bytes) noexcept;
   // A free block in what is used so far, or none.
   Block reserve_used(uint64_t bytes);
-  Block reserve_more(uint64_t bytes, AtCostOf whose);
-  Block reserve(uint64_t bytes) noexcept;
+  // The same in more memory, if `charge` lets the process have it.
+  Block reserve_more(uint64_t bytes, bool (*charge)(uint64_t bytes) noexcept);
   void* hand_out(const Block& block) noexcept;
-  void* take_unforeseen(const Block& block) noexcept;
 
   std::vector<std::unique_ptr<OutputChunk>> chunks_;
   std::vector<Block> blocks_;  // by output of the plan that the region is laid with

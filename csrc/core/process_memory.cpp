@@ -49,12 +49,8 @@ bool make_room(uint64_t bytes) noexcept {
   for (Region* region : Region::all()) {
     if (!is_over(bytes)) return true;
     if (!region->try_take()) continue;
-    try {
-      region->outputs().release_pages();
-      if (!region->is_clear()) region->release_pages({});
-    } catch (...) {
-      // No memory for the list of pages: they stay.
-    }
+    region->outputs().release_pages();
+    if (!region->is_clear()) region->release_pages({});
     region->leave();
   }
   while (is_over(bytes)) {
@@ -67,6 +63,14 @@ bool make_room(uint64_t bytes) noexcept {
   return true;
 }
 
+// The pages of one region, unless somebody has it.
+uint64_t release_pages_of(Region* region, std::chrono::nanoseconds idle_for) noexcept {
+  if (!region->try_take()) return 0;
+  const uint64_t released = region->release_pages(idle_for);
+  region->leave();
+  return released;
+}
+
 // Gives back what lies idle, while there is anything to give back.
 void* release_idle_pages(void*) {
   std::unique_lock<std::mutex> lock(g_registry_lock);
@@ -76,11 +80,7 @@ void* release_idle_pages(void*) {
     if (g_release_after.count() <= 0) break;
     const std::chrono::nanoseconds idle_for = g_release_after;
     lock.unlock();
-    try {
-      release_pages(idle_for);
-    } catch (...) {
-      // No memory for the list of pages: the next look is soon enough.
-    }
+    release_pages(idle_for);
     lock.lock();
   }
   g_is_releasing = false;
@@ -118,13 +118,7 @@ Suits suits(const Region& region, const ArmedPlan& plan) noexcept {
 }
 
 bool make_ready(Region* region, const std::shared_ptr<ArmedPlan>& plan) noexcept {
-  if (region->laid() != plan && !plan->is_within_budget(*region)) {
-    try {
-      region->release_pages({});
-    } catch (...) {
-      // No memory for the list of pages: they stay.
-    }
-  }
+  if (region->laid() != plan && !plan->is_within_budget(*region)) region->release_pages({});
   if (!region->has_room_for(plan->layout()) && !region->grow_for(plan->layout())) return false;
   return region->laid() == plan || region->lay(plan);
 }
@@ -173,7 +167,7 @@ void set_release_after(std::chrono::nanoseconds idle_for) {
   if (g_use.used_bytes != 0) start_releasing();
 }
 
-uint64_t release_pages(std::chrono::nanoseconds idle_for) {
+uint64_t release_pages(std::chrono::nanoseconds idle_for) noexcept {
   uint64_t released = 0;
   // The lock for one region at a time: deleters of recorded calls, and runs that begin, may wait for it.
   for (std::size_t id = 0;; ++id) {
@@ -183,29 +177,13 @@ uint64_t release_pages(std::chrono::nanoseconds idle_for) {
       g_use.released_bytes += released;
       return released;
     }
-    Region* region = Region::all()[id];
-    if (!region->try_take()) continue;
-    try {
-      released += region->release_pages(idle_for);
-    } catch (...) {
-      region->leave();
-      throw;
-    }
-    region->leave();
+    released += release_pages_of(Region::all()[id], idle_for);
   }
 }
 
-void release_home() {
+void release_home() noexcept {
   const RegistryGuard guard(g_registry_lock);
-  Region* home = t_state.home;
-  if (home == nullptr || !home->try_take()) return;
-  try {
-    home->release_pages({});
-  } catch (...) {
-    home->leave();
-    throw;
-  }
-  home->leave();
+  if (t_state.home != nullptr) release_pages_of(t_state.home, {});
 }
 
 Region* take_region(const std::shared_ptr<ArmedPlan>& plan) noexcept {

@@ -47,10 +47,10 @@ void set_memory_limit(uint64_t bytes);
 void set_release_after(std::chrono::nanoseconds idle_for);
 
 // Gives back the pages of regions that were idle for so long, and on which nothing lives; the bytes.
-uint64_t release_pages(std::chrono::nanoseconds idle_for = {});
+uint64_t release_pages(std::chrono::nanoseconds idle_for = {}) noexcept;
 
-// The same for the region that the calling thread used last, whatever else is idle. Throws std::bad_alloc.
-void release_home();
+// The same for the region that the calling thread used last, whatever else is idle.
+void release_home() noexcept;
 
 // A region for a run of the plan, taken and laid with it: one that has it, or a clear one, or a new one. Null
 // where there is no memory. Takes the registry lock.

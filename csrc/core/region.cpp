@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <numeric>
 #include <utility>
 
@@ -187,10 +188,10 @@ void* Region::take_spare(std::size_t bytes) noexcept {
   if (!laid_->may_use_spare()) return nullptr;
   last_reported_ = nullptr;
   const uint64_t wanted = round_up_to_alignment(bytes);
-  if (void* block = outputs_.take_spare(wanted)) return block;
+  if (void* block = outputs_.take_spare(wanted, OutputMemory::Spare::kUsed)) return block;
   // Of a run without a plan: it is in place of the arena, not beside it.
   if (gives_way() && outputs_.used_bytes() + wanted > charged_bytes() / kSmallShare) give_up_arena();
-  return outputs_.take_more_spare(wanted);
+  return outputs_.take_spare(wanted, OutputMemory::Spare::kMore);
 }
 
 void Region::give_up_arena() noexcept {
@@ -352,13 +353,7 @@ std::vector<ByteRange> Region::live_ranges() const {
 
 bool Region::grow_for(const Layout& layout) noexcept {
   const uint64_t bytes = layout.region_bytes();
-  if (bytes > charged_bytes()) {
-    try {
-      outputs_.release_pages();  // what a run without a plan has left is idle now
-    } catch (...) {
-      // No memory for the list of pages: they stay.
-    }
-  }
+  if (bytes > charged_bytes()) outputs_.release_pages();  // what a run without a plan has left is idle now
   if (!charge_region(bytes)) return false;
   if (bytes > taken_bytes_) {
     // Elsewhere: nothing lives here, and what was in it is of no use to the next run.
@@ -398,24 +393,25 @@ void Region::unmap() noexcept {
   taken_bytes_ = mapped_bytes_ = prefaulted_bytes_ = huge_bytes_ = 0;
 }
 
-uint64_t Region::release_pages(std::chrono::nanoseconds idle_for) {
+uint64_t Region::release_pages(std::chrono::nanoseconds idle_for) noexcept {
   const auto now = std::chrono::steady_clock::now();
   if (std::exchange(seen_serial_, serial()) != serial()) seen_at_ = now;
   if (now - seen_at_ < idle_for) return 0;
-  std::vector<ByteRange> live = live_ranges();
-  if (live.empty() && laid_ != nullptr && laid_->is_retired()) forget_plan();
+  if (is_clear() && laid_ != nullptr && laid_->is_retired()) forget_plan();
   uint64_t released = outputs_.release_pages();
-  uint64_t end = 0;
-  for (const ByteRange& range : live) end = std::max(end, range.end);
-  const uint64_t charged = charged_bytes();
-  if (charged <= end) return released;
-  for (const ByteRange& pages : free_pages(std::move(live), charged, system_page_bytes())) {
-    const uint64_t bytes = pages.end - pages.begin;
-    if (madvise(base_ + pages.begin, bytes, MADV_DONTNEED) == 0) released += bytes;
+  try {
+    std::vector<ByteRange> live = live_ranges();
+    uint64_t end = 0;
+    for (const ByteRange& range : live) end = std::max(end, range.end);
+    const uint64_t charged = charged_bytes();
+    if (charged <= end) return released;
+    released += release_free_pages(base_, std::move(live), charged);
+    charged_bytes_.store(end, std::memory_order_relaxed);  // read by statistics
+    uncharge(charged - end);
+    prefaulted_bytes_ = 0;
+  } catch (const std::bad_alloc&) {
+    // The arena's pages stay.
   }
-  charged_bytes_.store(end, std::memory_order_relaxed);  // read by statistics
-  uncharge(charged - end);
-  prefaulted_bytes_ = 0;
   return released;
 }
 

@@ -160,8 +160,8 @@ class alignas(64) Region final : public Owner {
   void unmap() noexcept;
   // Gives the pages back to the system on which no block lives; the next run faults them in again. Does
   // nothing before the region was idle for `idle_for`, as far as calls of this function could tell. Returns
-  // the bytes given back, resident or not. Throws std::bad_alloc.
-  uint64_t release_pages(std::chrono::nanoseconds idle_for);
+  // the bytes given back, resident or not. Pages stay where there is no memory for their list.
+  uint64_t release_pages(std::chrono::nanoseconds idle_for) noexcept;
   // In a forked child, where the thread that had taken it does not exist.
   void recover_after_fork() noexcept;
 

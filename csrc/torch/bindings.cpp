@@ -162,8 +162,9 @@ struct RecordingWithOrigins {
 
   // None if nobody followed them, or something read buffers unseen.
   nb::object calls() const {
+    if (!origins->follows_calls()) return nb::none();
     RecordedCalls seen = events->calls();
-    if (!origins->follows_calls() || seen.is_incomplete) return nb::none();
+    if (seen.is_incomplete) return nb::none();
     nb::dict result;
     result["begins"] = to_numpy(std::move(seen.begins));
     result["ends"] = to_numpy(std::move(seen.ends));

@@ -106,7 +106,7 @@ void OriginCapture::recording_closed() noexcept {
 void OriginCapture::start_operator(const at::RecordFunction& function) {
   const std::string name = function.name();
   if (!is_of_the_program(name)) {
-    Recording::lose_calls();  // kernels that are no operators read what they like
+    if (follows_calls_) Recording::lose_calls();  // kernels that are no operators read what they like
     return;
   }
   {

@@ -52,62 +52,77 @@ class Context(NamedTuple):
     thread: str = ""
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
+    """From where memory is asked for, as a trace tells it."""
+
     operators: tuple[str, ...]
     module_path: str
     source: SourceLine | None
     thread: str
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether a kernel of compiled code asks."""
+        return self.operators[-1].startswith(COMPILED_KERNEL)
 
-def origins_of(
-    contexts: Sequence[Context],
-    context_of: Sequence[int],
-    sizes: Sequence[int],
-    escapes: Sequence[bool],
-    freed_in_call: Sequence[bool],
-    *,
-    name_models: bool = False,
-) -> tuple[tuple[Origin, ...], list[Origin]]:
-    """Describe who asked for each buffer of a trace, and who called operators.
+    def origin(self, role: str, occurrence: int = 0) -> Origin:
+        """Of a buffer that is asked for, or, with the role ``call``, of a call."""
+        return Origin(self.operators, self.module_path, self.source, role, occurrence, self.thread)
+
+
+def places_of(contexts: Sequence[Context], *, name_models: bool = False) -> list[Place]:
+    """Describe the kinds of asking there were.
 
     Args:
-        contexts: the kinds of asking there were.
-        context_of: for each of n buffers an index into ``contexts``.
-        sizes: of the buffers, in bytes.
-        escapes: for each buffer whether it outlived the recording.
-        freed_in_call: for each buffer whether it was freed before the operator that asked for it was done.
+        contexts: of one recording, or of several that are told together.
         name_models: where there are several models, paths begin with the name of the variable or attribute that holds
             the model. Not for traces that are compared with later ones: such a name may change.
-
-    Returns:
-        n origins, unique in the trace, and for each of the contexts the origin of a call from there.
     """
     paths = _ModulePaths()
     if name_models:
         paths.name_models([context.modules for context in contexts])
-    places = [_describe(context, paths) for context in contexts]
-    seen: Counter[tuple[_Place, str]] = Counter()
+    return [_describe(context, paths) for context in contexts]
+
+
+def origins_of(
+    places: Sequence[Place],
+    place_of: Sequence[int],
+    sizes: Sequence[int],
+    escapes: Sequence[bool],
+    freed_in_call: Sequence[bool],
+) -> tuple[Origin, ...]:
+    """Describe who asked for each buffer of a trace.
+
+    Args:
+        places: see :func:`places_of`.
+        place_of: for each of n buffers an index into ``places``.
+        sizes: of the buffers, in bytes.
+        escapes: for each buffer whether it outlived the recording.
+        freed_in_call: for each buffer whether it was freed before the operator that asked for it was done.
+
+    Returns:
+        n origins, unique in the trace.
+    """
+    seen: Counter[tuple[Place, str]] = Counter()
     origins = []
-    for context, size, escape, in_call in zip(context_of, sizes, escapes, freed_in_call, strict=True):
+    for index, size, escape, in_call in zip(place_of, sizes, escapes, freed_in_call, strict=True):
         role = "escape" if escape else "scratch" if in_call else "output"
-        place = places[context]
+        place = places[index]
         if place.operators == (NO_OPERATOR,) and size <= _MAX_SCALAR_BYTES:
             place = place._replace(operators=(SCALAR_OPERATOR,))
-        origins.append(Origin(place.operators, place.module_path, place.source, role, seen[place, role], place.thread))
+        origins.append(place.origin(role, seen[place, role]))
         seen[place, role] += 1
-    return tuple(origins), [
-        Origin(place.operators, place.module_path, place.source, "call", thread=place.thread) for place in places
-    ]
+    return tuple(origins)
 
 
-def _describe(context: Context, paths: _ModulePaths) -> _Place:
+def _describe(context: Context, paths: _ModulePaths) -> Place:
     path = paths.of(context.modules)
     if context.script_modules:
         path = ".".join(part for part in (path, _script_path(context.script_modules)) if part)
     # Interned: each plan keeps its origins, and those of one model ask from the same places.
     source = SourceLine(intern(context.file), context.line, intern(context.function)) if context.file else None
     operators = context.operators or (_inductor_operators(source) if source else ()) or (NO_OPERATOR,)
-    return _Place(tuple(map(intern, operators)), intern(path), source, context.thread)
+    return Place(tuple(map(intern, operators)), intern(path), source, context.thread)
 
 
 class _ModulePaths:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from memomalloc.data.calls import Calls
-from memomalloc.data.origin import Origin
 from memomalloc.data.trace import Trace
 from memomalloc.errors import OptionError, RecordingError
 from memomalloc.runtime import extension
@@ -23,10 +22,11 @@ from memomalloc.runtime.learning.origins import (
     LIBRARY_FOLDERS,
     MODULE_CALL_CODE,
     Context,
+    Place,
     call_of_the_program,
     origins_of,
+    places_of,
 )
-from memomalloc.runtime.memory.askers import COMPILED_KERNEL
 from memomalloc.runtime.switch import switch
 
 
@@ -160,10 +160,9 @@ class Recording:
         order = np.argsort(columns["starts"], kind="stable")
         sizes, starts, ends, freed_in_call = (columns[name][order] for name in names)
         escapes = ends < 0
+        places = places_of(contexts, name_models=self._name_models)
         per_buffer = (np.concatenate(context_of)[order], sizes, escapes, freed_in_call)
-        origins, callers = origins_of(
-            contexts, *(column.tolist() for column in per_buffer), name_models=self._name_models
-        )
+        origins = origins_of(places, *(column.tolist() for column in per_buffer))
         return Trace.from_arrays(
             sizes.astype(np.int64),
             starts,
@@ -174,17 +173,18 @@ class Recording:
             elsewhere_requests=seen[0]["num_elsewhere"],
             elsewhere_bytes=seen[0]["bytes_elsewhere"],
             # What one thread made another one may read.
-            calls=None if self._lanes else _calls_of(self._native.calls(), callers),
+            calls=None if self._lanes else _calls_of(self._native.calls(), places),
         )
 
 
-def _calls_of(seen: dict[str, Any] | None, callers: Sequence[Origin]) -> Calls | None:
-    """The calls that a native recording saw, made by ``callers``; None where it could not follow who read what.
+def _calls_of(seen: dict[str, Any] | None, places: Sequence[Place]) -> Calls | None:
+    """The calls that a native recording saw, made from ``places``; None where it could not follow who read what.
 
     Kernels that compiled code calls are no operators: nobody sees what they read.
     """
-    if seen is None or any(caller.operator.startswith(COMPILED_KERNEL) for caller in callers):
+    if seen is None or any(place.is_compiled for place in places):
         return None
+    callers = [place.origin("call") for place in places]
     n = len(seen["begins"])
     return Calls.from_arrays(
         seen["begins"],

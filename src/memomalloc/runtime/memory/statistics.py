@@ -123,7 +123,7 @@ class Stats:
         arena_bytes: of one arena of each plan, summed over the plans.
         lower_bound_bytes: the least that these arenas could have.
         upstream_peak_bytes: by how much the process grew at the fullest moment of the same calls as they were recorded,
-            each large tensor in pages of its own; an upstream allocator takes this much or more.
+            with all that lay idle given back before; an upstream allocator takes about this much or more.
         kept_regions: times that a tensor which the program kept from a call, and which is no output, kept its region
             from another plan, which had to use another region.
         mapped_bytes: of the regions that are laid with one of these plans now, and of the outputs beside them; resident
