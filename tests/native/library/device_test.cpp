@@ -199,12 +199,15 @@ TEST(LibraryDevice, NoExceptionGetsOutWhereverMemoryRunsOut) {
   std::vector<int64_t> memories(3);
   std::vector<int64_t> offsets(3);
   const memomalloc_places places{memories.data(), nullptr, offsets.data()};
+  memomalloc_request request = MEMOMALLOC_REQUEST_INIT;
+  request.time_limit_s = 600;  // a machine may stand still for longer than it takes
   memomalloc_status status = MEMOMALLOC_OUT_OF_MEMORY;
   int64_t num_failures = 0;
-  for (int64_t left = 0; left < 20'000; ++left) {
+  // Every allocation of the beginning, and of thousands later on a part.
+  for (int64_t left = 0; left < 20'000; left += 1 + left / 500) {
     memomalloc_error error{-5, -5, "untouched"};
     t_allocations_left = left;
-    status = memomalloc_plan_device(&problem, nullptr, nullptr, &places, nullptr, &error);
+    status = memomalloc_plan_device(&problem, &request, nullptr, &places, nullptr, &error);
     const bool failed = t_allocations_left == 0;
     t_allocations_left = -1;
     if (status == MEMOMALLOC_OK && !failed) break;
