@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import memomalloc
-from caching_allocator import CachingAllocator, train, write
+from caching_allocator import CachingAllocator, OutOfMemoryError, train, write
 from memomalloc.data import Calls, Trace
 from memomalloc.data.origin import Origin, SourceLine
 from memomalloc.report import snapshot_map
@@ -467,8 +467,9 @@ def test_a_program_is_recorded_and_shown(
 def snapshot_placements(tmp_path: Path, num_steps: int = 6) -> list[Placement]:
     allocator = CachingAllocator()
     train(allocator, num_steps=num_steps)
-    (memory,) = memomalloc.read_snapshot(write(tmp_path / "snapshot.pickle", allocator)).memories
-    return placements_of_memory(memory, memomalloc.plan(memory.problem()))
+    snapshot = memomalloc.read_snapshot(write(tmp_path / "snapshot.pickle", allocator))
+    (memory,) = snapshot.memories
+    return placements_of_memory(memory, memomalloc.plan(memory.problem()), annotations=snapshot.annotations)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -496,6 +497,25 @@ def test_a_snapshot_is_shown_with_its_segments_beside_a_plan(
     map_.page.click("#tab-alive")
     map_.page.locator("#alive tbody button").first.click()
     assert map_.chosen_buffer()
+
+
+def test_what_the_program_said_of_times_is_above_the_curve(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    allocator = CachingAllocator(capacity=64 * MIB)
+    allocator.annotate("<b>epoch</b>", "START")
+    train(allocator, num_steps=4)
+    with pytest.raises(OutOfMemoryError):
+        allocator.alloc(64 * MIB)
+    snapshot = memomalloc.read_snapshot(write(tmp_path / "snapshot.pickle", allocator))
+    (memory,) = snapshot.memories
+    (real,) = placements_of_memory(memory, None, annotations=snapshot.annotations)
+    map_ = visit(real)
+    plot = map_.page.locator(".u-over").bounding_box()
+    step = real.marks[1]
+    share = ((step.start + step.end) / 2 - int(memory.starts[0])) / (memory.end_tick - int(memory.starts[0]))
+    map_.page.mouse.move(plot["x"] + share * plot["width"], plot["y"] - 10)
+    assert map_.page.locator(".curve").get_attribute("title") == "<b>epoch</b>\nstep"
+    map_.page.mouse.move(plot["x"] + plot["width"] - 2, plot["y"] + 10)
+    assert "out of memory: 64.0 MiB" in (map_.page.locator(".curve").get_attribute("title") or "")
 
 
 def test_a_map_of_many_buffers_says_what_it_draws(

@@ -14,10 +14,12 @@ from caching_allocator import MIB, CachingAllocator, OutOfMemoryError, snapshot,
 from memomalloc import SnapshotMemory, read_snapshot
 from memomalloc.data import check
 from memomalloc.errors import FileFormatError, OptionError
-from memomalloc.report import snapshot_map
+from memomalloc.report import snapshot_map, snapshot_marks
+from memomalloc.report.placement import Mark
 from memomalloc.report.snapshot_account import FROM_BEFORE, account_of, accounts_of, snapshot_summary
 from memomalloc.report.snapshot_difference import snapshot_difference
 from memomalloc.report.snapshot_map import corners, placements_of_memory, require_no_overlap
+from memomalloc.report.snapshot_marks import marks_of
 from memomalloc.report.snapshot_period import find_repetition, find_window, period_of, required_window
 
 
@@ -343,3 +345,77 @@ def test_events_that_do_not_go_together_are_found(tmp_path: Path) -> None:
     assert account_of(memory).oddities
     with pytest.raises(FileFormatError, match="share bytes"):
         require_no_overlap(memory, path)
+
+
+# --- What the program said of times
+
+
+def with_notes(allocator: CachingAllocator, tmp_path: Path) -> tuple[SnapshotMemory, tuple[Mark, ...], str]:
+    snapshot = memomalloc.read_snapshot(write(tmp_path / "notes.pickle", allocator))
+    (memory,) = snapshot.memories
+    return (memory, *marks_of(memory, snapshot.annotations))
+
+
+def event(allocator: CachingAllocator) -> None:
+    allocator.free(allocator.alloc(1000))
+
+
+def test_what_the_program_said_of_times_is_in_ticks(tmp_path: Path) -> None:
+    allocator = CachingAllocator(capacity=8 * MIB)
+    event(allocator)  # the segment, a buffer, its two frees
+    allocator.annotate("outer", "START")
+    allocator.annotate("inner", "START")
+    event(allocator)
+    allocator.annotate("inner", "END")
+    allocator.annotate("half way", "")
+    event(allocator)
+    allocator.annotate("outer", "END")
+    allocator.annotate("without events", "START")
+    allocator.annotate("without events", "END")
+    allocator.annotate("never ends", "START")
+    with pytest.raises(OutOfMemoryError):
+        allocator.alloc(16 * MIB)
+    memory, marks, left_out = with_notes(allocator, tmp_path)
+    assert left_out == ""
+    first, end = 4, memory.end_tick
+    assert marks == (
+        Mark("outer", first, first + 6, 0),
+        Mark("inner", first, first + 3, 1),
+        Mark("half way", first + 3, first + 3, 0, is_moment=True),
+        Mark("never ends", first + 6, end, 0),
+        Mark("out of memory: 16.0 MiB", end - 1, end - 1, 0, is_moment=True, is_failure=True),
+    )
+
+
+def test_marks_of_a_lost_beginning_of_a_part_and_of_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocator = CachingAllocator(max_entries=6)
+    allocator.annotate("began long ago", "START")
+    for _ in range(5):
+        event(allocator)
+    allocator.annotate("began long ago", "END")
+    allocator.annotate("last", "START")
+    event(allocator)
+    allocator.annotate("last", "END")
+    memory, marks, _ = with_notes(allocator, tmp_path)
+    (whole, last) = marks
+    assert (whole.start, whole.end, last.start, last.end) == (
+        int(memory.starts[0]), memory.end_tick - 3, memory.end_tick - 3, memory.end_tick,
+    )  # fmt: skip
+    # Of a part, what lies outside is none of it, and what goes beyond it is cut off.
+    snapshot = memomalloc.read_snapshot(tmp_path / "notes.pickle")
+    part = memory.between(memory.end_tick - 2, memory.end_tick)
+    assert [(mark.name, mark.start) for mark in marks_of(part, snapshot.annotations)[0]] == [
+        ("last", int(part.starts[0])),
+    ]  # fmt: skip
+    monkeypatch.setattr(snapshot_marks, "MAX_MARKS", 1)
+    (longest,), left_out = marks_of(memory, snapshot.annotations)
+    assert longest.name == "began long ago"
+    assert left_out == "of 2 annotations the 1 longest"
+
+
+def test_without_times_nobody_knows_where_annotations_belong(tmp_path: Path) -> None:
+    allocator = CachingAllocator(with_times=False)
+    allocator.annotate("step", "START")
+    event(allocator)
+    allocator.annotate("step", "END")
+    assert with_notes(allocator, tmp_path)[1] == ()

@@ -164,14 +164,14 @@ def _subjects(args: argparse.Namespace) -> list[Trace | Plan | Problem | Snapsho
 
 
 def _placements(subjects: list[Trace | Plan | Problem | Snapshot], args: argparse.Namespace) -> list[Placement]:
-    from memomalloc.cli.subjects import chosen_memory, placements_of
+    from memomalloc.cli.subjects import placements_of
     from memomalloc.data.snapshot import Snapshot
 
     found = []
     for path, subject in zip(_files(args), subjects, strict=True):
         title = _title(path) if len(subjects) > 1 else None
         if isinstance(subject, Snapshot):
-            found += _placements_of_memory(chosen_memory(subject, args.memory), title, args)
+            found += _placements_of_memory(subject, title, args)
         else:
             found += placements_of(
                 subject,
@@ -184,13 +184,15 @@ def _placements(subjects: list[Trace | Plan | Problem | Snapshot], args: argpars
     return found
 
 
-def _placements_of_memory(memory: SnapshotMemory, title: str | None, args: argparse.Namespace) -> list[Placement]:
+def _placements_of_memory(snapshot: Snapshot, title: str | None, args: argparse.Namespace) -> list[Placement]:
     """Where the buffers lay; alone, also where a plan puts them."""
     from memomalloc.cli.progress import planning_progress
+    from memomalloc.cli.subjects import chosen_memory
     from memomalloc.planners import plan
     from memomalloc.report.snapshot_map import MAX_RECTANGLES, placements_of_memory
     from memomalloc.report.snapshot_period import required_window
 
+    memory = chosen_memory(snapshot, args.memory)
     if args.period:
         window = required_window(memory)
         memory = memory.between(window.start_tick, window.end_tick)
@@ -199,11 +201,11 @@ def _placements_of_memory(memory: SnapshotMemory, title: str | None, args: argpa
             "memomalloc: more buffers than can be drawn one by one: --period draws a step that repeats", file=sys.stderr
         )
     if title is not None:
-        return placements_of_memory(memory, None, title=title)
+        return placements_of_memory(memory, None, annotations=snapshot.annotations, title=title)
     planner = (args.planner or ["auto"])[0]
     with planning_progress(memory.name) as progress:
         planned = plan(memory.problem(), planner=planner, time_limit_s=args.time_limit, progress=progress)
-    return placements_of_memory(memory, planned)
+    return placements_of_memory(memory, planned, annotations=snapshot.annotations)
 
 
 def _print_accounts(snapshots: list[Snapshot], args: argparse.Namespace) -> None:

@@ -97,6 +97,10 @@ def _payload(placements: Sequence[Placement], title: str, by: str) -> dict[str, 
                 "elsewhereRequests": placement.elsewhere_requests,
                 "elsewhereBytes": placement.elsewhere_bytes,
                 "lanes": [[harmless(lane.thread), lane.offset] for lane in placement.lanes],
+                "marks": [
+                    [harmless(mark.name), mark.start, mark.end, mark.depth, mark.is_moment, mark.is_failure]
+                    for mark in placement.marks
+                ],
             }
         )
     return {"title": harmless(title), "by": by, "texts": list(texts), "tables": tables, "layouts": layouts}

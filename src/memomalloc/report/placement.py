@@ -34,6 +34,27 @@ class Lane:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A time with a name, above the curve.
+
+    Attributes:
+        name: what the program called it.
+        start: its first tick.
+        end: the first tick after it; of a moment that of the start.
+        depth: how many others are around it.
+        is_moment: it has no length.
+        is_failure: memory ran out then.
+    """
+
+    name: str
+    start: int
+    end: int
+    depth: int
+    is_moment: bool = False
+    is_failure: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Reserved:
     """What an allocator had reserved around its buffers: n ranges of offsets over half-open ticks.
@@ -79,6 +100,7 @@ class Placement:
         elsewhere_requests: allocations of threads that were not recorded, which no buffer shows.
         elsewhere_bytes: their sizes, summed.
         lanes: of each thread, where there are several, from the lowest one; else empty.
+        marks: what the program said of times, in order.
     """
 
     title: str
@@ -99,6 +121,7 @@ class Placement:
     elsewhere_requests: int = 0
     elsewhere_bytes: int = 0
     lanes: tuple[Lane, ...] = ()
+    marks: tuple[Mark, ...] = ()
 
     @classmethod
     def of_plan(cls, plan: Plan, *, trace: Trace | None = None, title: str | None = None) -> Placement:

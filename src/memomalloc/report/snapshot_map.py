@@ -6,6 +6,7 @@ A history may have millions of buffers, and a map shows some ten thousand well: 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from memomalloc.data.checker import check
 from memomalloc.data.columns import BoolArray, Int64Array, read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
-from memomalloc.data.snapshot import SnapshotMemory
+from memomalloc.data.snapshot import Annotation, SnapshotMemory
 from memomalloc.errors import FileFormatError, InvalidPlanError
 from memomalloc.report.live_bytes import LiveBytes
 from memomalloc.report.placement import Placement, Reserved, offsets_without_gaps
+from memomalloc.report.snapshot_marks import marks_of
 
 MAX_RECTANGLES = 40_000
 MAX_CORNERS = 8192
@@ -37,12 +39,19 @@ class _Drawn:
     note: str
 
 
-def placements_of_memory(memory: SnapshotMemory, planned: Plan | None, *, title: str | None = None) -> list[Placement]:
+def placements_of_memory(
+    memory: SnapshotMemory,
+    planned: Plan | None,
+    *,
+    annotations: Iterable[Annotation] = (),
+    title: str | None = None,
+) -> list[Placement]:
     """Where the buffers of a memory lay, and beside it where a plan puts them.
 
     Args:
         memory: of a snapshot.
         planned: of ``memory.problem()``; None: only the real addresses.
+        annotations: of the snapshot.
         title: of the real ones; None: the name of the memory.
     """
     live = LiveBytes.of(memory.sizes, memory.starts, memory.ends)
@@ -54,6 +63,7 @@ def placements_of_memory(memory: SnapshotMemory, planned: Plan | None, *, title:
     of_segments = offsets[len(memory) :]
     reserved = Reserved(of_segments, segments.sizes, segments.starts, segments.ends)
     origins = memory.origins_of(drawn.indices)
+    marks, left_out = marks_of(memory, annotations)
     real = Placement(
         title=title or f"{memory.name}: real addresses",
         sizes=read_only(memory.sizes[drawn.indices]),
@@ -67,7 +77,8 @@ def placements_of_memory(memory: SnapshotMemory, planned: Plan | None, *, title:
         planner="caching allocator",
         whole=live,
         reserved=reserved,
-        note=drawn.note,
+        note="; ".join(filter(None, (drawn.note, left_out))),
+        marks=marks,
     )
     if planned is None:
         return [real]

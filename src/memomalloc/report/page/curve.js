@@ -2,6 +2,8 @@
 
 // Pixels beside the plots, the same for curve and map so that they line up.
 const MARGIN = { left: 68, right: 14, top: 6, bottom: 24 };
+// Above the curve, a row for each depth of what the program gave names to.
+const MARK_ROW = 15;
 
 class Curve {
   constructor(element, pane) {
@@ -9,6 +11,11 @@ class Curve {
     this.pane = pane;
     const { buffers, view } = pane;
     const most = view.limits.o1;  // the same in all panes, so that their curves compare
+    this.marks = pane.layout.marks.map(([name, start, end, depth, isMoment, isFailure]) =>
+      ({ name, start, end, depth, isMoment, isFailure })).sort((one, other) => one.isFailure - other.isFailure);
+    this.rows = Math.max(0, ...this.marks.map((mark) => mark.depth + 1));
+    element.style.height = `${element.clientHeight + MARK_ROW * this.rows}px`;
+    element.addEventListener("mousemove", (event) => { element.title = this.marksAt(event).join("\n"); });
     this.mark = document.createElement("button");
     this.mark.className = "peak";
     this.mark.textContent = `peak ${byteText(buffers.peakLiveBytes)}`;
@@ -19,7 +26,7 @@ class Curve {
     this.plot = new uPlot({
       width: 400,
       height: element.clientHeight,
-      padding: [10, MARGIN.right, 4, 0],
+      padding: [10 + MARK_ROW * this.rows, MARGIN.right, 4, 0],
       legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
       scales: {
@@ -77,6 +84,7 @@ class Curve {
     ctx.rect(bbox.left, 0, bbox.width, plot.ctx.canvas.height);
     ctx.clip();
     ctx.font = `${11 * dpr}px system-ui, DejaVu Sans, sans-serif`;
+    for (const mark of this.marks) this.drawMark(plot, mark, dpr);
     const arena = plot.valToPos(layout.extentBytes, "y", true);
     ctx.strokeStyle = cssColour("--soft");
     ctx.setLineDash([5 * dpr, 4 * dpr]);
@@ -97,6 +105,39 @@ class Curve {
     ctx.fill();
     ctx.restore();
     this.placeMark(x / dpr, y / dpr, (bbox.left + bbox.width) / dpr);
+  }
+
+  // A bar for a range, a line through the curve for a moment; with the name where it fits.
+  drawMark(plot, { name, start, end, depth, isMoment, isFailure }, dpr) {
+    const { ctx, bbox } = plot;
+    const left = Math.max(plot.valToPos(start, "x", true), bbox.left);
+    const right = Math.min(isMoment ? Infinity : plot.valToPos(end, "x", true), bbox.left + bbox.width);
+    if (right <= left) return;
+    const height = MARK_ROW * dpr, top = bbox.top - height * (this.rows - depth) - 4 * dpr;
+    ctx.fillStyle = cssColour(isFailure ? "--mark" : isMoment ? "--soft" : "--segment");
+    if (isMoment) ctx.fillRect(left, top, dpr, bbox.top + bbox.height - top);
+    else ctx.fillRect(left, top, Math.max(right - left - dpr, dpr), height - 2 * dpr);
+    if (isMoment && !isFailure) return;
+    const room = right - left - 8 * dpr, width = ctx.measureText(name).width;
+    const text = isFailure ? name : room > MARK_ROW * dpr ? fitted(ctx, name, room) : "";
+    const at = left + (isFailure && width > room ? -4 * dpr - width : 4 * dpr);
+    if (isFailure) {
+      ctx.fillStyle = cssColour("--paper");
+      ctx.fillRect(at - 2 * dpr, top, width + 4 * dpr, height - 2 * dpr);
+    }
+    ctx.fillStyle = cssColour(isFailure ? "--mark" : "--ink");
+    ctx.textAlign = "left";
+    ctx.textBaseline = "middle";
+    ctx.fillText(text, at, top + height / 2 - dpr);
+  }
+
+  // The names of what is under the pointer.
+  marksAt(event) {
+    const x = event.clientX - this.plot.over.getBoundingClientRect().left;
+    const tick = this.plot.posToVal(x, "x"), near = this.plot.posToVal(x + 3, "x") - tick;
+    return this.marks
+      .filter(({ start, end, isMoment }) => isMoment ? Math.abs(start - tick) <= near : start <= tick && tick < end)
+      .map(({ name }) => name);
   }
 
   // The name of the peak, which leads to why it is there; on the side where there is room.
