@@ -83,6 +83,20 @@ Struct read_struct(const Struct* given, const char* name, size_t first_size = si
   return own;
 }
 
+// The caller's request; null: the defaults.
+inline memomalloc_request read_request(const memomalloc_request* given) {
+  const memomalloc_request defaults = MEMOMALLOC_REQUEST_INIT;
+  return given == nullptr ? defaults : read_struct(given, "request", kFirstRequestSize);
+}
+
+// Fills the caller's struct, whose size was looked at; null: the caller asks for none.
+template <typename Result>
+void give(Result* to, Result result) {
+  if (to == nullptr) return;
+  result.struct_size = to->struct_size;
+  *to = result;
+}
+
 // The caller's two ways to end a search.
 class Poll {
  public:

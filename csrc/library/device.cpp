@@ -26,6 +26,10 @@ std::string in_range(const std::string& name, int64_t value, int64_t lowest, int
          std::to_string(highest);
 }
 
+void require_between(size_t buffer, const char* name, int64_t value, int64_t lowest, int64_t highest) {
+  if (value < lowest || value > highest) refuse(buffer, in_range(name, value, lowest, highest));
+}
+
 // What sums to more than a number may be is refused.
 class Sum {
  public:
@@ -107,23 +111,20 @@ class DeviceColumns {
 
   void validate_memories() const {
     for (size_t k = 0; k < m_; ++k) {
-      const std::string memory = "memory " + std::to_string(k) + ": ";
-      if (view_.capacities[k] < -1 || view_.capacities[k] > kMaxTotal) {
-        refuse(memory + in_range("capacity", view_.capacities[k], -1, kMaxTotal));
-      }
-      if (view_.banks[k] < 0 || view_.banks[k] > kMaxTotal)
-        refuse(memory + in_range("bank", view_.banks[k], 0, kMaxTotal));
-      if (view_.chunks[k] < 0 || view_.chunks[k] > kMaxTotal) {
-        refuse(memory + in_range("chunk", view_.chunks[k], 0, kMaxTotal));
-      }
+      const auto require_from = [k](int64_t lowest, const char* name, int64_t value) {
+        if (value >= lowest && value <= kMaxTotal) return;
+        refuse("memory " + std::to_string(k) + ": " + in_range(name, value, lowest, kMaxTotal));
+      };
+      require_from(-1, "capacity", view_.capacities[k]);
+      require_from(0, "bank", view_.banks[k]);
+      require_from(0, "chunk", view_.chunks[k]);
     }
   }
 
   void validate_buffers() const {
     Sum costs;
     for (size_t i = 0; i < n_; ++i) {
-      if (view_.sizes[i] < 0 || view_.sizes[i] > kMaxTotal)
-        refuse(i, in_range("size", view_.sizes[i], 0, kMaxTotal));
+      require_between(i, "size", view_.sizes[i], 0, kMaxTotal);
       if (!is_alignment(view_.alignments[i])) refuse(i, no_alignment(view_.alignments[i]));
       bool anywhere = false;
       for (size_t k = 0; k < m_; ++k) {
@@ -141,7 +142,7 @@ class DeviceColumns {
       const int64_t chunk = view_.pin_chunks[i];
       if (view_.costs[i * m_ + static_cast<size_t>(memory)] < 0)
         refuse(i, "it is pinned to a memory where it may not lie");
-      if (offset < 0 || offset > kMaxTotal) refuse(i, in_range("pin", offset, 0, kMaxTotal));
+      require_between(i, "pin", offset, 0, kMaxTotal);
       if (chunk < 0 || chunk > kMaxTotal || (chunk > 0 && view_.chunks[memory] == 0)) {
         refuse(i, "it is pinned to a chunk that there is not");
       }
@@ -200,11 +201,10 @@ class DeviceColumns {
     };
     std::map<int64_t, Group> groups;
     for (size_t i = 0; i < n_; ++i) {
-      if (view_.groups[i] < -1) refuse(i, in_range("group", view_.groups[i], -1, INT64_MAX));
+      require_between(i, "group", view_.groups[i], -1, INT64_MAX);
       if (view_.groups[i] < 0) continue;
       const int64_t sub_offset = view_.sub_offsets[i];
-      if (sub_offset < 0 || sub_offset > kMaxTotal)
-        refuse(i, in_range("sub-offset", sub_offset, 0, kMaxTotal));
+      require_between(i, "sub-offset", sub_offset, 0, kMaxTotal);
       if (sub_offset % view_.alignments[i] != 0)
         refuse(i, "its sub-offset is not a multiple of its alignment");
       Group& group = groups.emplace(view_.groups[i], Group{i, sub_offset}).first->second;
@@ -344,9 +344,7 @@ const memomalloc_places& required(const memomalloc_places* places, size_t n, con
 memomalloc_status plan_device(const memomalloc_device_problem* given_problem,
                               const memomalloc_request* given_request, const memomalloc_places* warm_start,
                               const memomalloc_places* given_places, memomalloc_device_result* given_result) {
-  const memomalloc_request defaults = MEMOMALLOC_REQUEST_INIT;
-  const memomalloc_request given =
-      given_request == nullptr ? defaults : read_struct(given_request, "request", kFirstRequestSize);
+  const memomalloc_request given = read_request(given_request);
   if (given_result != nullptr && given_result->struct_size < sizeof(memomalloc_device_result)) {
     refuse("result: struct_size is too small: begin with MEMOMALLOC_DEVICE_RESULT_INIT");
   }
@@ -413,10 +411,7 @@ memomalloc_status plan_device(const memomalloc_device_problem* given_problem,
   result.proven_cheapest = planned && found.proven_cheapest ? 1 : 0;
   result.proven_optimal = planned && found.proven_optimal ? 1 : 0;
   result.cancelled = found.cancelled || was_cancelled ? 1 : 0;
-  if (given_result != nullptr) {
-    result.struct_size = given_result->struct_size;
-    std::memcpy(given_result, &result, sizeof(result));
-  }
+  give(given_result, result);
   if (planned) return MEMOMALLOC_OK;
   if (found.proven_infeasible)
     throw Refusal{MEMOMALLOC_NO_PLAN_EXISTS, "no plan exists within the capacities"};

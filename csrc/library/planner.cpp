@@ -2,7 +2,6 @@
 #include "memomalloc/planner.h"
 
 #include <algorithm>
-#include <cstring>
 #include <functional>
 #include <numeric>
 #include <stdexcept>
@@ -169,9 +168,7 @@ planner::Request to_request(const memomalloc_request& given) {
 
 memomalloc_status plan(const memomalloc_problem* given_problem, const memomalloc_request* given_request,
                        int64_t* offsets, memomalloc_result* given_result) {
-  const memomalloc_request defaults = MEMOMALLOC_REQUEST_INIT;
-  const memomalloc_request given =
-      given_request == nullptr ? defaults : read_struct(given_request, "request", kFirstRequestSize);
+  const memomalloc_request given = read_request(given_request);
   if (given_result != nullptr && given_result->struct_size < sizeof(memomalloc_result)) {
     refuse("result: struct_size is too small: begin with MEMOMALLOC_RESULT_INIT");
   }
@@ -214,10 +211,7 @@ memomalloc_status plan(const memomalloc_problem* given_problem, const memomalloc
   result.proven_optimal = within && found.proven_optimal ? 1 : 0;
   result.cancelled = found.cancelled || was_cancelled ? 1 : 0;
   copy_text(result.planner, sizeof(result.planner), found.planner);
-  if (given_result != nullptr) {
-    result.struct_size = given_result->struct_size;
-    std::memcpy(given_result, &result, sizeof(result));
-  }
+  give(given_result, result);
   if (within) return MEMOMALLOC_OK;
   const std::string capacity = std::to_string(request.capacity);
   const std::string bound = " (lower bound " + std::to_string(result.lower_bound) + ")";

@@ -321,13 +321,7 @@ class Assigner {
     for (int32_t body : order) {
       const auto i = static_cast<size_t>(body);
       if (!complete || choices[i].size() < 2) continue;
-      for (size_t m = 0; m < num_memories_; ++m) {
-        const auto now = static_cast<size_t>(assignment[i]);
-        if (!may_lie(i, m) || bodies_[i].costs[m] >= bodies_[i].costs[now] || !has_room(i, m)) continue;
-        put(i, now, -1);
-        put(i, m, 1);
-        assignment[i] = static_cast<int32_t>(m);
-      }
+      move_where_cheaper(i, assignment);
     }
     for (size_t i = 0; i < bodies_.size(); ++i) {
       if (assignment[i] >= 0) put(i, static_cast<size_t>(assignment[i]), -1);
@@ -429,14 +423,18 @@ class Assigner {
     }
     std::sort(order.begin(), order.end());
     for (const auto& [key, body] : order) {
-      const auto i = static_cast<size_t>(body);
-      for (size_t m = 0; m < num_memories_; ++m) {
-        const auto now = static_cast<size_t>(trial[i]);
-        if (!may_lie(i, m) || bodies_[i].costs[m] >= bodies_[i].costs[now] || !has_room(i, m)) continue;
-        put(i, now, -1);
-        put(i, m, 1);
-        trial[i] = static_cast<int32_t>(m);
-      }
+      move_where_cheaper(static_cast<size_t>(body), trial);
+    }
+  }
+
+  // Moves a body to the cheapest of the memories that are cheaper than its own and have room.
+  void move_where_cheaper(size_t i, Assignment& assignment) {
+    for (size_t m = 0; m < num_memories_; ++m) {
+      const auto now = static_cast<size_t>(assignment[i]);
+      if (!may_lie(i, m) || bodies_[i].costs[m] >= bodies_[i].costs[now] || !has_room(i, m)) continue;
+      put(i, now, -1);
+      put(i, m, 1);
+      assignment[i] = static_cast<int32_t>(m);
     }
   }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "planner/body_packing.hpp"
+#include "planner/luby.hpp"
 #include "planner/plan.hpp"
 #include "planner/prepare.hpp"
 #include "planner/random.hpp"
@@ -23,16 +24,6 @@ constexpr size_t kMaxRelationsOfSearch = 6000;
 constexpr int64_t kUnitOfNodes = 60;  // and one for each body
 constexpr double kSmallestSpread = 1e-3;
 constexpr double kLargestSpread = 0.3;
-
-// The i-th number of Luby's sequence, i from 1.
-int64_t luby(int64_t i) {
-  while (true) {
-    int64_t power = 1;
-    while (2 * power - 1 < i) power *= 2;
-    if (i == 2 * power - 1) return power;
-    i -= power - 1;
-  }
-}
 
 class MemoryPlanner {
  public:

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <utility>
 
+#include "planner/luby.hpp"
 #include "planner/prepare.hpp"
 #include "planner/skyline.hpp"
 
@@ -36,16 +37,6 @@ constexpr int64_t kWeightOfTarget = 3;
 // What placing a buffer changes are its neighbours, in all sections that they live in.
 constexpr double kNodeCostPerByte_ns = 12;
 constexpr double kLeastNodeCost_ns = 2000;
-
-// The i-th number of the sequence, i from 1.
-int64_t luby(int64_t i) {
-  while (true) {
-    int64_t power = 1;
-    while (2 * power - 1 < i) power *= 2;
-    if (i == 2 * power - 1) return power;
-    i -= power - 1;
-  }
-}
 
 }  // namespace
 

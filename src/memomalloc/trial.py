@@ -17,12 +17,9 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from memomalloc.advice.trials import CHANNELS_LAST, HALF_BATCH, INFERENCE_MODE, PACKED_WEIGHTS
+from memomalloc.advice.trials import AS_IT_IS, CHANNELS_LAST, HALF_BATCH, INFERENCE_MODE, PACKED_WEIGHTS
 from memomalloc.cli.subjects import record_script
 from memomalloc.errors import MemomallocError, RecordingError
-
-#: The program as it is.
-AS_IT_IS = "as it is"
 
 _Call = Callable[..., Any]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from memomalloc.bench.results_file import load_model_results
+from memomalloc.bench.results_file import load_results
 from process_group import wait_until_ended
 
 MODELS = '''
@@ -138,7 +138,7 @@ def test_results_of_other_conditions_are_not_mixed(folder: Path) -> None:
     assert other.returncode != 0
     assert "their seed was 0, and is 5 now" in other.stderr
 
-    results = load_model_results(path)
+    results = load_results(path)
     results.machine["load_average"] += 1.0
     results.save(path)
     assert run_bench(folder, *OPTIONS, "--batch", "1", "--resume").returncode == 0
@@ -147,7 +147,7 @@ def test_results_of_other_conditions_are_not_mixed(folder: Path) -> None:
     elsewhere = run_bench(folder, *OPTIONS, "--batch", "1", "--resume")
     assert elsewhere.returncode != 0
     assert "their machine was" in elsewhere.stderr
-    assert load_model_results(path) == results
+    assert load_results(path) == results
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,8 @@ def test_programs_are_compared_and_exported(program: str, capsys: pytest.Capture
     assert main(["diff", "--json", "--by", "module", f"{program} 1", f"{program} 4"]) == 0
     changes = {change["name"]: change for change in json.loads(capsys.readouterr().out)["changes"]}
     conv = changes["detect.0"]
-    assert conv["bytes_after"] > 2 * conv["bytes_before"]
+    # Three requests, each with the results of three samples more; how much scratch there is depends on the processor.
+    assert conv["bytes_after"] - conv["bytes_before"] >= 3 * 3 * (8 * 14 * 14 * 4)
     assert main(["diff", "--json", program, program, "--", "2"]) == 0
     assert json.loads(capsys.readouterr().out)["changes"] == []
     out = Path(program).parent / "out.json"

@@ -216,10 +216,10 @@ def test_a_reduction_that_is_made_at_once_cannot_be_made_earlier() -> None:
     assert kinds(program.trace()) == []
 
 
-def convolution(*, channels_last: bool) -> Trace:
+def convolution(*, channels_last: bool, weight: int = 7000) -> Trace:
     program = Program()
     program.call(
-        "conv2d", 1, makes=1000, scratch=[30, 7000] if channels_last else [1000, 7000, 990], outside=[7000, 28],
+        "conv2d", 1, makes=1000, scratch=[30, 7000] if channels_last else [1000, 7000, 990], outside=[weight, 28, 0],
         inner="mkldnn_convolution", result_first=channels_last,
     )  # fmt: skip
     return program.trace()
@@ -229,6 +229,13 @@ def test_reordered_weights_are_known_by_their_size() -> None:
     assert kinds(convolution(channels_last=True)) == [("packed weights", 1030, True)]
     # What a packed convolution asks for instead is not known in another layout: no peak is claimed, but a bound.
     assert ("packed weights", 1000, False) in kinds(convolution(channels_last=False))
+
+
+@pytest.mark.parametrize(("weight", "is_known"), [(6125, True), (5000, False), (3000, False)])
+def test_reordered_weights_may_have_some_channels_more(weight: int, is_known: bool) -> None:
+    # 7000 bytes are 24 channels for 21. Rounded up to a multiple of 24, no channels are 7 for 5, or 7 for 3.
+    expected = [("packed weights", 1030, True)] if is_known else []
+    assert kinds(convolution(channels_last=True, weight=weight)) == expected
 
 
 def test_three_are_found_where_no_one_helps_alone() -> None:

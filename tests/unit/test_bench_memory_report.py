@@ -128,9 +128,7 @@ def test_other_files_are_refused(results: MemoryResults, tmp_path: Path) -> None
 
 def test_the_help_names_what_there_is() -> None:
     memory_processes = pytest.importorskip("memomalloc.bench.memory_processes")
-    upstream = pytest.importorskip("memomalloc.bench.upstream")
     assert tuple(memory_processes.PROCESSES) == bench_memory._PROCESSES
-    assert tuple(upstream.UPSTREAMS) == bench_memory._UPSTREAMS
 
 
 def test_wrong_options_are_refused_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

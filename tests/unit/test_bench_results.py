@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import platform
@@ -13,8 +14,9 @@ from memomalloc.bench.case import Case
 from memomalloc.bench.machine import VECTORS
 from memomalloc.bench.planner_results import PlannerResults
 from memomalloc.bench.results import Results
-from memomalloc.bench.results_file import load_model_results, load_results
+from memomalloc.bench.results_file import load_results
 from memomalloc.bench.row import Row, latency_figures
+from memomalloc.cli.results_output import resumed
 from memomalloc.errors import FileFormatError
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
@@ -34,7 +36,7 @@ def test_results_survive_their_file(tmp_path: Path) -> None:
     results = results_with(row, Row.of_case(CASE, status="failed", error="no"))
     results.environment["jemalloc"] = {"LD_PRELOAD": "libjemalloc.so.2"}
     results.save(tmp_path / "r.json")
-    assert load_model_results(tmp_path / "r.json") == results
+    assert load_results(tmp_path / "r.json") == results
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
@@ -74,15 +76,16 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(text)
     with pytest.raises(FileFormatError, match=r"r\.json"):
-        load_model_results(path)
+        load_results(path)
 
 
 def test_results_of_planners_are_told_from_those_of_models(tmp_path: Path) -> None:
     planned = PlannerResults.here(time_limit_s=1.0, seed=0)
     planned.save(tmp_path / "p.json")
     assert load_results(tmp_path / "p.json") == planned
+    args = argparse.Namespace(output=tmp_path / "p.json", resume=True)
     with pytest.raises(FileFormatError, match="not of models"):
-        load_model_results(tmp_path / "p.json")
+        resumed(args, results_with(), of="models")
 
 
 def test_no_limit_is_null_in_the_file(tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_no_limit_is_null_in_the_file(tmp_path: Path) -> None:
     results.save(tmp_path / "r.json")
     document = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
     assert document["repetitions"] == {"budget_s": 1.0, "whole_row_s": None}
-    assert load_model_results(tmp_path / "r.json") == results
+    assert load_results(tmp_path / "r.json") == results
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.name)

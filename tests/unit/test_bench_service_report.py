@@ -179,11 +179,9 @@ def test_other_files_are_refused(
 def test_the_help_names_what_there_is() -> None:
     mixes = pytest.importorskip("memomalloc.bench.service_mixes")
     from memomalloc.bench.service_load import WAYS
-    from memomalloc.bench.upstream import UPSTREAMS
 
     assert tuple(mixes.MIXES) == bench_service._MIXES
     assert bench_service._WAYS == WAYS
-    assert tuple(UPSTREAMS) == bench_service._UPSTREAMS
 
 
 def test_wrong_options_are_refused_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

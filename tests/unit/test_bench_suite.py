@@ -40,7 +40,6 @@ def test_an_unknown_model_is_named_with_those_there_are() -> None:
 def test_the_options_offer_what_there_is() -> None:
     assert bench_models._SUITES == SUITES
     assert bench_models._MODES == MODES
-    assert tuple(UPSTREAMS) == bench_models._UPSTREAMS
 
 
 def test_all_threads_are_as_many_as_cores_and_each_number_is_measured_once() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from memomalloc.cli.progress import planning_progress
+from memomalloc.cli.progress import planning_progress, reading_progress, spinner
 from memomalloc.planners.planning import Progress
 
 pytest.importorskip("rich")
@@ -33,3 +33,18 @@ def test_without_rich_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with planning_progress("net.trace") as progress:
         assert progress is None
+
+
+def test_a_name_is_shown_as_it_is_and_harms_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    with reading_progress("a[red]b\x1b[2J.csv") as progress:
+        assert progress is not None
+        progress(2**20)
+    with spinner() as tell:
+        tell("running a[red]b\x1b[2J.py")
+    error = capsys.readouterr().err
+    assert error.count("a[red]b") >= 2
+    assert "\x1b[2J" not in error

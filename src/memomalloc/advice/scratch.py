@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from fractions import Fraction
 
 from memomalloc.advice.proposal import ROUNDED_RESULTS, Proposal, outermost, place, together
 from memomalloc.advice.subject import Edit, Subject
@@ -11,16 +12,19 @@ from memomalloc.data.origin import SourceLine
 KIND = "packed weights"
 CHANNELS_LAST = "channels last"
 
+#: What oneDNN's convolutions for AVX2 may round the number of output channels up to a multiple of.
+_PADDED_TO = 24
+
 _Key = tuple[str, SourceLine | None, bool]
 
 
 def scratch(subject: Subject) -> list[Proposal]:
     """Proposals to spare what oneDNN reorders in every call: weights, and activations that are not in channels last.
 
-    A reordered weight is scratch of an operator of oneDNN that has the bytes of one of its arguments. Where the
-    result is asked for before it, the activations are in channels last already, and packing the weights spares that
-    buffer and nothing else. Otherwise packed weights, and channels last, ask for scratch that this trace cannot know:
-    what is foretold is the least that is left.
+    A reordered weight is scratch of an operator of oneDNN that has the bytes of one of its arguments, or somewhat more
+    where channels were added to fill vectors. Where the result is asked for before it, the activations are in channels
+    last already, and packing the weights spares that buffer and nothing else. Otherwise packed weights, and channels
+    last, ask for scratch that this trace cannot know: what is foretold is the least that is left.
     """
     weights: dict[_Key, list[Edit]] = defaultdict(list)
     activations: dict[_Key, list[Edit]] = defaultdict(list)
@@ -77,7 +81,20 @@ def _is_of_onednn(subject: Subject, buffer: int) -> bool:
 
 
 def _weight(subject: Subject, buffers: list[int], arguments: list[int]) -> int | None:
-    """The scratch that has the bytes of an argument from outside; of several the one that goes first."""
+    """The scratch that has the bytes of an argument from outside, of several the one that goes first; else the largest
+    that has those of a padded one."""
     sizes, ends = subject.trace.sizes, subject.trace.ends
     found = [buffer for buffer in buffers if int(sizes[buffer]) in arguments]
-    return min(found, key=lambda buffer: int(ends[buffer]), default=None)
+    if found:
+        return min(found, key=lambda buffer: int(ends[buffer]))
+    padded = [buffer for buffer in buffers if any(_is_padded(int(sizes[buffer]), size) for size in arguments)]
+    return max(padded, key=lambda buffer: int(sizes[buffer]), default=None)
+
+
+def _is_padded(num_bytes: int, weight_bytes: int) -> bool:
+    """Whether a weight has so many bytes with its output channels rounded up to a multiple of `_PADDED_TO`."""
+    if not 0 < weight_bytes < num_bytes:
+        return False
+    ratio = Fraction(num_bytes, weight_bytes)  # channels with those that are added, over channels
+    added = ratio.numerator - ratio.denominator
+    return any(ratio.numerator * times % _PADDED_TO == 0 for times in range(1, (_PADDED_TO - 1) // added + 1))

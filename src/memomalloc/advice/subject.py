@@ -70,7 +70,8 @@ class Subject:
         if trace.calls is None:
             raise AdviceError(
                 "this trace does not say who read its tensors: record the program again with "
-                "memomalloc.record(calls=True), without torch.compile and sparse tensors, and do not merge traces"
+                "memomalloc.record(calls=True), in one thread, without torch.compile and sparse tensors, and do not "
+                "merge traces"
             )
         self.trace = trace
         self.calls: Calls = trace.calls

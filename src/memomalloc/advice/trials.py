@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from memomalloc.advice.proposal import ROUNDED_RESULTS, SAME_RESULTS
 
+#: The program without a change.
+AS_IT_IS = "as it is"
 INFERENCE_MODE = "inference mode"
 CHANNELS_LAST = "channels last"
 PACKED_WEIGHTS = "packed weights"

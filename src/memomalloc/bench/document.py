@@ -59,20 +59,22 @@ def require(value: Any, kind: Any, where: str) -> None:
         raise ValueError(f"{where} must be {name}, with numbers from 0 to {MAX_FIGURE:g}, not {reprlib.repr(value)}")
 
 
-def require_entries(document: Mapping[str, Any], **others: Any) -> None:
-    """See that a document has what all results have (``machine``, ``versions``, ``rows``), and others.
+def results_from(kind: type[_Kind], document: Mapping[str, Any], row: Callable[[Any], Any]) -> _Kind:
+    """Results as they were saved: an instance of a dataclass whose every field is an entry of the document.
 
     Args:
+        kind: the dataclass; one of its fields is ``rows``.
         document: what was read.
-        others: the type of each other entry, by its name.
+        row: makes one of its rows of what JSON has in its place.
 
     Raises:
-        ValueError: an entry is of another type; the message says which.
+        ValueError: an entry is of another type than its field; the message says which.
         KeyError: it is not there.
     """
-    common: dict[str, Any] = {"machine": dict[str, Any], "versions": dict[str, str], "rows": list[dict]}  # type: ignore[type-arg]
-    for name, kind in (common | others).items():
-        require(document[name], kind, name)
+    values = {entry.name: document[entry.name] for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name, value in values.items():
+        require(value, list[dict] if name == "rows" else _hints(kind)[name], name)  # type: ignore[type-arg]
+    return kind(**values | {"rows": [row(entry) for entry in values["rows"]]})
 
 
 def save_document(path: str | Path, results: Any, *, file_format: str, version: int) -> None:

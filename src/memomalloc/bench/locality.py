@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memomalloc.bench import row_text as text
-from memomalloc.bench.document import checked, require_entries, save_document
+from memomalloc.bench.document import checked, results_from, save_document
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.report_tables import Report, ReportTable, conditions_table, geometric_mean
 
@@ -78,14 +78,7 @@ class LocalityResults:
         Raises:
             ValueError, KeyError: it is none.
         """
-        require_entries(document, first_level_bytes=int, last_level_bytes=int)
-        return cls(
-            machine=document["machine"],
-            versions=document["versions"],
-            first_level_bytes=document["first_level_bytes"],
-            last_level_bytes=document["last_level_bytes"],
-            rows=[checked(Locality, row, where="row") for row in document["rows"]],
-        )
+        return results_from(cls, document, lambda row: checked(Locality, row, where="row"))
 
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all.

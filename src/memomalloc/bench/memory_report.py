@@ -8,7 +8,7 @@ from typing import Any
 from memomalloc.bench import row_text as text
 from memomalloc.bench.memory_results import MemoryResults, MemoryRow
 from memomalloc.bench.plots import PLANNED_COLOR, UPSTREAM_COLOR, pyplot, rendered
-from memomalloc.bench.report_tables import Report, ReportTable, conditions_table
+from memomalloc.bench.report_tables import Report, ReportTable, conditions_table, environment_entries
 from memomalloc.harmless_text import harmless, markdown_text
 
 #: The allocators of which the best is compared with: what programs have, and what they preload to be fast.
@@ -57,7 +57,7 @@ def row_text(row: MemoryRow) -> str:
         return f"{row.case}: {row.error}"
     line = f"{row.case}: end {text.mebibytes(row.end_bytes)}, peak {text.mebibytes(row.peak_bytes)} MiB"
     if row.is_planned:
-        line += f"; {row.num_recordings} recordings, served {_share(row.served_share)}, {row.num_regions} regions"
+        line += f"; {row.num_recordings} recordings, served {text.share(row.served_share)}, {row.num_regions} regions"
     return line
 
 
@@ -90,7 +90,7 @@ def _process_table(results: MemoryResults, name: str) -> ReportTable:
                     str(row.num_plans),
                     str(row.num_regions),
                     str(row.num_recordings),
-                    _share(row.served_share),
+                    text.share(row.served_share),
                 )
                 if row.is_planned
                 else (_UNKNOWN,) * 5
@@ -154,18 +154,13 @@ def _beside(value: int, bound: int | None, allowance: float = 1.0) -> str:
     return f"{ratio} ({text.mebibytes(value)} / {text.mebibytes(bound)})"
 
 
-def _share(value: float | None) -> str:
-    # Rounded down: 99.96 % is not all.
-    return _UNKNOWN if value is None else "100 %" if value == 1 else f"{int(value * 1000) / 10:.1f} %"
-
-
 def _conditions(results: MemoryResults) -> ReportTable:
-    environment = {
-        upstream: " ".join(f"{name}={value}" for name, value in variables.items())
-        for upstream, variables in results.environment.items()
-        if variables
+    others = {
+        "intra-op threads": "1",
+        "rounds": str(results.rounds),
+        "seed": str(results.seed),
+        **environment_entries(results.environment),
     }
-    others = {"intra-op threads": "1", "rounds": str(results.rounds), "seed": str(results.seed), **environment}
     if results.smoke:
         others["smoke"] = "yes: small inputs, whose figures mean nothing"
     return conditions_table(results.machine, results.versions, others)

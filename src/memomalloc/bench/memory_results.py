@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memomalloc.bench.document import checked, require_entries, save_document
+from memomalloc.bench.document import checked, results_from, save_document
 from memomalloc.bench.machine import describe_machine, describe_versions, without_load
 
 FORMAT = "memomalloc-memory-results"
@@ -140,19 +140,7 @@ class MemoryResults:
         Raises:
             ValueError, KeyError: it is none.
         """
-        require_entries(
-            document, seed=int, rounds=int, smoke=bool, processes=dict[str, str], environment=dict[str, dict[str, str]]
-        )
-        return cls(
-            machine=document["machine"],
-            versions=document["versions"],
-            seed=document["seed"],
-            rounds=document["rounds"],
-            smoke=document["smoke"],
-            processes=document["processes"],
-            environment=document["environment"],
-            rows=[checked(MemoryRow, row, where="row") for row in document["rows"]],
-        )
+        return results_from(cls, document, lambda row: checked(MemoryRow, row, where="row"))
 
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all.

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memomalloc.bench.document import checked, require_entries
+from memomalloc.bench.document import checked, results_from
 from memomalloc.bench.machine import describe_machine, describe_versions
 from memomalloc.bench.planners import Measurement
 from memomalloc.data.atomic_file import atomic_file
@@ -46,14 +46,7 @@ class PlannerResults:
         Raises:
             ValueError, KeyError: it is none.
         """
-        require_entries(document, time_limit_s=float, seed=int)
-        return cls(
-            machine=document["machine"],
-            versions=document["versions"],
-            time_limit_s=document["time_limit_s"],
-            seed=document["seed"],
-            rows=[checked(Measurement, row, where="row") for row in document["rows"]],
-        )
+        return results_from(cls, document, lambda row: checked(Measurement, row, where="row"))
 
     def by_instance(self) -> dict[str, list[Measurement]]:
         """The measurements of each instance, by its name."""

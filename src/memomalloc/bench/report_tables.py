@@ -111,6 +111,15 @@ def conditions_table(machine: Mapping[str, Any], versions: Mapping[str, str], ot
     return ReportTable("Measured on", "", ("what", "value"), tuple(entries.items()), ("what", "value"))
 
 
+def environment_entries(environment: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What a table of conditions says of the variables of each upstream's processes, where it has any."""
+    return {
+        upstream: " ".join(f"{name}={value}" for name, value in variables.items())
+        for upstream, variables in environment.items()
+        if variables
+    }
+
+
 def _machine_entry(name: str, value: Any) -> tuple[str, str]:
     if name == "memory_bytes" and isinstance(value, (int, float)):
         return "memory", f"{value / 2**30:.1f} GiB"
@@ -123,12 +132,7 @@ def _conditions(results: Results) -> ReportTable:
     repetitions = ", ".join(
         f"{name} {'none' if value == math.inf else value}" for name, value in results.repetitions.items()
     )
-    environment = {
-        upstream: " ".join(f"{name}={value}" for name, value in variables.items())
-        for upstream, variables in results.environment.items()
-        if variables
-    }
-    others = {"seed": str(results.seed), "repetitions": repetitions, **environment}
+    others = {"seed": str(results.seed), "repetitions": repetitions, **environment_entries(results.environment)}
     return conditions_table(results.machine, results.versions, others)
 
 

@@ -73,15 +73,3 @@ def load_results(path: str | Path) -> AnyResults:
         raise FileFormatError(path, f"not a results file: it has no {error.args[0]}") from error
     except ValueError as error:
         raise FileFormatError(path, f"not a results file: {error}") from error
-
-
-def load_model_results(path: str | Path) -> Results:
-    """Read a file of ``memomalloc bench models``.
-
-    Raises:
-        FileFormatError: it cannot be read, or is none.
-    """
-    loaded = load_results(path)
-    if not isinstance(loaded, Results):
-        raise FileFormatError(path, "results of something else, not of models")
-    return loaded

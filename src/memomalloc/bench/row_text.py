@@ -36,14 +36,18 @@ def ratio(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.2f}"
 
 
+def share(value: float | None) -> str:
+    """A part of 1, rounded down: 99.96 % is not all."""
+    return UNKNOWN if value is None else "100 %" if value == 1 else f"{int(value * 1000) / 10:.1f} %"
+
+
 def served(row: Row) -> str:
     """Requests of one call, and the share of them that the plan served."""
     if row.requests_per_call is None or row.requests_served_share is None:
         return UNKNOWN
     if row.requests_served_share == 1:
         return f"{row.requests_per_call} of {row.requests_per_call}"
-    # Rounded down: 99.96 % is not all.
-    return f"{int(row.requests_served_share * 1000) / 10:.1f} % of {row.requests_per_call}"
+    return f"{share(row.requests_served_share)} of {row.requests_per_call}"
 
 
 def situation(row: Row) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from memomalloc.bench import row_text as text
 from memomalloc.bench.plots import pyplot, rendered
-from memomalloc.bench.report_tables import Report, ReportTable, conditions_table
+from memomalloc.bench.report_tables import Report, ReportTable, conditions_table, environment_entries
 from memomalloc.bench.service_results import Point, ServiceResults, ServiceRow, highest_rate
 from memomalloc.bench.upstream import UPSTREAMS
 from memomalloc.harmless_text import harmless, markdown_text
@@ -273,7 +273,7 @@ def _cost_table(group: ServiceGroup) -> ReportTable:
                 _shown(figures["first_request_ms"], text.milliseconds),
                 _shown(figures["first_planned_s"], lambda value: f"{value:.2f}"),
                 _UNKNOWN if requests is None else f"{requests.median:.0f}",
-                _UNKNOWN if served is None else f"{int(served.low * 1000) / 10:.1f} %",
+                text.share(None if served is None else served.low),
             )
         )
     return ReportTable(
@@ -294,18 +294,13 @@ def _cost_table(group: ServiceGroup) -> ReportTable:
 
 
 def _conditions(results: ServiceResults) -> ReportTable:
-    environment = {
-        upstream: " ".join(f"{name}={value}" for name, value in variables.items())
-        for upstream, variables in results.environment.items()
-        if variables
-    }
     others = {
         "workers": str(results.workers),
         "intra-op threads": "1",
         "seconds of a rate": f"{results.seconds:g}",
         "repetitions": str(max((row.repetition for row in results.rows), default=0)),
         "seed": str(results.seed),
-        **environment,
+        **environment_entries(results.environment),
     }
     if results.smoke:
         others["smoke"] = "yes: small inputs, whose figures mean nothing"

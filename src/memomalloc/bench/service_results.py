@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memomalloc.bench.document import checked, require, require_entries, text_by_row
+from memomalloc.bench.document import checked, require, results_from, text_by_row
 from memomalloc.bench.machine import describe_machine, describe_versions, without_load
 from memomalloc.data.atomic_file import atomic_file
 
@@ -245,20 +245,7 @@ class ServiceResults:
         Raises:
             ValueError, KeyError: it is none.
         """
-        require_entries(
-            document,
-            seed=int,
-            workers=int,
-            seconds=float,
-            smoke=bool,
-            mixes=dict[str, str],
-            rates=dict[str, list[float]],
-            environment=dict[str, dict[str, str]],
-        )
-        names = [entry.name for entry in dataclasses.fields(cls) if entry.name != "rows"]
-        return cls(
-            **{name: document[name] for name in names}, rows=[ServiceRow.from_dict(row) for row in document["rows"]]
-        )
+        return results_from(cls, document, ServiceRow.from_dict)
 
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all.

@@ -83,7 +83,7 @@ def _traces(args: argparse.Namespace, tell: Callable[[str], object]) -> tuple[Tr
         raise FileFormatError(args.input, "only a program takes arguments; of traces name one")
     found = read_any(args.input)
     if not isinstance(found, Trace):
-        raise FileFormatError(args.input, "this is no trace: a plan or CSV file does not say who read its buffers")
+        raise FileFormatError(args.input, "this is no trace: no other file says who read its buffers")
     return found, {}
 
 
@@ -91,10 +91,10 @@ def _recorded(
     program: Path, arguments: Sequence[str], tell: Callable[[str], object], *, with_trials: bool
 ) -> tuple[Trace, dict[str, Trace]]:
     """Run a program as it is and with each change; one that it does not take is left out, and that said."""
-    from memomalloc.advice.trials import TRIALS
+    from memomalloc.advice.trials import AS_IT_IS, TRIALS
     from memomalloc.errors import RecordingError
 
-    as_it_is, said = _run("as it is", program, arguments, tell)
+    as_it_is, said = _run(AS_IT_IS, program, arguments, tell)
     if as_it_is is None:
         raise RecordingError(said)
     tried = {}
@@ -109,10 +109,11 @@ def _recorded(
 
 def _run(name: str, program: Path, arguments: Sequence[str], tell: Callable[[str], object]) -> tuple[Trace | None, str]:
     """The trace of a program run with a change; None, and the last thing it said, where it does not run through."""
+    from memomalloc.advice.trials import AS_IT_IS
     from memomalloc.child_group import child_group
     from memomalloc.data.trace import Trace
 
-    tell(f"running {harmless(program)} {name if name == 'as it is' else f'with {name}'}")
+    tell(f"running {harmless(program)} {name if name == AS_IT_IS else f'with {name}'}")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "trace.jsonl"
         command = [sys.executable, "-m", "memomalloc.trial", name, str(out), str(program), *arguments]

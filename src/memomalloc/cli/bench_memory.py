@@ -13,23 +13,20 @@ examples:
 from __future__ import annotations
 
 import argparse
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memomalloc.cli.option_types import named, output_file, some_of, whole
-from memomalloc.data.atomic_file import STANDARD_OUTPUT
-from memomalloc.errors import FileFormatError
+from memomalloc.cli.option_types import output_file, some_of, whole
+from memomalloc.cli.upstream_option import add_upstream
 from memomalloc.extras import require
-from memomalloc.harmless_text import harmless
 
 if TYPE_CHECKING:
-    from memomalloc.bench.memory_results import MemoryCase, MemoryResults, MemoryRow
+    from memomalloc.bench.memory_results import MemoryCase
 
 HELP = "measure the memory of whole processes, with and without plans"
 
 # Written out, not imported: the help must not import torch. A test compares them.
 _PROCESSES = ("six-models", "25-sizes", "threads")
-_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "jemalloc-tuned", "tcmalloc", "mimalloc")
 _DEFAULT_UPSTREAMS = ("glibc", "jemalloc", "tcmalloc", "mimalloc")
 #: Rounds of a smoke run: enough for a plan to be learned and replayed.
 _SMOKE_ROUNDS = 4
@@ -39,13 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("--only", metavar="NAMES", type=some_of(_PROCESSES), default=_PROCESSES, help=f"of {', '.join(_PROCESSES)}")
-    add(
-        "--upstream",
-        metavar="NAMES",
-        type=some_of(_UPSTREAMS),
-        default=_DEFAULT_UPSTREAMS,
-        help=f"of {', '.join(_UPSTREAMS)} (default: {','.join(_DEFAULT_UPSTREAMS)})",
-    )
+    add_upstream(parser, _DEFAULT_UPSTREAMS)
     add("--output", "-o", metavar="OUT", type=output_file, required=True, help="the results file (JSON)")
     add("--resume", action="store_true", help="keep the rows that OUT has, and measure the others")
     add("--rounds", metavar="N", type=whole(1, 10**6), default=7, help="each call once in each (default: 7)")
@@ -68,18 +59,14 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.memory_session import run_memory_session
     from memomalloc.cli import INTERRUPTED
     from memomalloc.cli.output_file import require_outputs
-    from memomalloc.cli.results_output import how_to_go_on, is_stream, require_new
+    from memomalloc.cli.results_output import RowLines, how_to_see, require_new, resumed, run_to_its_end
 
     require_outputs(args.output)
-    # A pipe or a terminal takes results once, at the end.
-    is_file = not is_stream(args.output)
     if not args.resume and not args.smoke:
         require_new(args.output)
-    results = MemoryResults.here(
-        seed=args.seed, rounds=min(args.rounds, _SMOKE_ROUNDS) if args.smoke else args.rounds, smoke=args.smoke
-    )
-    if args.resume and args.output.is_file():
-        results = _resumed(args.output, results)
+    rounds = min(args.rounds, _SMOKE_ROUNDS) if args.smoke else args.rounds
+    results = MemoryResults.here(seed=args.seed, rounds=rounds, smoke=args.smoke)
+    results = resumed(args, results, of="processes' memory")
     results.processes |= {name: PROCESSES[name].what for name in args.only}
     cases = [
         MemoryCase(process, upstream, shapes)
@@ -87,41 +74,18 @@ def run(args: argparse.Namespace) -> int:
         for process in args.only
         for shapes in (PLAIN, *PROCESSES[process].shapes)
     ]
-    to = sys.stderr if args.output == STANDARD_OUTPUT else sys.stdout
-    has_line = to.isatty()
+    lines = RowLines(args.output)
 
     def on_progress(case: MemoryCase, number: int) -> None:
-        if has_line:
-            done = sum(row.case in cases for row in results.rows)
-            text = f"{done + 1} of {len(cases)}: {case}: round {number + 1} of {results.rounds}"
-            print(f"\r\x1b[K{text}", end="", file=to, flush=True)
+        done = sum(row.case in cases for row in results.rows)
+        lines.progress(f"{done + 1} of {len(cases)}: {case}: round {number + 1} of {results.rounds}")
 
-    def on_row(row: MemoryRow) -> None:
-        print(("\r\x1b[K" if has_line else "") + harmless(row_text(row)), file=to, flush=True)
-
-    try:
+    def measure(path: Path | None) -> None:
         run_memory_session(
-            cases, results, path=args.output if is_file else None, on_progress=on_progress, on_row=on_row
+            cases, results, path=path, on_progress=on_progress, on_row=lambda row: lines.add(row_text(row))
         )
-    except KeyboardInterrupt:
-        print(f"memomalloc: interrupted; {how_to_go_on(len(results.rows), args.output)}", file=sys.stderr)
+
+    if not run_to_its_end(measure, results, args.output):
         return INTERRUPTED
-    finally:
-        if not is_file:
-            results.save(args.output)
-    out = named(args.output)
-    print(f"{len(results.rows)} rows are in {out}; memomalloc bench report {out} shows them", file=to)
+    lines.add(how_to_see(results, args.output))
     return 1 if any(row.error for row in results.rows) else 0
-
-
-def _resumed(path: object, new: MemoryResults) -> MemoryResults:
-    """The old results, if what is measured now may stand beside them."""
-    from memomalloc.bench.memory_results import MemoryResults
-    from memomalloc.bench.results_file import load_results
-    from memomalloc.bench.session import require_same_conditions
-
-    old = load_results(str(path))
-    if not isinstance(old, MemoryResults):
-        raise FileFormatError(str(path), "results of something else, not of processes' memory")
-    require_same_conditions(old.conditions(), new.conditions())
-    return old

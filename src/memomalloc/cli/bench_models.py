@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memomalloc.cli.option_types import named, output_file, some_of, time_limit, whole
+from memomalloc.cli.option_types import output_file, some_of, time_limit, whole
+from memomalloc.cli.upstream_option import add_upstream
 from memomalloc.data.atomic_file import STANDARD_OUTPUT
 from memomalloc.extras import require
 from memomalloc.harmless_text import harmless
@@ -36,7 +37,6 @@ HELP = "measure models with and without a plan, over every allocator"
 # Written out, not imported: the help must not import torch. A test compares them.
 _SUITES = ("demo", "transformers", "paper", "modern", "compilers", "user")
 _MODES = ("eager", "torchscript", "compile", "compile-memory-planning")
-_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "jemalloc-tuned", "tcmalloc", "mimalloc")
 
 _WIDTH = 140
 #: Of samples, pixels, threads and pairs: with more of them nothing ends.
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", metavar="N", type=threads, default=(1,), help="threads that call at once, or all (default: 1)")
     add("--intra-op-threads", metavar="N", type=threads, default=(1,), help="in one operator, or all (default: 1)")
     add("--mode", metavar="NAMES", type=some_of(_MODES), default=("eager",), help=f"of {', '.join(_MODES)}")
-    add("--upstream", metavar="NAMES", type=some_of(_UPSTREAMS), default=("glibc",), help=f"of {', '.join(_UPSTREAMS)}")
+    add_upstream(parser, ("glibc",))
     add("--output", "-o", metavar="OUT", type=output_file, required=True, help="the results file (JSON)")
     add("--resume", action="store_true", help="keep the rows that OUT has, and measure the others")
     add("--budget", metavar="S", type=time_limit, default=6.0, help="seconds for the pairs of a process (default: 6)")
@@ -91,12 +91,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from memomalloc.bench.results import Results
-    from memomalloc.bench.results_file import load_model_results
     from memomalloc.bench.row_text import conclusion
-    from memomalloc.bench.session import require_same_conditions, run_session
+    from memomalloc.bench.session import run_session
     from memomalloc.cli import INTERRUPTED
     from memomalloc.cli.output_file import require_outputs
-    from memomalloc.cli.results_output import how_to_go_on, is_stream, require_new
+    from memomalloc.cli.results_output import how_to_see, require_new, resumed, run_to_its_end
 
     to_stdout = args.output == STANDARD_OUTPUT
     console = Console(stderr=to_stdout)
@@ -106,12 +105,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.resume and not args.smoke:
         require_new(args.output)
     request = _request(args)
-    repetitions = dataclasses.asdict(request.effort)
-    results = Results.here(seed=args.seed, repetitions=repetitions)
-    if args.resume and args.output.is_file():
-        old = load_model_results(args.output)
-        require_same_conditions(old.conditions(), results.conditions())
-        results = old
+    results = Results.here(seed=args.seed, repetitions=dataclasses.asdict(request.effort))
+    results = resumed(args, results, of="models")
 
     def on_row(row: Row) -> None:
         # No markup: an error may have brackets.
@@ -122,22 +117,13 @@ def run(args: argparse.Namespace) -> int:
             markup=False,
         )
 
-    try:
+    def measure(path: Path | None) -> None:
         with _ProgressLine(console) as line:
-            kept = None if is_stream(args.output) else args.output
-            run_session(request, results, path=kept, on_progress=line.show, on_row=on_row)
-    except KeyboardInterrupt:
-        print(f"memomalloc: interrupted; {how_to_go_on(len(results.rows), args.output)}", file=sys.stderr)
+            run_session(request, results, path=path, on_progress=line.show, on_row=on_row)
+
+    if not run_to_its_end(measure, results, args.output):
         return INTERRUPTED
-    finally:
-        if is_stream(args.output):
-            results.save(args.output)
-    out = named(args.output)
-    console.print(
-        f"{len(results.rows)} rows are in {out}; memomalloc bench report {out} shows them",
-        highlight=False,
-        markup=False,
-    )
+    console.print(how_to_see(results, args.output), highlight=False, markup=False)
     return 0 if all(row.status == "ok" for row in results.rows) else 1
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from memomalloc.cli.option_types import input_file, named, names, output_file, time_limit, whole
+from memomalloc.cli.option_types import file_name, input_file, names, output_file, time_limit, whole
 from memomalloc.extras import require
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _instances(args: argparse.Namespace) -> list[tuple[str, Problem]]:
     )
 
     if args.files:
-        return [(named(path).rpartition("/")[2], read_instance(path)) for path in args.files]
+        return [(file_name(path), read_instance(path)) for path in args.files]
     shipped = [] if args.smoke else list(shipped_instances())
     return shipped + list(generated_instances(args.buffers or NUM_BUFFERS, smoke=args.smoke))
 

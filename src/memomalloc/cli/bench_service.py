@@ -15,25 +15,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memomalloc.cli.option_types import named, output_file, some_of, time_limit, whole
-from memomalloc.cli.option_types import names as list_of_names
-from memomalloc.data.atomic_file import STANDARD_OUTPUT
-from memomalloc.errors import FileFormatError
+from memomalloc.cli.option_types import names, output_file, some_of, time_limit, whole
+from memomalloc.cli.upstream_option import add_upstream
 from memomalloc.extras import require
-from memomalloc.harmless_text import harmless
 
 if TYPE_CHECKING:
-    from memomalloc.bench.service_results import ServiceCase, ServiceResults, ServiceRow
+    from memomalloc.bench.service_results import ServiceCase
 
 HELP = "measure whole services under load, with and without plans"
 
 # Written out, not imported: the help must not import torch. A test compares them.
 _MIXES = ("vision", "text", "recommend", "generate", "speech")
 _WAYS = ("threads", "processes")
-_UPSTREAMS = ("glibc", "glibc-tuned", "glibc-huge-pages", "jemalloc", "jemalloc-tuned", "tcmalloc", "mimalloc")
 _DEFAULT_UPSTREAMS = ("glibc", "glibc-tuned", "jemalloc", "jemalloc-tuned", "tcmalloc", "mimalloc")
 _SMOKE_SECONDS = 0.3
 _MAX_RATE = 1e6
@@ -44,13 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--mix", metavar="NAMES", type=some_of(_MIXES), default=_MIXES, help=f"of {', '.join(_MIXES)} (default: all)")
     add("--way", metavar="NAMES", type=some_of(_WAYS), default=("threads",), help="threads (default), processes")
-    add(
-        "--upstream",
-        metavar="NAMES",
-        type=some_of(_UPSTREAMS),
-        default=_DEFAULT_UPSTREAMS,
-        help=f"of {', '.join(_UPSTREAMS)} (default: {','.join(_DEFAULT_UPSTREAMS)})",
-    )
+    add_upstream(parser, _DEFAULT_UPSTREAMS)
     add("--compile", action="store_true", help="the same models under torch.compile as well, without and with plans")
     add("--workers", metavar="N", type=whole(1, 4096), help="of each service (default: one for each core)")
     add("--rates", metavar="R", type=_rates, default=(), help="requests a second (default: shares of what is possible)")
@@ -78,11 +68,9 @@ def run(args: argparse.Namespace) -> int:
     from memomalloc.bench.service_session import run_service_session
     from memomalloc.cli import INTERRUPTED
     from memomalloc.cli.output_file import require_outputs
-    from memomalloc.cli.results_output import how_to_go_on, is_stream, require_new
+    from memomalloc.cli.results_output import RowLines, how_to_see, require_new, resumed, run_to_its_end
 
     require_outputs(args.output)
-    # A pipe or a terminal takes results once, at the end.
-    is_file = not is_stream(args.output)
     if not args.resume and not args.smoke:
         require_new(args.output)
     results = ServiceResults.here(
@@ -91,8 +79,7 @@ def run(args: argparse.Namespace) -> int:
         seconds=_SMOKE_SECONDS if args.smoke else max(args.seconds, _SMOKE_SECONDS),
         smoke=args.smoke,
     )
-    if args.resume and args.output.is_file():
-        results = _resumed(args.output, results)
+    results = resumed(args, results, of="services")
     results.mixes |= {name: MIXES[name].what for name in args.mix}
     cases = [
         ServiceCase(mix, way, upstream, side, repetition)
@@ -102,55 +89,32 @@ def run(args: argparse.Namespace) -> int:
         for upstream in args.upstream
         for side in (SIDES if args.compile else SIDES[:2])
     ]
-    to = sys.stderr if args.output == STANDARD_OUTPUT else sys.stdout
-    has_line = to.isatty()
+    lines = RowLines(args.output)
     groups = list(dict.fromkeys((case.repetition, case.mix, case.way) for case in cases))
 
     def on_progress(case: ServiceCase, stage: str, share: float) -> None:
-        if has_line:
-            number = groups.index((case.repetition, case.mix, case.way)) + 1
-            what = f"{case.mix}, {case.way}, repetition {case.repetition}"
-            text = f"{number} of {len(groups)}: {what}: {stage}, {share:.0%}"
-            print(f"\r\x1b[K{text}", end="", file=to, flush=True)
+        number = groups.index((case.repetition, case.mix, case.way)) + 1
+        what = f"{case.mix}, {case.way}, repetition {case.repetition}"
+        lines.progress(f"{number} of {len(groups)}: {what}: {stage}, {share:.0%}")
 
-    def on_row(row: ServiceRow) -> None:
-        print(("\r\x1b[K" if has_line else "") + harmless(row_text(row)), file=to, flush=True)
-
-    try:
+    def measure(path: Path | None) -> None:
         run_service_session(
             cases,
             results,
-            path=args.output if is_file else None,
+            path=path,
             rates=args.rates,
             on_progress=on_progress,
-            on_row=on_row,
+            on_row=lambda row: lines.add(row_text(row)),
         )
-    except KeyboardInterrupt:
-        print(f"memomalloc: interrupted; {how_to_go_on(len(results.rows), args.output)}", file=sys.stderr)
+
+    if not run_to_its_end(measure, results, args.output):
         return INTERRUPTED
-    finally:
-        if not is_file:
-            results.save(args.output)
-    out = named(args.output)
-    print(f"{len(results.rows)} rows are in {out}; memomalloc bench report {out} shows them", file=to)
+    lines.add(how_to_see(results, args.output))
     return 1 if any(row.error or row.results_equal is False for row in results.rows) else 0
 
 
-def _resumed(path: object, new: ServiceResults) -> ServiceResults:
-    """The old results, if what is measured now may stand beside them."""
-    from memomalloc.bench.results_file import load_results
-    from memomalloc.bench.service_results import ServiceResults
-    from memomalloc.bench.session import require_same_conditions
-
-    old = load_results(str(path))
-    if not isinstance(old, ServiceResults):
-        raise FileFormatError(str(path), "results of something else, not of services")
-    require_same_conditions(old.conditions(), new.conditions())
-    return old
-
-
 def _rates(text: str) -> tuple[float, ...]:
-    rates = tuple(time_limit(rate) for rate in list_of_names(text))
+    rates = tuple(time_limit(rate) for rate in names(text))
     if not all(0 < rate <= _MAX_RATE for rate in rates):
         raise argparse.ArgumentTypeError(f"{text!r:.60} must be numbers above 0, at most {_MAX_RATE:g}")
     return rates

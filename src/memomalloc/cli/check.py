@@ -19,8 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from memomalloc.cli.option_types import byte_count, input_file, named
 from memomalloc.data.byte_text import byte_text
@@ -71,30 +71,24 @@ def run(args: argparse.Namespace) -> int:
         return _check_snapshot(plan, args)
     if args.memory is not None:
         raise OptionError("--memory is for snapshots: leave it out")
-    fits = args.max_bytes is None or plan.arena_bytes <= args.max_bytes
-    if args.json:
-        names = ("planner", "num_buffers", "arena_bytes", "lower_bound_bytes", "gap", "proven_optimal")
-        result = {name: getattr(plan, name) for name in names}
-        print(json.dumps({**result, "max_bytes": args.max_bytes, "fits": fits}))
-    elif fits:
-        print(
-            f"{named(args.plan)}: valid; {plan.num_buffers} buffers in {byte_text(plan.arena_bytes)} "
-            f"({plan.arena_bytes} bytes), {plan.gap:.2%} above the lower bound"
-        )
-    if not fits:
-        remedy = _remedy(args.plan, plan.arena_bytes, plan.lower_bound_bytes, args.max_bytes)
-        print(f"memomalloc: error: {remedy}", file=sys.stderr)
-    return 0 if fits else TOO_LARGE
+    names = ("planner", "num_buffers", "arena_bytes", "lower_bound_bytes", "gap", "proven_optimal")
+    return _answer(
+        args,
+        plan.arena_bytes,
+        {name: getattr(plan, name) for name in names},
+        valid=f"{plan.num_buffers} buffers in {byte_text(plan.arena_bytes)} ({plan.arena_bytes} bytes), "
+        f"{plan.gap:.2%} above the lower bound",
+        too_large=_remedy(plan.arena_bytes, plan.lower_bound_bytes),
+    )
 
 
 def _check_snapshot(snapshot: Snapshot, args: argparse.Namespace) -> int:
-    from memomalloc.cli.subjects import chosen_memory
+    from memomalloc.cli.subjects import chosen_memories
     from memomalloc.report.snapshot_account import account_of
     from memomalloc.report.snapshot_map import require_no_overlap
 
-    memories = snapshot.memories if args.memory is None else [chosen_memory(snapshot, args.memory)]
     rows = []
-    for memory in memories:
+    for memory in chosen_memories(snapshot, args.memory):
         require_no_overlap(memory, snapshot.path)
         account = account_of(memory, with_period=False)
         row = {"memory": memory.id, "name": memory.name, "num_buffers": account.num_buffers}
@@ -137,19 +131,14 @@ def _check_device(args: argparse.Namespace, problem: DeviceProblem) -> int:
 
     plan = DevicePlan.load(args.plan, problem)
     largest = max(plan.arena_bytes.values())
-    fits = args.max_bytes is None or largest <= args.max_bytes
-    if args.json:
-        result = {name: getattr(plan, name) for name in ("cost", "arena_bytes", "proven_cheapest", "proven_optimal")}
-        print(json.dumps({**result, "max_bytes": args.max_bytes, "fits": fits}))
-    elif fits:
-        needed = ", ".join(f"{size} bytes of {harmless(name)}" for name, size in plan.arena_bytes.items())
-        print(f"{named(args.plan)}: valid; {len(plan)} buffers in {needed}, cost {plan.cost}")
-    if not fits:
-        print(
-            f"memomalloc: error: {named(args.plan)}: {largest} bytes of a memory are more than {args.max_bytes}",
-            file=sys.stderr,
-        )
-    return 0 if fits else TOO_LARGE
+    needed = ", ".join(f"{size} bytes of {harmless(name)}" for name, size in plan.arena_bytes.items())
+    return _answer(
+        args,
+        largest,
+        {name: getattr(plan, name) for name in ("cost", "arena_bytes", "proven_cheapest", "proven_optimal")},
+        valid=f"{len(plan)} buffers in {needed}, cost {plan.cost}",
+        too_large=lambda max_bytes: f"{largest} bytes of a memory are more than {max_bytes}",
+    )
 
 
 def _check_offsets(args: argparse.Namespace, subject: Trace | Problem) -> int:
@@ -172,22 +161,36 @@ def _check_offsets(args: argparse.Namespace, subject: Trace | Problem) -> int:
     except InvalidPlanError as error:
         raise FileFormatError(args.plan, f"not a plan of this problem: {error}") from error
     arena = int(np.max((offsets + problem.sizes)[problem.sizes > 0], initial=0))
-    fits = args.max_bytes is None or arena <= args.max_bytes
+    bound = problem.lower_bound_bytes
+    return _answer(
+        args,
+        arena,
+        {"num_buffers": len(problem), "arena_bytes": arena, "lower_bound_bytes": bound},
+        valid=f"{len(problem)} buffers in {arena} bytes",
+        too_large=_remedy(arena, bound),
+    )
+
+
+def _remedy(arena_bytes: int, lower_bound_bytes: int) -> Callable[[int], str]:
+    def remedy(max_bytes: int) -> str:
+        over = f"the arena of {arena_bytes} bytes is {byte_text(arena_bytes - max_bytes)} above {max_bytes}"
+        if lower_bound_bytes > max_bytes:
+            return f"{over}; no plan can do it (lower bound {lower_bound_bytes}): see `memomalloc diff` for what grew"
+        how = f"plan with a larger --time-limit, or --capacity {max_bytes}"
+        return f"{over}; the lower bound is {lower_bound_bytes}: {how}"
+
+    return remedy
+
+
+def _answer(
+    args: argparse.Namespace, num_bytes: int, result: dict[str, Any], *, valid: str, too_large: Callable[[int], str]
+) -> int:
+    """Say that a plan is valid, or that its bytes are more than allowed; the exit status."""
+    fits = args.max_bytes is None or num_bytes <= args.max_bytes
     if args.json:
-        result = {"num_buffers": len(problem), "arena_bytes": arena, "lower_bound_bytes": problem.lower_bound_bytes}
         print(json.dumps({**result, "max_bytes": args.max_bytes, "fits": fits}))
     elif fits:
-        print(f"{named(args.plan)}: valid; {len(problem)} buffers in {arena} bytes")
+        print(f"{named(args.plan)}: valid; {valid}")
     if not fits:
-        print(
-            f"memomalloc: error: {_remedy(args.plan, arena, problem.lower_bound_bytes, args.max_bytes)}",
-            file=sys.stderr,
-        )
+        print(f"memomalloc: error: {named(args.plan)}: {too_large(args.max_bytes)}", file=sys.stderr)
     return 0 if fits else TOO_LARGE
-
-
-def _remedy(path: Path, arena_bytes: int, lower_bound_bytes: int, max_bytes: int) -> str:
-    over = f"{named(path)}: the arena of {arena_bytes} bytes is {byte_text(arena_bytes - max_bytes)} above {max_bytes}"
-    if lower_bound_bytes > max_bytes:
-        return f"{over}; no plan can do it (lower bound {lower_bound_bytes}): see `memomalloc diff` for what grew"
-    return f"{over}; the lower bound is {lower_bound_bytes}: plan with a larger --time-limit, or --capacity {max_bytes}"

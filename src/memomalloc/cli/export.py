@@ -1,7 +1,7 @@
 """Write a trace, or a memory of a GPU's snapshot, for other viewers and planners.
 
-INPUT is a trace, a plan, a CSV file of MiniMalloc, or a Python program, which is run and recorded; its arguments follow
-after `--`.
+INPUT is a trace, a plan, a CSV file of MiniMalloc, a memory snapshot of a GPU, or a Python program, which is run and
+recorded; its arguments follow after `--`.
 
 snapshot: for https://pytorch.org/memory_viz (name it .pickle); chrome: for Perfetto and chrome://tracing (name it
 .json); csv: for the planners that read MiniMalloc's files, with the offsets of the plan; trace: a trace file. A
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 
-from memomalloc.cli.option_types import input_file, named, output_file
+from memomalloc.cli.option_types import file_name, input_file, output_file
 from memomalloc.cli.subjects import program_of
 
 HELP = "write a trace for other viewers and planners"
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         trace.save(args.output)
         say_written(args.output)
         return 0
-    title = named(path).rpartition("/")[2]
+    title = file_name(path)
     if memory is not None and args.plan is None and args.to != "csv":
         placement = Placement.of_addresses(memory.trace, memory.addresses, title=title)
     else:

@@ -33,6 +33,11 @@ def named(path: Path) -> str:
     return {STANDARD_INPUT: "standard input", STANDARD_OUTPUT: "standard output"}.get(path) or harmless(path)
 
 
+def file_name(path: Path) -> str:
+    """The last part of a path in a title for a person."""
+    return named(path).rpartition("/")[2]
+
+
 def whole(lowest: int = 0, highest: int = INT64_MAX) -> Callable[[str], int]:
     """A whole number between two others."""
 

@@ -24,10 +24,12 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from memomalloc.cli.option_types import input_file, named, output_file, seconds, whole
+from memomalloc.data.atomic_file import STANDARD_OUTPUT
 from memomalloc.data.columns import INT64_MAX
 from memomalloc.harmless_text import harmless
 
@@ -87,7 +89,6 @@ def run(args: argparse.Namespace) -> int:
     """
     from memomalloc.cli.output_file import require_outputs
     from memomalloc.data import DeviceProblem, Problem
-    from memomalloc.data.atomic_file import STANDARD_OUTPUT
     from memomalloc.data.minimalloc_csv import write_minimalloc_csv
     from memomalloc.errors import FileFormatError
     from memomalloc.planners import plan
@@ -99,8 +100,7 @@ def run(args: argparse.Namespace) -> int:
     subject = _read(args)
     if isinstance(subject, DeviceProblem):
         return _run_device(args, subject, suffix)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _warnings_told():
         planned = plan(
             subject,
             planner=args.planner,
@@ -109,16 +109,13 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             warm_start=None if args.warm_start is None else _warm_offsets(args.warm_start, subject),
         )
-    _tell(caught)
     if suffix == ".csv" or (args.output == STANDARD_OUTPUT and isinstance(subject, Problem)):
         # The problem as it was read has the ids of the file.
         problem = subject if isinstance(subject, Problem) else planned.problem
         write_minimalloc_csv(problem, args.output, planned.offsets)
     elif args.output is not None:
         planned.save(args.output)
-    # Where the plan itself is printed, a person still wants to know how good it is.
-    printed_on = sys.stderr if args.output == STANDARD_OUTPUT else sys.stdout
-    print(json.dumps(summary(planned)) if args.json else _sentence(args.file, planned), file=printed_on)
+    _say(json.dumps(summary(planned)) if args.json else _sentence(args.file, planned), args)
     return 0
 
 
@@ -126,7 +123,6 @@ def _run_device(args: argparse.Namespace, problem: DeviceProblem, suffix: str | 
     from dataclasses import replace
 
     from memomalloc.data import DeviceProblem
-    from memomalloc.data.atomic_file import STANDARD_OUTPUT
     from memomalloc.data.device_files import read_places
     from memomalloc.errors import FileFormatError, OptionError
     from memomalloc.planners import plan_device
@@ -145,23 +141,30 @@ def _run_device(args: argparse.Namespace, problem: DeviceProblem, suffix: str | 
             disjoint=problem.disjoint,
             different_banks=problem.different_banks,
         )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _warnings_told():
         planned = plan_device(
             problem,
             time_limit_s=args.time_limit,
             seed=args.seed,
             warm_start=None if args.warm_start is None else read_places(args.warm_start),
         )
-    _tell(caught)
     if args.output is not None:
         planned.save(args.output)
-    printed_on = sys.stderr if args.output == STANDARD_OUTPUT else sys.stdout
-    print(json.dumps(device_summary(planned)) if args.json else _device_sentence(args.file, planned), file=printed_on)
+    _say(json.dumps(device_summary(planned)) if args.json else _device_sentence(args.file, planned), args)
     return 0
 
 
-def _tell(caught: Sequence[warnings.WarningMessage]) -> None:
+def _say(text: str, args: argparse.Namespace) -> None:
+    # Where the plan itself is printed, a person still wants to know how good it is.
+    print(text, file=sys.stderr if args.output == STANDARD_OUTPUT else sys.stdout)
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Tell a person of warnings in the block when it has ended."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
     for warning in caught:
         print(f"memomalloc: {harmless(warning.message)}", file=sys.stderr)
 

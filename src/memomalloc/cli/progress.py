@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.status import Status
+from memomalloc.harmless_text import harmless
 
+if TYPE_CHECKING:
     from memomalloc.planners.planning import Progress
 
 
@@ -20,17 +20,8 @@ def spinner() -> Iterator[Callable[[str], object]]:
     Yields:
         Takes what is being done, in a few words. Says it nowhere where stderr is no terminal, or rich is not installed.
     """
-    if importlib.util.find_spec("rich") is None:
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    with console.status("") as status:
-        yield lambda what: status.update(f"{what}; Ctrl-C ends it")
+    with _line("") as tell:
+        yield (lambda _: None) if tell is None else lambda what: tell(f"{what}; Ctrl-C ends it")
 
 
 @contextmanager
@@ -45,8 +36,8 @@ def planning_progress(what: str) -> Iterator[Callable[[Progress], None] | None]:
     """
     from memomalloc.data.byte_text import byte_text
 
-    with _status(f"planning {what}") as status:
-        if status is None:
+    with _line(f"planning {what}") as tell:
+        if tell is None:
             yield None
             return
 
@@ -54,7 +45,7 @@ def planning_progress(what: str) -> Iterator[Callable[[Progress], None] | None]:
             best = progress.best_arena_bytes
             found = "no plan yet" if best is None else f"{byte_text(best)} so far"
             bound = byte_text(progress.lower_bound_bytes)
-            status.update(f"planning {what}: {found}, lower bound {bound}, {progress.elapsed_s:.0f} s; Ctrl-C ends it")
+            tell(f"planning {what}: {found}, lower bound {bound}, {progress.elapsed_s:.0f} s; Ctrl-C ends it")
 
         yield show
 
@@ -71,24 +62,23 @@ def reading_progress(what: str) -> Iterator[Callable[[int], None] | None]:
     """
     from memomalloc.data.byte_text import byte_text
 
-    with _status(f"reading {what}") as status:
-        if status is None:
-            yield None
-            return
-        yield lambda num_bytes: status.update(f"reading {what}: {byte_text(num_bytes)}")
+    with _line(f"reading {what}") as tell:
+        yield None if tell is None else lambda num_bytes: tell(f"reading {what}: {byte_text(num_bytes)}")
 
 
 @contextmanager
-def _status(text: str) -> Iterator[Status | None]:
-    """A line that can be changed; None where stderr is no terminal, or rich is not installed."""
+def _line(text: str) -> Iterator[Callable[[str], None] | None]:
+    """Takes what the line says next; None where stderr is no terminal, or rich is not installed."""
     if importlib.util.find_spec("rich") is None:
         yield None
         return
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
         return
-    with console.status(text) as status:
-        yield status
+    # Text, not markup: a file name may have brackets.
+    with console.status(Text(harmless(text))) as status:
+        yield lambda text: status.update(Text(harmless(text)))

@@ -25,9 +25,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memomalloc.cli.option_types import input_file, named, output_file, time_limit, whole
+from memomalloc.cli.option_types import file_name, input_file, named, output_file, time_limit, whole
 from memomalloc.data.atomic_file import STANDARD_OUTPUT
-from memomalloc.data.input_file import STANDARD_INPUT
 from memomalloc.extras import require
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if has_accounts and not draws:
         return 0
     placements = _placements(subjects, args)
-    title = " and ".join(_title(path) for path in _files(args))
+    title = " and ".join(file_name(path) for path in _files(args))
     if args.html is not None:
         from memomalloc.report.html_page import write_page
 
@@ -125,10 +124,6 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.html, args.png, args.save):
         say_written(path, quiet=args.json or STANDARD_OUTPUT in (args.html, args.png, args.save))
     return 0
-
-
-def _title(path: Path) -> str:
-    return named(path) if path == STANDARD_INPUT else path.name
 
 
 def _check_suffix(path: Path) -> None:
@@ -169,7 +164,7 @@ def _placements(subjects: list[Trace | Plan | Problem | Snapshot], args: argpars
 
     found = []
     for path, subject in zip(_files(args), subjects, strict=True):
-        title = _title(path) if len(subjects) > 1 else None
+        title = file_name(path) if len(subjects) > 1 else None
         if isinstance(subject, Snapshot):
             found += _placements_of_memory(subject, title, args)
         else:
@@ -209,10 +204,12 @@ def _placements_of_memory(snapshot: Snapshot, title: str | None, args: argparse.
 
 
 def _print_accounts(snapshots: list[Snapshot], args: argparse.Namespace) -> None:
+    from memomalloc.cli.subjects import chosen_memories
     from memomalloc.report.snapshot_account import accounts_of, snapshot_summary
 
     accounts = [
-        accounts_of(snapshot, _memories(snapshot, args.memory), time_limit_s=args.time_limit) for snapshot in snapshots
+        accounts_of(snapshot, chosen_memories(snapshot, args.memory), time_limit_s=args.time_limit)
+        for snapshot in snapshots
     ]
     if args.json:
         summaries = [snapshot_summary(*pair) for pair in zip(snapshots, accounts, strict=True)]
@@ -231,12 +228,6 @@ def _print_accounts(snapshots: list[Snapshot], args: argparse.Namespace) -> None
             console.print(account_table(account, top=args.top))
         if i + 1 < len(snapshots):
             console.print()
-
-
-def _memories(snapshot: Snapshot, wanted: str | None) -> list[SnapshotMemory]:
-    from memomalloc.cli.subjects import chosen_memory
-
-    return list(snapshot.memories) if wanted is None else [chosen_memory(snapshot, wanted)]
 
 
 def _print_tables(placements: list[Placement], args: argparse.Namespace) -> None:

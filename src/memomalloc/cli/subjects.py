@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import runpy
 import shlex
 import sys
@@ -133,6 +134,15 @@ def chosen_memory(snapshot: Snapshot, wanted: str | None) -> SnapshotMemory:
     raise OptionError(f"{snapshot.path.name} has no memory {wanted!r:.60}; it has {known}")
 
 
+def chosen_memories(snapshot: Snapshot, wanted: str | None) -> list[SnapshotMemory]:
+    """All memories of a snapshot, or the one of an id.
+
+    Raises:
+        OptionError: there is none of that id.
+    """
+    return list(snapshot.memories) if wanted is None else [chosen_memory(snapshot, wanted)]
+
+
 def placements_of(
     subject: Trace | Plan | Problem,
     *,
@@ -166,21 +176,16 @@ def placements_of(
         trace = None if trace_path is None else Trace.load(trace_path)
         return [Placement.of_plan(subject, trace=trace, title=title)]
     trace = subject if isinstance(subject, Trace) else None
-    several = len(planners) > 1
-
-    def named(planned_by: str) -> str:
-        return f"{title}, {planned_by}" if title and several else title or planned_by
-
+    placements = []
     with planning_progress(what) as progress:
-
-        def placed(planner: str) -> Placement:
-            def make(part: Trace | Problem) -> Plan:
-                return plan(part, planner=planner, time_limit_s=time_limit_s, progress=progress)
-
+        for planner in planners:
+            make = functools.partial(plan, planner=planner, time_limit_s=time_limit_s, progress=progress)
             if trace is not None and len(threads_of(trace)) > 1:
-                found = placement_in_lanes(trace, make)
+                placement = placement_in_lanes(trace, make)
             else:
-                found = Placement.of_plan(make(subject), trace=trace)
-            return dataclasses.replace(found, title=named(found.planner))
-
-        return [placed(planner) for planner in planners]
+                placement = Placement.of_plan(make(subject), trace=trace)
+            if title is not None:
+                own = f"{title}, {placement.planner}" if len(planners) > 1 else title
+                placement = dataclasses.replace(placement, title=own)
+            placements.append(placement)
+    return placements

@@ -58,9 +58,10 @@ def read_any(
         if f'"{PLAN_FORMAT}"'.encode() in beginning:
             return load_plan(file, path, max_arena_bytes=max_arena_bytes)
         if f'"{PROBLEM_FORMAT}"'.encode() in beginning:
+            if alignment_bytes is not None:
+                raise FileFormatError(path, "each buffer of a problem file has an alignment of its own: state it there")
             return load_device_problem(file, path)
-        if f'"{DEVICE_PLAN_FORMAT}"'.encode() in beginning:
-            raise FileFormatError(path, "this is a plan for a device: `memomalloc check PROBLEM PLAN` reads it")
+        _require_no_device_plan(beginning, path)
         return load_trace(file, path)
 
 
@@ -108,18 +109,13 @@ def read_plan_or_snapshot(
         FileFormatError: neither.
     """
     with open_input(path, what="plan file or memory snapshot") as file:
-        if is_pickle(file.peek(_SNIFFED_BYTES)):
+        beginning = file.peek(_SNIFFED_BYTES)
+        if is_pickle(beginning):
             return load_snapshot(file, path, progress=progress)
+        _require_no_device_plan(beginning, path)
         return load_plan(file, path, max_arena_bytes=max_arena_bytes)
 
 
-def read_trace_or_snapshot(path: str | Path, *, progress: Progress | None = None) -> Trace | Snapshot:
-    """What a file says of who asked for memory when: a trace, or a snapshot of a GPU. Arguments as for `read_any`.
-
-    Raises:
-        FileFormatError: neither.
-    """
-    with open_input(path, what="trace file or memory snapshot") as file:
-        if is_pickle(file.peek(_SNIFFED_BYTES)):
-            return load_snapshot(file, path, progress=progress)
-        return load_trace(file, path)
+def _require_no_device_plan(beginning: bytes, path: str | Path) -> None:
+    if f'"{DEVICE_PLAN_FORMAT}"'.encode() in beginning:
+        raise FileFormatError(path, "this is a plan for a device: `memomalloc check PROBLEM PLAN` reads it")

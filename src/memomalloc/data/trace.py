@@ -54,7 +54,7 @@ class Trace:
         elsewhere_requests: allocations of other threads meanwhile, which belong to no buffer.
         elsewhere_bytes: their sizes, summed.
         calls: who read which buffer; None where that was not recorded, or cannot be known: compiled code, tensors whose
-            memory is not to be seen (sparse ones, oneDNN's own), merged traces.
+            memory is not to be seen (sparse ones, oneDNN's own), several threads, merged traces.
     """
 
     sizes: Int64Array

@@ -127,14 +127,7 @@ def account_of(told: Mapping[str, Any]) -> Account:
     resident: Mapping[str, int] = told["resident"]
     malloc, heap, tensors = told["malloc"], told["python_heap"], told["tensors"]
     large = told["objects"]["large_bytes"]
-    left = sum(resident.get(kind, 0) for kind in (mappings.DATA, mappings.HEAP, mappings.ARENA))
-    parts = {
-        CODE: resident.get(mappings.CODE, 0),
-        STACKS: resident.get(mappings.STACK, 0),
-        FILES: resident.get(mappings.FILE, 0),
-        SHARED: resident.get(mappings.SHARED, 0),
-        PLANNED: resident.get(mappings.PLANNED, 0),
-    }
+    parts, left = _parts_by_kind(resident)
 
     def take(name: str, num_bytes: int) -> None:
         """Never more than is there: a figure of bytes in use may count pages that were never touched."""
@@ -178,12 +171,19 @@ def account_from_outside(pid: int) -> Account:
         resident[mapping.kind] = resident.get(mapping.kind, 0) + mapping.resident_bytes
         if mapping.kind in (mappings.FILE, mappings.SHARED):
             files[mapping.name] = files.get(mapping.name, 0) + mapping.resident_bytes
-    data = sum(resident.get(kind, 0) for kind in (mappings.DATA, mappings.HEAP, mappings.ARENA))
-    parts = {
-        CODE: resident.get(mappings.CODE, 0),
-        STACKS: resident.get(mappings.STACK, 0),
-        FILES: resident.get(mappings.FILE, 0),
-        SHARED: resident.get(mappings.SHARED, 0),
-        UNEXPLAINED: data,
-    }
+    parts, left = _parts_by_kind(resident)
+    parts[UNEXPLAINED] = left
     return Account(parts={name: parts.get(name, 0) for name in SOURCES}, files=files)
+
+
+def _parts_by_kind(resident: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """The parts that the kinds of mappings alone tell, and the bytes of all others: allocators', mostly."""
+    kinds = {
+        CODE: mappings.CODE,
+        STACKS: mappings.STACK,
+        FILES: mappings.FILE,
+        SHARED: mappings.SHARED,
+        PLANNED: mappings.PLANNED,
+    }
+    parts = {name: resident.get(kind, 0) for name, kind in kinds.items()}
+    return parts, sum(resident.get(kind, 0) for kind in (mappings.DATA, mappings.HEAP, mappings.ARENA))

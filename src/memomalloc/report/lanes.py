@@ -17,13 +17,12 @@ def threads_of(trace: Trace) -> tuple[str, ...]:
     return tuple(dict.fromkeys("" if origin is None else origin.thread for origin in trace.origins))
 
 
-def placement_in_lanes(trace: Trace, plan: Callable[[Trace], Plan], *, title: str | None = None) -> Placement:
+def placement_in_lanes(trace: Trace, plan: Callable[[Trace], Plan]) -> Placement:
     """Where buffers go if each thread's are planned by themselves, and lie above those of the thread before.
 
     Args:
         trace: of several threads.
         plan: plans one of them.
-        title: None: the planner.
     """
     of_thread = np.array(["" if origin is None else origin.thread for origin in trace.origins], dtype=object)
     offsets = np.zeros(len(trace), dtype=np.int64)
@@ -46,13 +45,12 @@ def placement_in_lanes(trace: Trace, plan: Callable[[Trace], Plan], *, title: st
         lanes.append(Lane(name, base, planned.arena_bytes))
         plans.append(planned)
         base += planned.arena_bytes
-    planners = sorted({planned.planner for planned in plans})
+    planner = " and ".join(sorted({planned.planner for planned in plans}))
     return dataclasses.replace(
-        Placement.of_addresses(trace, offsets, title=title or " and ".join(planners)),
+        Placement.of_addresses(trace, offsets, title=planner),
         offsets=offsets,
         extent_bytes=base,
         lower_bound_bytes=sum(planned.lower_bound_bytes for planned in plans),
-        planner=" and ".join(planners),
         proven_optimal=all(planned.proven_optimal for planned in plans),
         lanes=tuple(lanes),
     )

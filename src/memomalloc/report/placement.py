@@ -97,8 +97,6 @@ class Placement:
         reserved: what was reserved around them; None where that is not known, or nothing was.
         note: how the buffers stand for others, for a person; empty: they are all there are.
         trace: of the program that asked for them, where there is one.
-        elsewhere_requests: allocations of threads that were not recorded, which no buffer shows.
-        elsewhere_bytes: their sizes, summed.
         lanes: of each thread, where there are several, from the lowest one; else empty.
         marks: what the program said of times, in order.
     """
@@ -118,8 +116,6 @@ class Placement:
     reserved: Reserved | None = None
     note: str = ""
     trace: Trace | None = None
-    elsewhere_requests: int = 0
-    elsewhere_bytes: int = 0
     lanes: tuple[Lane, ...] = ()
     marks: tuple[Mark, ...] = ()
 
@@ -150,8 +146,6 @@ class Placement:
             planner=plan.planner,
             proven_optimal=plan.proven_optimal,
             trace=trace,
-            elsewhere_requests=0 if trace is None else trace.elsewhere_requests,
-            elsewhere_bytes=0 if trace is None else trace.elsewhere_bytes,
         )
 
     @classmethod
@@ -185,8 +179,6 @@ class Placement:
             lower_bound_bytes=None,
             planner=title,
             trace=trace,
-            elsewhere_requests=trace.elsewhere_requests,
-            elsewhere_bytes=trace.elsewhere_bytes,
         )
 
     def __len__(self) -> int:
@@ -196,6 +188,16 @@ class Placement:
     def has_origins(self) -> bool:
         """Whether it is known who asked for any of the buffers."""
         return any(origin is not None for origin in self.origins)
+
+    @property
+    def elsewhere_requests(self) -> int:
+        """Allocations of threads that were not recorded, which no buffer shows."""
+        return 0 if self.trace is None else self.trace.elsewhere_requests
+
+    @property
+    def elsewhere_bytes(self) -> int:
+        """Their sizes, summed."""
+        return 0 if self.trace is None else self.trace.elsewhere_bytes
 
     @property
     def first_tick(self) -> int:

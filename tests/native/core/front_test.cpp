@@ -23,6 +23,16 @@ class FrontTest : public CoreTest {
   static std::shared_ptr<const Layout> two_side_by_side() {
     return make_layout({{0, 128, 128, false}, {128, 256, 256, false}});
   }
+
+  // A block of a plan that is gone; it was given back.
+  static void* block_of_a_plan_that_is_gone() {
+    Armed plan(two_side_by_side(), 1);
+    const BeginResult run = plan.begin();
+    void* block = allocate(128);
+    release(block);
+    ArmedPlan::end(run.token);
+    return block;
+  }
 };
 
 // --- Off
@@ -72,29 +82,13 @@ TEST_F(FrontTest, AnAddressThatIsNoPlaceOrNobodysIsCounted) {
 }
 
 TEST_F(FrontTest, ABadFreeOfMemoryThatIsGoneIsCounted) {
-  void* block = nullptr;
-  {
-    Armed plan(two_side_by_side(), 1);
-    const BeginResult run = plan.begin();
-    block = allocate(128);
-    release(block);
-    ArmedPlan::end(run.token);
-  }
-  release(block);
+  release(block_of_a_plan_that_is_gone());
   expected_bad_frees_ = 1;
 }
 
 TEST_F(FrontTest, ABadFreeOfAPlanThatIsGoneIsCounted) {
   const Armed other(two_side_by_side(), 1);  // so that the region stays
-  void* block = nullptr;
-  {
-    Armed plan(two_side_by_side(), 1);
-    const BeginResult run = plan.begin();
-    block = allocate(128);
-    release(block);
-    ArmedPlan::end(run.token);
-  }
-  release(block);
+  release(block_of_a_plan_that_is_gone());
   expected_bad_frees_ = 1;
 }
 

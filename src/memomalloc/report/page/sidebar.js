@@ -139,7 +139,7 @@ class Sidebar {
       const { advice } = buffers;
       if (!advice) {
         return [...name, element("p", {}, "Not known: this file does not say who read its tensors. Record the program " +
-          "again with record(calls=True), without torch.compile, and show the trace.")];
+          "again with record(calls=True), in one thread and without torch.compile, and show the trace.")];
       }
       const less = (bytes) => `${byteText(bytes)} (${Math.round(100 * (1 - bytes / advice.peakBytes))} % less)`;
       const what = ({ text, places, modules, alters }) => [
