@@ -27,6 +27,7 @@ import memomalloc
 from caching_allocator import CachingAllocator, snapshot, train
 from memomalloc.bench.results_file import load_results
 from memomalloc.data.any_file import read_any
+from memomalloc.data.calls import Calls
 from memomalloc.data.minimalloc_csv import read_minimalloc_csv
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
@@ -196,19 +197,24 @@ class TraceKind(Kind):
     suffix = ".jsonl"
     commands = (
         "show FILE", "show FILE --json --depth 2", "diff FILE FILE", "diff FILE {trace} --json", "plan FILE --json",
-        "export FILE OUT --to snapshot", "export FILE OUT --to csv", "bench planners FILE --planners bump --json OUT",
+        "advise FILE --json", "advise FILE", "export FILE OUT --to snapshot", "export FILE OUT --to csv",
+        "bench planners FILE --planners bump --json OUT",
     )  # fmt: skip
 
     def _seeds(self) -> list[bytes]:
-        return [_saved(trace, ".jsonl") for trace in (small_trace(), _tiny_trace(20), Trace.from_arrays([], [], []))]
+        traces = (small_trace(), _tiny_trace(20), Trace.from_arrays([], [], []), _with_calls(_tiny_trace(16)))
+        return [_saved(trace, ".jsonl") for trace in traces]
 
     def sealed(self, content: bytes) -> bytes:
         lines = _lines(content)
         if len(lines) < 2 or b"sha256" not in lines[-1]:
             return content
         body = b"".join(lines[:-1])
-        num_buffers = sum(line.startswith(b"[") for line in lines[:-1])
+        num_calls = sum(line.startswith(b"[[") for line in lines[:-1])
+        num_buffers = sum(line.startswith(b"[") for line in lines[:-1]) - num_calls
         footer = {"buffers": num_buffers, "sha256": hashlib.sha256(body).hexdigest()}
+        if b'"calls"' in lines[-1]:
+            footer["calls"] = num_calls
         return body + json.dumps(footer, separators=(",", ":")).encode() + b"\n"
 
     def read(self, path: Path) -> Any:
@@ -216,7 +222,9 @@ class TraceKind(Kind):
 
     def verify(self, content: bytes, found: Any) -> None:
         header, *lines, _ = [json.loads(line) for line in _lines(_unpacked(content))]
-        rows = [line for line in lines if isinstance(line, list)]
+        lists = [line for line in lines if isinstance(line, list)]
+        rows = [line for line in lists if not isinstance(line[0], list)]
+        called = [line for line in lists if isinstance(line[0], list)]
         texts = [line for line in lines if isinstance(line, str)]
         origins = [line for line in lines if isinstance(line, dict)]
         assert found.end_tick == header["end_tick"]
@@ -231,6 +239,34 @@ class TraceKind(Kind):
             if buffer.origin is not None:
                 assert buffer.origin.module_path == texts[origins[row[5]]["module_path"]]
                 assert buffer.origin.operators == tuple(texts[index] for index in origins[row[5]]["operators"])
+        if found.calls is not None:
+            _verify_calls(found, called)
+
+
+def _with_calls(trace: Trace) -> Trace:
+    """Each buffer is made by a call, which reads those that live and takes a weight."""
+    n = len(trace)
+    reads = [[i for i in range(max(call - 3, 0), call) if trace.ends[i] > trace.starts[call]] for call in range(n)]
+    calls = Calls.from_arrays(
+        trace.starts, trace.starts + 1, origins=trace.origins, frames=np.arange(n) % 3, tracked=np.arange(n) % 5 == 0,
+        read_counts=[len(buffers) for buffers in reads], read_buffers=[i for buffers in reads for i in buffers],
+        outside_counts=np.ones(n, np.int64), outside_bytes=trace.sizes,
+    )  # fmt: skip
+    return dataclasses.replace(trace, calls=calls)
+
+
+def _verify_calls(found: Trace, rows: list[Any]) -> None:
+    calls = found.calls
+    assert calls is not None
+    assert calls.begins.tolist() == [row[0][0] for row in rows]
+    assert calls.ends.tolist() == [row[0][1] for row in rows]
+    assert calls.read_counts.tolist() == [len(row[1]) for row in rows]
+    assert calls.read_buffers.tolist() == [buffer for row in rows for buffer in row[1]]
+    assert calls.outside_bytes.tolist() == [num_bytes for row in rows for num_bytes in row[2]]
+    for (begin, *_), buffers, num_bytes in rows:
+        # Nothing is read before it is there.
+        assert all(0 <= buffer < len(found) and found.starts[buffer] < begin for buffer in buffers)
+        assert all(size >= 0 for size in num_bytes)
 
 
 class CsvKind(Kind):
