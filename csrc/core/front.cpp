@@ -6,17 +6,25 @@
 #include "core/barrier.hpp"
 #include "core/process_memory.hpp"
 #include "core/recorded_block.hpp"
+#include "core/recording.hpp"
 #include "core/registry.hpp"
 
 namespace memomalloc {
 namespace {
 
-// Holding the lock over fork() gives the child a registry in one piece.
-void before_fork() noexcept { g_registry_lock.lock(); }
+// Holding the locks over fork() gives the child a registry, and counts, in one piece.
+void before_fork() noexcept {
+  g_registry_lock.lock();
+  g_allocated_bytes.lock();
+}
 
-void after_fork_in_parent() noexcept { g_registry_lock.unlock(); }
+void after_fork_in_parent() noexcept {
+  g_allocated_bytes.unlock();
+  g_registry_lock.unlock();
+}
 
 void after_fork_in_child() noexcept {
+  g_allocated_bytes.unlock();
   // The other threads do not exist here, and will not end their runs or recordings. Their blocks stay where
   // they are, and the guard keeps clear of them.
   recover_memory_after_fork();
@@ -49,6 +57,13 @@ void install(const Upstream& upstream) {
   pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
+void reset_peak_allocated_bytes() noexcept {
+  g_observers.begin_counting();
+  g_allocated_bytes.reset_peak();
+}
+
+namespace {
+
 void* allocate_recorded(std::size_t bytes) {
   const ThreadState& thread = t_state;
   void* block = nullptr;
@@ -72,14 +87,23 @@ void* allocate_recorded(std::size_t bytes) {
   return block;
 }
 
+}  // namespace
+
+void* allocate_observed(std::size_t bytes) {
+  void* block = Recording::any_open() ? allocate_recorded(bytes) : allocate_unobserved(bytes);
+  if (g_observers.is_counting()) g_allocated_bytes.add(block, bytes);
+  return block;
+}
+
 void* allocate_carefully(Region* region, std::size_t bytes) {
   void* block = region->take_carefully(bytes);
   return block != nullptr ? block : g_upstream.allocate(bytes);
 }
 
-void release_recorded(void* block) noexcept {
-  Recording::log_free(block);
-  release_unrecorded(block);
+void release_observed(void* block) noexcept {
+  if (Recording::any_open()) Recording::log_free(block);
+  if (g_observers.is_counting()) g_allocated_bytes.remove(block);
+  release_unobserved(block);
 }
 
 namespace {

@@ -49,8 +49,6 @@ Recording::Recording(std::shared_ptr<ContextSource> source, std::shared_ptr<Cloc
       clock_(clock != nullptr ? std::move(clock) : std::make_shared<Clock>()),
       resident_at_opening_(resident_bytes()) {}
 
-std::atomic<uint32_t> Recording::num_open_{0};
-
 std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source,
                                            std::shared_ptr<Clock> clock) {
   end_runs_at_thread_exit();
@@ -68,8 +66,7 @@ std::shared_ptr<Recording> Recording::open(std::shared_ptr<ContextSource> source
   recording->self_ = recording;
   recording->outer_ = t_state.recording;
   t_state.recording = recording.get();
-  // relaxed: see any_open().
-  num_open_.fetch_add(1, std::memory_order_relaxed);
+  g_observers.add_recording();
   return recording;
 }
 
@@ -88,8 +85,7 @@ void Recording::close() noexcept {
     if (std::exchange(at_peak_, false)) resident_at_peak_ = resident_bytes();
     auto& open = open_recordings();
     open.erase(std::remove(open.begin(), open.end(), this), open.end());
-    // relaxed: a free that is not logged any more belongs to no recording.
-    num_open_.fetch_sub(1, std::memory_order_relaxed);
+    g_observers.remove_recordings(1);
     alive_.clear();
   }
   // Before the thread's chain lets go of it: its source may look for itself there.
@@ -141,9 +137,8 @@ void Recording::close_those_of_other_threads() noexcept {
   auto& open = open_recordings();
   const auto others = std::partition(open.begin(), open.end(), is_ours);
   std::for_each(others, open.end(), [](Recording* recording) { recording->closed_ = true; });
+  g_observers.remove_recordings(static_cast<uint32_t>(open.end() - others));
   open.erase(others, open.end());
-  // relaxed: no other thread exists.
-  num_open_.store(static_cast<uint32_t>(open.size()), std::memory_order_relaxed);
 }
 
 void Recording::close_all_of_thread() noexcept {

@@ -1,11 +1,12 @@
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
 #include <vector>
+
+#include "core/observers.hpp"
 
 namespace memomalloc {
 
@@ -116,8 +117,7 @@ class Recording {
   // A free on any thread. Called before the block goes back, since its address may be handed out again right
   // after.
   static void log_free(void* block) noexcept;
-  // relaxed: a thread that frees a recorded block got it after its recording was opened.
-  static bool any_open() noexcept { return num_open_.load(std::memory_order_relaxed) != 0; }
+  static bool any_open() noexcept { return g_observers.any_recording(); }
 
   // --- Called by the context source, of the calling thread's recordings
 
@@ -183,8 +183,6 @@ class Recording {
   // thread may close and drop one.
   std::shared_ptr<Recording> self_;
   Recording* outer_ = nullptr;
-
-  static std::atomic<uint32_t> num_open_;
 };
 
 }  // namespace memomalloc

@@ -1,17 +1,21 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "core/allocated_bytes.hpp"
 #include "core/armed_plan.hpp"
 #include "core/front.hpp"
+#include "core/observers.hpp"
 #include "core/process_memory.hpp"
 #include "core/recording.hpp"
 #include "core/run_budget.hpp"
@@ -239,6 +243,13 @@ NB_MODULE(_runtime, module) {
     result["num_releases"] = use.num_releases;
     result["released_bytes"] = use.released_bytes;
     return result;
+  });
+  module.def("reset_peak_allocated_bytes", &reset_peak_allocated_bytes);
+  // What lives and the peak; None where nothing is counted.
+  module.def("allocated_bytes", []() -> std::optional<std::pair<uint64_t, uint64_t>> {
+    if (!g_observers.is_counting()) return std::nullopt;
+    const AllocatedBytes::Counts counts = g_allocated_bytes.counts();
+    return std::pair{counts.live, counts.peak};
   });
   module.def("regions", [] {
     nb::list result;

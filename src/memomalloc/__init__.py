@@ -26,6 +26,11 @@ from memomalloc.planners.merging import merge
 if TYPE_CHECKING:
     from memomalloc.data.snapshot_file import read_snapshot
     from memomalloc.runtime.learning.recorder import Recording, record
+    from memomalloc.runtime.memory.allocated_bytes import (
+        max_memory_allocated,
+        memory_allocated,
+        reset_peak_memory_stats,
+    )
     from memomalloc.runtime.memory.armed_plan import ArenaSettings
     from memomalloc.runtime.memory.deviations import Deviation
     from memomalloc.runtime.memory.process_memory import (
@@ -78,8 +83,11 @@ _RUNTIME = {
     "replay": "memory.replayer",
     "MemoryStats": "memory.process_memory",
     "RegionStats": "memory.process_memory",
+    "max_memory_allocated": "memory.allocated_bytes",
+    "memory_allocated": "memory.allocated_bytes",
     "memory_stats": "memory.process_memory",
     "release": "memory.process_memory",
+    "reset_peak_memory_stats": "memory.allocated_bytes",
     "save_plans": "models.optimizing",
     "set_memory_limit": "memory.process_memory",
     "set_release_after": "memory.process_memory",
@@ -119,6 +127,8 @@ __all__ = [
     "forget",
     "is_enabled",
     "load_plans",
+    "max_memory_allocated",
+    "memory_allocated",
     "memory_stats",
     "memory_summary",
     "merge",
@@ -131,6 +141,7 @@ __all__ = [
     "record",
     "release",
     "replay",
+    "reset_peak_memory_stats",
     "save_plans",
     "set_memory_limit",
     "set_release_after",

@@ -85,6 +85,10 @@ class RecordingError(MemomallocError, RuntimeError):
     """A recording was used in a way that it cannot be: read before its end, ended on another thread."""
 
 
+class NotCountingError(MemomallocError, RuntimeError):
+    """The bytes of tensors were asked for before anything counted them."""
+
+
 class AdviceError(MemomallocError, ValueError):
     """Nothing can be advised for a trace: it does not say who read its tensors."""
 

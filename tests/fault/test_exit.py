@@ -94,6 +94,22 @@ def _park(inside: threading.Barrier) -> None:
 
 
 @in_child_process()
+def test_exit_while_counted_tensors_live_also_in_a_daemon_thread() -> None:
+    inside = threading.Barrier(2)
+
+    def park() -> None:
+        held = chain_result(chain_values(2))
+        _park(inside)
+        del held
+
+    memomalloc.reset_peak_memory_stats()
+    _until_exit.append(chain_result(chain_values(1)))
+    threading.Thread(target=park, daemon=True).start()
+    inside.wait()
+    assert memomalloc.memory_allocated() > 0
+
+
+@in_child_process()
 def test_exit_while_daemon_threads_are_in_calls_of_every_kind() -> None:
     inside = threading.Barrier(6)
 

@@ -8,6 +8,7 @@
 
 #include "child_process.hpp"
 #include "core/process_memory.hpp"
+#include "core/recording.hpp"
 #include "core_fixture.hpp"
 #include "interposed_calls.hpp"
 #include "live_blocks.hpp"

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/recording.hpp"
 #include "core/registry.hpp"
 #include "core_fixture.hpp"
 #include "memory_map.hpp"

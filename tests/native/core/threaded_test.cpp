@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/process_memory.hpp"
+#include "core/recording.hpp"
 #include "core_fixture.hpp"
 #include "live_blocks.hpp"
 #include "random.hpp"
