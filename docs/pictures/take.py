@@ -46,6 +46,8 @@ def snapshot_of_a_training(path: Path) -> None:
     for i in range(8):
         allocator.alloc((4, 6, 9)[i % 3] * MIB, frames=stack(10 + i, module=f"block{i % 4}", function="linear"))
     for step in range(3):
+        allocator.annotate(f"step {step}", "START")
+        allocator.annotate("forward", "START")
         activations = []
         for i in range(10):
             module = f"block{i % 4}"
@@ -56,14 +58,18 @@ def snapshot_of_a_training(path: Path) -> None:
                 allocator.alloc(size, stream=stream, frames=stack(30 + i, module=module, function="gelu"))
             )
             allocator.free(scratch)
+        allocator.annotate("forward", "END")
+        allocator.annotate("backward", "START")
         for i in reversed(range(10)):
             frames = stack(60, module=f"block{i % 4}", function="grad")
             gradient = allocator.alloc((6 + i % 4 * 4) * MIB, frames=frames)
             allocator.free(activations.pop())
             allocator.free(gradient)
+        allocator.annotate("backward", "END")
         if step == 0:
             for i in range(8):
                 allocator.alloc(5 * MIB + i, frames=stack(80, module="adamw", function="zeros_like"))
+        allocator.annotate(f"step {step}", "END")
     write(path, allocator)
 
 
@@ -96,10 +102,11 @@ def planned(trace: memomalloc.Trace) -> list[Placement]:
 def beside_a_plan() -> list[Placement]:
     """A snapshot's real addresses beside a plan."""
     with tempfile.TemporaryDirectory() as folder:
-        snapshot = Path(folder) / "snapshot.pickle"
-        snapshot_of_a_training(snapshot)
-        (memory,) = memomalloc.read_snapshot(snapshot).memories
-        return placements_of_memory(memory, memomalloc.plan(memory.problem()))
+        path = Path(folder) / "snapshot.pickle"
+        snapshot_of_a_training(path)
+        snapshot = memomalloc.read_snapshot(path)
+        (memory,) = snapshot.memories
+        return placements_of_memory(memory, memomalloc.plan(memory.problem()), annotations=snapshot.annotations)
 
 
 def main() -> None:

@@ -349,8 +349,8 @@ def _advise(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_program_is_run_with_each_change(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     own = "images = images[:int(sys.argv[1])]\nprint('printed')\ntorch.nn.Identity()(torch.ones(1))\n"
-    program.write_text(PROGRAM + own + CALL)
-    finished = _advise("--json", str(program), "3")
+    program.write_text(PROGRAM + own + "assert '--json' in sys.argv\n" + CALL)
+    finished = _advise("--json", str(program), "3", "--json")
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
     assert "does not take half batch: Identity is called with no batch that can be cut in two" in finished.stderr
@@ -379,7 +379,12 @@ def test_a_trace_in_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     pytest.importorskip("rich")
     trace, _ = _record(_vgg(False))
     trace.save(tmp_path / "trace.jsonl.gz")
-    assert memomalloc.cli.main(["advise", str(tmp_path / "trace.jsonl.gz")]) == 0
+    path = str(tmp_path / "trace.jsonl.gz")
+    assert memomalloc.cli.main(["advise", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["before"]["peak_bytes"] == trace.peak_live_bytes
+    assert memomalloc.cli.main(["advise", path, "one", "--json"]) == 2
+    assert "only a program takes arguments" in json.loads(capsys.readouterr().out)["error"]
+    assert memomalloc.cli.main(["advise", path]) == 0
     printed = capsys.readouterr().out
     assert "the one that gives most" in printed
     assert "nn.ReLU(inplace=True)" in printed

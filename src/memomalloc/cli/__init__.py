@@ -134,7 +134,8 @@ def _name(filename: object) -> str:
 class _Parser(argparse.ArgumentParser):
     """A parser, and one for each command, whose errors are one line as all others are.
 
-    Options and inputs may be mixed, as in ``show a.json --table b.json``; not where the rest belongs to a program.
+    Options and inputs may be mixed, as in ``show a.json --table b.json``; not where the rest belongs to a program: of
+    a command that takes arguments for one, what follows a ``.py`` file.
     """
 
     def error(self, message: str) -> NoReturn:
@@ -150,12 +151,15 @@ class _Parser(argparse.ArgumentParser):
     def _options_first(self, arguments: list[str]) -> list[str]:
         options: list[str] = []
         inputs: list[str] = []
+        takes_programs = any(action.dest == "arguments" for action in self._get_positional_actions())
         left = iter(arguments)
         for argument in left:
             if argument == "--":
                 inputs += left
             elif not argument.startswith("-") or argument == "-":
                 inputs.append(argument)
+                if takes_programs and argument.endswith(".py"):
+                    inputs += left  # the program's own
             else:
                 options.append(argument)
                 if self._takes_next(argument):

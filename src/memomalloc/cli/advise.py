@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds to search for the three changes that give most (default: 10)",
     )
     parser.add_argument("input", type=input_file, metavar="INPUT", help="a trace, or a .py program")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="the program's own")
+    parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="the program's own")
 
 
 def run(args: argparse.Namespace) -> int:
