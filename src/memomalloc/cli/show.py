@@ -32,7 +32,7 @@ from memomalloc.extras import require
 if TYPE_CHECKING:
     from memomalloc.data.plan import Plan
     from memomalloc.data.problem import Problem
-    from memomalloc.data.snapshot import Snapshot, SnapshotMemory
+    from memomalloc.data.snapshot import Snapshot
     from memomalloc.data.trace import Trace
     from memomalloc.report.placement import Placement
 
