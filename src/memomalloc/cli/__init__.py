@@ -135,7 +135,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser, and one for each command, whose errors are one line as all others are.
 
     Options and inputs may be mixed, as in ``show a.json --table b.json``; not where the rest belongs to a program: of
-    a command that takes arguments for one, what follows a ``.py`` file.
+    a command that takes ``program_arguments``, what follows a ``.py`` file.
     """
 
     def error(self, message: str) -> NoReturn:
@@ -151,7 +151,7 @@ class _Parser(argparse.ArgumentParser):
     def _options_first(self, arguments: list[str]) -> list[str]:
         options: list[str] = []
         inputs: list[str] = []
-        takes_programs = any(action.dest == "arguments" for action in self._get_positional_actions())
+        takes_programs = any(action.dest == "program_arguments" for action in self._get_positional_actions())
         left = iter(arguments)
         for argument in left:
             if argument == "--":

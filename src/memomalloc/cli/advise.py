@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds to search for the three changes that give most (default: 10)",
     )
     parser.add_argument("input", type=input_file, metavar="INPUT", help="a trace, or a .py program")
-    parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="the program's own")
+    parser.add_argument("program_arguments", nargs="*", metavar="ARGUMENTS", help="the program's own")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,8 +78,8 @@ def _traces(args: argparse.Namespace, tell: Callable[[str], object]) -> tuple[Tr
     from memomalloc.errors import FileFormatError
 
     if args.input.suffix == ".py":
-        return _recorded(args.input, args.arguments, tell, with_trials=not args.no_trials)
-    if args.arguments:
+        return _recorded(args.input, args.program_arguments, tell, with_trials=not args.no_trials)
+    if args.program_arguments:
         raise FileFormatError(args.input, "only a program takes arguments; of traces name one")
     found = read_any(args.input)
     if not isinstance(found, Trace):
