@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,41 @@ def test_a_process_that_listens_says_who_holds_its_memory_and_so_do_its_forks(
         paths = {holder["path"] for holder in watched(worker, capsys)["holders"]}
         assert {"kept in __main__", "mine in __main__"} <= paths
         os.kill(worker, 9)
+
+
+def test_a_signal_has_an_account_taken_from_which_growth_is_counted(folder: Path) -> None:
+    code = """
+        import os
+        from memomalloc.doctor.attached import let_watch
+        let_watch()
+        kept = [b"x" * (24 << 20)]
+        print("ready", flush=True)
+        for line in iter(input, ""):
+            kept.append(b"x" * (int(line) << 20))
+            print("kept", flush=True)
+    """
+    with process(code) as started:
+        command = [sys.executable, "-m", "memomalloc", "watch", "--json", "--every", "600", str(started.pid)]
+        watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        told = watching.stdout
+        assert started.stdin is not None
+        assert started.stdout is not None
+        assert told is not None
+        try:
+            assert sum(json.loads(told.readline())["account_growth_bytes"].values()) == 0
+            for mib in (8, 16, 8):
+                started.stdin.write(f"{mib}\n")
+                started.stdin.flush()
+                assert started.stdout.readline() == "kept\n"
+                watching.send_signal(signal.SIGUSR1)
+                # What grew before the last signal is not counted again.
+                grown = json.loads(told.readline())["account_growth_bytes"]
+                assert grown["Python's objects"] == pytest.approx(mib << 20, abs=1 << 20)
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(timeout=60) == 0
+        finally:
+            watching.kill()
+            watching.wait()
 
 
 def test_only_its_owner_may_look_into_a_process(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 The process does not notice. What the system tells of it is always there: mappings, page faults, threads, the processes
 that it started. Where it imported memomalloc.auto, a copy of it is asked as well: tensors, Python's objects, who holds
-them, what its allocator has free. Another account is printed every --every seconds, with what grew since the first one;
-Ctrl-C ends the watching, not the process.
+them, what its allocator has free. Another account is printed every --every seconds, with what grew since the first one.
+
+SIGUSR1 to the watching process has an account taken at once, from which growth is counted from then on: sent before and
+after a thousand requests, it tells what grew in them. Ctrl-C ends the watching, not the process.
 
 examples:
   memomalloc watch 4711
@@ -15,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 from memomalloc.cli.option_types import seconds, whole
@@ -49,29 +53,36 @@ def run(args: argparse.Namespace) -> int:
 
     attached = Attached(args.pid)
     attached.samples.take()
-    first = account = attached.account()
+    asked = threading.Event()
+    previous = signal.signal(signal.SIGUSR1, lambda *_: asked.set())
+    earlier = account = attached.account()
     try:
-        while account is not None and first is not None:
+        while account is not None and earlier is not None:
             attached.samples.take()
-            _print(args, attached, first, account)
-            if args.once or not attached.watch(args.every):
+            _print(args, attached, earlier, account)
+            if asked.is_set():
+                asked.clear()
+                earlier = account
+            if args.once or not attached.watch(args.every, until=asked.is_set):
                 break
             account = attached.account()
     except KeyboardInterrupt:
         return 0
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
     if not args.once and not args.json:
         print(f"process {args.pid} has ended")
     return 0
 
 
-def _print(args: argparse.Namespace, attached: Attached, first: Account, account: Account) -> None:
+def _print(args: argparse.Namespace, attached: Attached, earlier: Account, account: Account) -> None:
     from memomalloc.cli.account_table import account_lines
     from memomalloc.doctor.diagnosis import MIB, mib
 
     taken = attached.samples.taken
     begun, now = taken[0], taken[-1]
     if args.json:
-        print(json.dumps(_as_json(attached, first, account)), flush=True)
+        print(json.dumps(_as_json(attached, earlier, account)), flush=True)
         return
     passed_s = max(now.at_s - begun.at_s, 1e-3)
     print(
@@ -79,16 +90,16 @@ def _print(args: argparse.Namespace, attached: Attached, first: Account, account
         f"{now.num_threads} threads, {now.num_children} processes of its own with {mib(now.children_bytes)}, "
         f"{(now.minor_faults - begun.minor_faults) / passed_s:,.0f} page faults a second"
     )
-    print("\n".join(account_lines(account, first)))
-    is_first, more = account is first, "" if account is first else " more"
-    for holder in (account.holders if is_first else account.holders_since(first, MIB))[:_MAX_HOLDERS]:
+    print("\n".join(account_lines(account, earlier)))
+    is_first, more = account is earlier, "" if account is earlier else " more"
+    for holder in (account.holders if is_first else account.holders_since(earlier, MIB))[:_MAX_HOLDERS]:
         print(f"  {mib(holder.num_bytes)}{more} by {harmless(holder.path)}, {holder.what}")
     if not attached.is_seen_inside:
         print("  seen from outside alone: a process that imports memomalloc.auto tells of tensors and who holds them")
     print(flush=True)
 
 
-def _as_json(attached: Attached, first: Account, account: Account) -> dict[str, Any]:
+def _as_json(attached: Attached, earlier: Account, account: Account) -> dict[str, Any]:
     now = attached.samples.taken[-1]
     return {
         "pid": attached.samples.pid,
@@ -100,7 +111,7 @@ def _as_json(attached: Attached, first: Account, account: Account) -> dict[str, 
         "children_bytes": now.children_bytes,
         "is_seen_inside": attached.is_seen_inside,
         "account_bytes": dict(account.parts),
-        "account_growth_bytes": account.growth_since(first),
+        "account_growth_bytes": account.growth_since(earlier),
         "holders": [
             {"path": holder.path, "what": holder.what, "num_bytes": holder.num_bytes} for holder in account.holders
         ],

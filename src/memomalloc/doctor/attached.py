@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from memomalloc.doctor.account import Account, account_from_outside, account_of
@@ -81,12 +82,12 @@ class Attached:
         except OSError:
             return None
 
-    def watch(self, seconds: float) -> bool:
-        """Take samples for so many seconds; False if the process is gone."""
+    def watch(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> bool:
+        """Take samples for so many seconds, or until something is so; False if the process is gone."""
         until_s = time.monotonic() + seconds
         while self.samples.take():
             left_s = until_s - time.monotonic()
-            if left_s <= 0:
+            if left_s <= 0 or until():
                 return True
             time.sleep(min(self.samples.period_s, left_s))
         return False
