@@ -91,8 +91,14 @@ def test_each_cause_is_found_in_the_programs_that_have_it(cause: str, name: str,
 )
 def test_nothing_is_found_where_nothing_is_wrong(name: str, tmp_path: Path, busy: None) -> None:
     for _ in range(max(REPETITIONS, 1)):
-        finished = run_doctor(str(written(tmp_path, HEALTHY[name])))
+        page = tmp_path / "page.html"
+        finished = run_doctor("--html", str(page), str(written(tmp_path, HEALTHY[name])))
         assert finished.returncode == 0, finished.stdout + finished.stderr
+        shown = json.loads(re.findall(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[0])
+        assert shown["resident"]["verdict"].startswith("nothing is wrong with program.py")
+        assert sum(num_bytes for _, num_bytes, *_ in shown["resident"]["parts"]) > 100 << 20
+        assert shown["resident"]["findings"] == []
+        assert shown["tables"][0]["sizes"]
         assert finished.stdout.startswith("nothing is wrong with program.py")
         assert "YES" not in finished.stdout
         assert finished.stderr.startswith("running ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -19,6 +20,7 @@ from memomalloc.data.origin import Origin, SourceLine
 from memomalloc.report import snapshot_map
 from memomalloc.report.html_page import write_page
 from memomalloc.report.placement import Placement
+from memomalloc.report.resident_memory import Finding, ResidentMemory, ResidentPart
 from memomalloc.report.snapshot_map import placements_of_memory
 from sample_traces import MIB, large_trace, small_trace
 
@@ -103,9 +105,11 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
     """Opens placements; in the end no page may have logged, failed, or asked the network for anything."""
     visits: list[Visit] = []
 
-    def open_page(*placements: Placement, width: int = 1280, **options: Any) -> Visit:
+    def open_page(
+        *placements: Placement, width: int = 1280, resident: ResidentMemory | None = None, **options: Any
+    ) -> Visit:
         path = tmp_path / f"map{len(visits)}.html"
-        write_page(placements, path, title="a model")
+        write_page(placements, path, title="a model", resident=resident)
         context = browser.new_context(viewport={"width": width, "height": 800}, offline=True, **options)
         page = context.new_page()
         visit = Visit(page, 0.0)
@@ -459,6 +463,37 @@ def test_a_program_is_recorded_and_shown(
     script.write_text("raise SystemExit(3)")
     assert main(["show", str(script)]) == 2
     assert "ended with status 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_account_of_the_process_is_beside_its_tensors(visit: Callable[..., Visit], scheme: str) -> None:
+    parts = (
+        ResidentPart("tensors alive", 64 * MIB, 48 * MIB, "other tensors that Python reaches"),
+        ResidentPart("files mapped", 100 * MIB, -2 * MIB, "smaps"),
+    )
+    finding = Finding("tensors that stay alive", ("48 MiB more by <kept>",), ("let go of them",))
+    resident = ResidentMemory("program.py has: tensors that stay alive", "It grew by 46 MiB.", parts, (finding,))
+    map_ = visit(placed(small_trace()), resident=resident, color_scheme=scheme)
+    map_.page.click("#tab-resident")
+    shown = map_.text("#resident")
+    for text in (resident.verdict, resident.growth, "48 MiB more by <kept>", "remedy: let go of them"):
+        assert text in shown
+    cells = [row.inner_text().split("\t") for row in map_.page.locator("#resident tbody tr").all()]
+    assert [row[-2:] for row in cells] == [
+        ["64.0 MiB", "+48.0 MiB"],
+        ["100 MiB", "\N{MINUS SIGN}2.00 MiB"],
+        ["164 MiB", "+46.0 MiB"],
+    ]
+    # Other maps have no such tab, and the keys skip it.
+    other = visit(placed(small_trace()))
+    assert not other.page.locator("#tab-resident").is_visible()
+    other.page.focus("#tab-groups")
+    other.page.keyboard.press("ArrowLeft")
+    assert other.page.get_attribute("#tab-advice", "aria-selected") == "true"
+    # Where growth is not known, there is no column for it.
+    unknown = tuple(dataclasses.replace(part, growth_bytes=None) for part in parts)
+    once = visit(placed(small_trace()), resident=dataclasses.replace(resident, parts=unknown))
+    assert once.page.locator("#resident thead th").count() == 2
 
 
 # --- Snapshots of GPUs ---------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ examples:
   memomalloc doctor
   memomalloc doctor inference.py --batch 4
   memomalloc doctor --json inference.py --batch 4
+  memomalloc doctor --html doctor.html inference.py --batch 4
   memomalloc doctor --seconds 60 -m uvicorn app:app
 """
 
@@ -28,13 +29,18 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memomalloc.cli.account_table import account_lines
-from memomalloc.cli.option_types import seconds
+from memomalloc.cli.option_types import output_file, seconds
+from memomalloc.cli.output_file import require_outputs, say_written
+from memomalloc.data.atomic_file import STANDARD_OUTPUT
+from memomalloc.errors import OptionError
 from memomalloc.harmless_text import harmless
 
 if TYPE_CHECKING:
+    from memomalloc.data.trace import Trace
     from memomalloc.doctor.diagnosis import Diagnosis
     from memomalloc.doctor.examination import Examination
     from memomalloc.doctor.observation import Observation
+    from memomalloc.report.resident_memory import ResidentMemory
 
 HELP = "say why a program's memory grows or why it is slow"
 
@@ -51,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="stop the program after N seconds: for a service, which does not end",
     )
+    parser.add_argument(
+        "--html", type=output_file, metavar="FILE", help="write a page: the account, the verdict, a map of the tensors"
+    )
     parser.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module's name")
     parser.add_argument("program", metavar="PROGRAM", nargs="?", help="a Python file")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="the program's own")
@@ -63,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
         0 where nothing is wrong, 1 where something is, 2 where the program failed.
     """
     if args.program is None:
+        if args.html is not None:
+            raise OptionError("--html shows a program: name one")
         return _examine_installation(as_json=args.json)
+    require_outputs(args.html, prints=args.json or args.html != STANDARD_OUTPUT)
     return _examine_program(args)
 
 
@@ -79,13 +91,17 @@ def _examine_program(args: argparse.Namespace) -> int:
     with _interrupted_by_termination():
         examination = Examination(program, seconds=args.seconds, on_run=tell)
         diagnoses = diagnose(examination)
+        trace = None if args.html is None or examination.plain.torch_at_s is None else examination.recorded()
     seen = examination.plain
     verdict = _verdict(examination, diagnoses)
+    if args.html is not None:
+        _write_page(args, trace, _resident_memory(verdict, seen, diagnoses))
     if args.json:
         print(json.dumps(_as_json(verdict, seen, diagnoses)))
-    else:
+    elif args.html != STANDARD_OUTPUT:
         print(f"{harmless(verdict)}\n")
         _print_details(seen, diagnoses)
+        say_written(args.html)
     if seen.error:
         return PROGRAM_FAILED
     return FOUND if any(diagnosis.holds for diagnosis in diagnoses) else 0
@@ -147,6 +163,33 @@ def _print_details(seen: Observation, diagnoses: Sequence[Diagnosis]) -> None:
             print(f"      {harmless(figure)}")
         for remedy in diagnosis.remedies:
             print(f"      remedy: {harmless(remedy)}")
+
+
+def _write_page(args: argparse.Namespace, trace: Trace | None, resident: ResidentMemory) -> None:
+    """Write the page. Without a trace (nothing to record, or the program was run once) its map is empty."""
+    from memomalloc.cli.subjects import placements_of
+    from memomalloc.data.trace import Trace
+    from memomalloc.report.html_page import write_page
+
+    recorded = Trace.from_arrays([], [], []) if trace is None else trace
+    placements = placements_of(recorded, what=args.program, title="its tensors" if trace else "no recording")
+    write_page(placements, args.html, title=args.program, resident=resident)
+
+
+def _resident_memory(verdict: str, seen: Observation, diagnoses: Sequence[Diagnosis]) -> ResidentMemory:
+    from memomalloc.doctor.account import SOURCES
+    from memomalloc.doctor.diagnosis import growing
+    from memomalloc.report.resident_memory import Finding, ResidentMemory, ResidentPart
+
+    account, warm = seen.account, seen.warm_look
+    growth = account.growth_since(warm.account) if account and warm else {}
+    parts = [
+        ResidentPart(name, num_bytes, growth.get(name, 0) if growth else None, SOURCES[name])
+        for name, num_bytes in (account.parts if account else {}).items()
+        if num_bytes or growth.get(name)
+    ]
+    found = [Finding(one.name, one.figures, one.remedies) for one in diagnoses if one.holds]
+    return ResidentMemory(verdict, f"After the warm-up it {growing(seen)}.", tuple(parts), tuple(found))
 
 
 def _as_json(verdict: str, seen: Observation, diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:

@@ -565,7 +565,7 @@ def _nothing_known(examination: Examination, growth: Growth, left: int) -> Diagn
 def growing(seen: Observation) -> str:
     """By how much a program grows, and when that is much, to be read."""
     per_s = seen.growth_per_s
-    text = f"grew by {mib(seen.growth_bytes)} in {seen.last.at_s - seen.warm_s:.1f} s"
+    text = f"{grew(seen.growth_bytes)} in {seen.last.at_s - seen.warm_s:.1f} s"
     if per_s <= 0:
         return text
     seconds = (8 << 30) / per_s

@@ -19,6 +19,7 @@ from memomalloc.data.trace import Trace
 from memomalloc.harmless_text import harmless
 from memomalloc.report.groups import default_by, default_depth
 from memomalloc.report.placement import Placement, Reserved
+from memomalloc.report.resident_memory import ResidentMemory
 from memomalloc.report.snapshot_map import corners
 
 #: How long the page may wait for the three changes that give most together.
@@ -38,17 +39,26 @@ _SCRIPTS = (
 )
 
 
-def write_page(placements: Sequence[Placement], path: str | Path, *, title: str, by: str | None = None) -> None:
+def write_page(
+    placements: Sequence[Placement],
+    path: str | Path,
+    *,
+    title: str,
+    by: str | None = None,
+    resident: ResidentMemory | None = None,
+) -> None:
     """Write the memory map of one placement, or of several side by side; atomically. Arguments as for `page_text`.
 
     Raises:
         OSError: the folder cannot be written to.
     """
     with atomic_file(path) as file:
-        file.write(page_text(placements, title=title, by=by).encode())
+        file.write(page_text(placements, title=title, by=by, resident=resident).encode())
 
 
-def page_text(placements: Sequence[Placement], *, title: str, by: str | None = None) -> str:
+def page_text(
+    placements: Sequence[Placement], *, title: str, by: str | None = None, resident: ResidentMemory | None = None
+) -> str:
     """The memory map as HTML. It asks the network for nothing, and forbids the browser to.
 
     Args:
@@ -56,16 +66,17 @@ def page_text(placements: Sequence[Placement], *, title: str, by: str | None = N
             selected in all.
         title: of the page.
         by: what colours the buffers at first: one of `groups.BY`. None: the module where it is known, else the size.
+        resident: the account of the process that the buffers are of; None: it is not known.
     """
+    payload = _payload(placements, title, by or default_by(placements))
+    payload["resident"] = None if resident is None else _resident(resident)
     return Template(_file("page.html")).substitute(
         title=html.escape(harmless(title)),
         style="\n".join(_file(name) for name in _STYLES),
         script="\n".join(_file(name) for name in _SCRIPTS),
         licence=_file("vendor/uPlot.LICENSE").strip(),
         # Inside <script> only "<" can end the data or begin a comment.
-        data=json.dumps(_payload(placements, title, by or default_by(placements)), separators=(",", ":")).replace(
-            "<", "\\u003c"
-        ),
+        data=json.dumps(payload, separators=(",", ":")).replace("<", "\\u003c"),
     )
 
 
@@ -104,6 +115,22 @@ def _payload(placements: Sequence[Placement], title: str, by: str) -> dict[str, 
             }
         )
     return {"title": harmless(title), "by": by, "texts": list(texts), "tables": tables, "layouts": layouts}
+
+
+def _resident(resident: ResidentMemory) -> dict[str, Any]:
+    return {
+        "verdict": harmless(resident.verdict),
+        "growth": harmless(resident.growth),
+        "parts": [[part.name, part.num_bytes, part.growth_bytes, part.source] for part in resident.parts],
+        "findings": [
+            {
+                "name": finding.name,
+                "figures": [harmless(figure) for figure in finding.figures],
+                "remedies": [harmless(remedy) for remedy in finding.remedies],
+            }
+            for finding in resident.findings
+        ],
+    }
 
 
 def _reserved(reserved: Reserved | None) -> dict[str, Any] | None:

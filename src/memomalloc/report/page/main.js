@@ -57,6 +57,7 @@ class State {
     Object.assign(this, { tick: null, hovered: null, chosen: null, group: null, query: "", keyed: false, masks: new Map() });
     this.hasOrigins = this.tables.some((buffers) => buffers.hasOrigins);
     this.by = data.by;
+    this.resident = data.resident;
     this.depth = Math.max(...this.tables.map((buffers) => buffers.moduleDepth));
     this.grouping = new Grouping(this.tables, this.by, this.depth, this.theme);
     const parent = document.getElementById("panes");
@@ -82,6 +83,7 @@ class State {
     this.sidebar.showAlive();
     this.sidebar.showDetails();
     this.sidebar.showAdvice();
+    this.sidebar.showResident();
   }
 
   regroup(by, depth) {

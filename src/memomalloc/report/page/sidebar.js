@@ -22,8 +22,9 @@ class Sidebar {
   constructor(state) {
     this.state = state;
     this.details = document.getElementById("details");
-    this.lists = Object.fromEntries(["groups", "alive", "advice"].map((id) => [id, document.getElementById(id)]));
-    this.tabs = [...document.querySelectorAll("[role=tab]")];
+    this.lists = Object.fromEntries(["groups", "alive", "advice", "resident"].map((id) => [id, document.getElementById(id)]));
+    document.getElementById("tab-resident").hidden = !state.resident;
+    this.tabs = [...document.querySelectorAll("[role=tab]:not([hidden])")];
     for (const tab of this.tabs) tab.addEventListener("click", () => this.open(tab));
     document.querySelector("[role=tablist]").addEventListener("keydown", (event) => {
       if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
@@ -159,6 +160,25 @@ class Sidebar {
       }
       return lines;
     }));
+  }
+
+  // What the memory of the whole process is for: told by the doctor.
+  showResident() {
+    const { resident } = this.state;
+    if (!resident) return;
+    const isGrowthKnown = resident.parts.some(([, , growth]) => growth !== null);
+    const change = (bytes) => `${bytes < 0 ? "−" : "+"}${byteText(Math.abs(bytes))}`;
+    const cells = (name, bytes, growth, source) => this.row([
+      element("span", {}, name, source ? element("small", {}, source) : null), byteText(bytes), ...(isGrowthKnown ? [change(growth)] : [])]);
+    const sum = (at) => resident.parts.reduce((total, part) => total + part[at], 0);
+    const rows = [...resident.parts.map((part) => cells(...part)), cells("all", sum(1), sum(2))];
+    this.lists.resident.replaceChildren(
+      element("h3", {}, resident.verdict), element("p", {}, resident.growth),
+      ...resident.findings.flatMap(({ name, figures, remedies }) => [
+        element("h3", {}, name),
+        element("ul", {}, ...figures.map((figure) => element("li", {}, figure))),
+        ...remedies.map((remedy) => element("p", {}, element("b", {}, "remedy: "), remedy))]),
+      this.table("What its resident memory is for", ["part", "size", ...(isGrowthKnown ? ["grew by"] : [])], rows, rows.length));
   }
 
   table(caption, heads, rows, numRows) {
