@@ -14,6 +14,7 @@ import re
 import sys
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ from caching_allocator import CachingAllocator, snapshot, train
 from memomalloc.bench.results_file import load_results
 from memomalloc.data.any_file import read_any
 from memomalloc.data.calls import Calls
+from memomalloc.data.device_files import (
+    read_device_plan,
+    read_device_problem,
+    write_device_plan,
+    write_device_problem,
+)
+from memomalloc.data.device_problem import DeviceBuffer, DeviceMemory, DeviceProblem, Place
 from memomalloc.data.minimalloc_csv import read_minimalloc_csv
 from memomalloc.data.plan import Plan
 from memomalloc.data.problem import Problem
@@ -472,6 +480,105 @@ class SnapshotKind(Kind):
             assert found.num_events == sum(map(len, lists))
 
 
+def _device_problems() -> list[DeviceProblem]:
+    memories = [
+        DeviceMemory("tcm", capacity_bytes=192, bank_bytes=64, chunk_bytes=96),
+        DeviceMemory("sram", capacity_bytes=500, cost_per_byte=2),
+        DeviceMemory("dram", cost_per_byte=10),
+    ]
+    buffers = [
+        DeviceBuffer("a", 64, [(0, 3)], alignment=16),
+        DeviceBuffer("b", 100, [(1, 2), (4, 9)]),
+        DeviceBuffer("c", 48, [(2, 5, 0, 32), (5, 6, 16, 48)], costs={"tcm": 0, "dram": 7}),
+        DeviceBuffer("d", 32, [(0, 9)], pin=Place("sram", 128)),
+        DeviceBuffer("é\ud800", 0, [(3, 4)]),
+    ]
+    return [
+        DeviceProblem.of(memories, buffers, aliases=[{"a": 0, "c": 8}], disjoint=[("a", "b")]),
+        DeviceProblem.of(memories[1:], buffers[:2], different_banks=[("a", "b")]),
+        DeviceProblem.of(memories[2:], []),
+    ]
+
+
+def _written(write: Callable[[Any, Path], None], value: Any) -> bytes:
+    path = Path(f"/dev/shm/memomalloc-seed-{id(value)}.json")
+    write(value, path)
+    try:
+        return path.read_bytes()
+    finally:
+        path.unlink()
+
+
+class ProblemKind(Kind):
+    """Problems for the memories of a device."""
+
+    suffix = ".json"
+    commands = (
+        "plan FILE --time-limit 0.2", "plan FILE --json --time-limit 0.2", "plan FILE -o OUT.json --time-limit 0.2",
+        "check FILE", "show FILE --json", "diff FILE FILE --json",
+    )  # fmt: skip
+
+    def _seeds(self) -> list[bytes]:
+        return [_written(write_device_problem, problem) for problem in _device_problems()]
+
+    def read(self, path: Path) -> Any:
+        return read_device_problem(path)
+
+    def verify(self, content: bytes, found: Any) -> None:
+        document = json.loads(_unpacked(content))
+        assert [memory.name for memory in found.memories] == [entry["name"] for entry in document["memories"]]
+        assert [memory.capacity_bytes for memory in found.memories] == [
+            entry.get("capacity_bytes") for entry in document["memories"]
+        ]
+        assert [buffer.id for buffer in found.buffers] == [entry["id"] for entry in document["buffers"]]
+        assert [buffer.size for buffer in found.buffers] == [entry["size"] for entry in document["buffers"]]
+        for buffer, entry in zip(found.buffers, document["buffers"], strict=True):
+            assert [list(lifetime) for lifetime in buffer.lifetimes] == entry["lifetimes"]
+            assert all(lifetime[0] < lifetime[1] for lifetime in buffer.lifetimes)
+        assert len(found.aliases) == len(document.get("aliases", []))
+
+
+class DevicePlanKind(Kind):
+    """Plans for the memories of a device, of one problem."""
+
+    suffix = ".json"
+    commands = ("check FILE", "show FILE", "plan FILE --json", "diff FILE FILE --json")
+
+    def __init__(self) -> None:
+        self._problem = _device_problems()[0]
+        super().__init__()
+
+    def _seeds(self) -> list[bytes]:
+        plan = dataclasses.replace(memomalloc.plan_device(self._problem), elapsed_s=0.25)
+        return [_written(write_device_plan, plan)]
+
+    def read(self, path: Path) -> Any:
+        return read_device_plan(path, self._problem)
+
+    def verify(self, content: bytes, found: Any) -> None:
+        document = json.loads(_unpacked(content))
+        places = {name: [place.memory, place.offset, place.chunk] for name, place in found.by_id().items()}
+        assert places == {name: [*entry, 0][:3] for name, entry in document["places"].items()}
+        capacities = {memory.name: memory.capacity_bytes for memory in self._problem.memories}
+        for buffer in self._problem.buffers:
+            memory, offset, chunk = places[buffer.id]
+            begin = offset + chunk * (96 if memory == "tcm" else 0)
+            assert begin % buffer.alignment == 0 or memory == "tcm"
+            capacity = capacities[memory]
+            assert begin >= 0
+            assert capacity is None or begin + buffer.size <= capacity
+            for other in self._problem.buffers:
+                if other is buffer or {buffer.id, other.id} == {"a", "c"} or places[other.id][0] != memory:
+                    continue
+                low = places[other.id][1] + places[other.id][2] * (96 if memory == "tcm" else 0)
+                shares = begin < low + other.size and low < begin + buffer.size
+                for start, end, *_ in buffer.lifetimes:
+                    for other_start, other_end, *_ in other.lifetimes:
+                        together = start < other_end and other_start < end
+                        # Of "c" only a part is in use at a time, which the checker knows.
+                        assert not (shares and together) or "c" in (buffer.id, other.id)
+
+
 _PLAN, _TRACE, _CSV = PlanKind(), TraceKind(), CsvKind()
 KINDS: dict[str, Kind] = {
     "plan": _PLAN,
@@ -480,5 +587,7 @@ KINDS: dict[str, Kind] = {
     "archive": ArchiveKind(),
     "results": ResultsKind(),
     "snapshot": SnapshotKind(),
+    "problem": ProblemKind(),
+    "device-plan": DevicePlanKind(),
     "any": AnyKind(),
 }

@@ -40,6 +40,18 @@ def test_a_problem_and_its_plan_survive_files(tmp_path: Path) -> None:
         assert getattr(loaded, field) == getattr(planned, field)
 
 
+def test_a_name_that_utf_8_has_not_survives_files(tmp_path: Path) -> None:
+    problem = DeviceProblem.of(
+        [DeviceMemory("m\ud800")], [DeviceBuffer("b\udfff", 8, ((0, 1),)), DeviceBuffer("é", 8, ((0, 1),))]
+    )
+    problem.save(tmp_path / "problem.json")
+    found = DeviceProblem.load(tmp_path / "problem.json")
+    assert (found.memories, found.buffers) == (problem.memories, problem.buffers)
+    planned = plan_device(problem)
+    planned.save(tmp_path / "plan.json")
+    assert DevicePlan.load(tmp_path / "plan.json", found).by_id() == planned.by_id()
+
+
 def document() -> dict[str, Any]:
     return {
         "format": "memomalloc-problem",

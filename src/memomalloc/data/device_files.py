@@ -181,19 +181,24 @@ def _write(document: Mapping[str, Any], path: str | Path, long: tuple[str, ...])
     parts = []
     for key, value in document.items():
         if key not in long:
-            text = json.dumps(value, ensure_ascii=False)
+            text = _json(value)
         elif isinstance(value, dict):
-            lines = [f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(entry)}" for name, entry in value.items()]
+            lines = [f"{_json(name)}: {_json(entry)}" for name, entry in value.items()]
             text = "{\n  " + ",\n  ".join(lines) + "\n}" if lines else "{}"
         else:
-            text = (
-                "[\n  " + ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in value) + "\n]"
-                if value
-                else "[]"
-            )
-        parts.append(f"{json.dumps(key)}: {text}")
+            text = "[\n  " + ",\n  ".join(map(_json, value)) + "\n]" if value else "[]"
+        parts.append(f"{_json(key)}: {text}")
     with atomic_file(path) as file:
-        file.write(("{\n" + ",\n".join(parts) + "\n}\n").encode("utf-8", errors="surrogatepass"))
+        file.write(("{\n" + ",\n".join(parts) + "\n}\n").encode())
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a pair, which UTF-8 has not
+        return json.dumps(value)
+    return text
 
 
 def _document(file: IO[bytes], path: str | Path, form: str, what: str) -> dict[str, Any]:
