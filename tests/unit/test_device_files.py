@@ -203,3 +203,9 @@ def test_a_warm_start_of_a_csv_goes_by_ids(tmp_path: Path, capsys: pytest.Captur
     assert summary["arena_bytes"] == 35
     assert main(["plan", str(problem), "--warm-start", str(problem)]) == 2
     assert "an earlier plan was expected" in capsys.readouterr().err
+
+
+def test_a_memory_without_a_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "problem.json").write_text(json.dumps({**document(), "memories": [{"name": None}]}))
+    with pytest.raises(FileFormatError, match="its name must be a text"):
+        DeviceProblem.load(tmp_path / "problem.json")

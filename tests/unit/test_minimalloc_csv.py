@@ -219,3 +219,19 @@ def test_a_buffer_that_is_all_gap_takes_no_space(tmp_path: Path) -> None:
     problem = read_problem(path)
     assert isinstance(problem, DeviceProblem)
     assert plan_device(problem).arena_bytes == {"memory": 128}
+
+
+@pytest.mark.parametrize("number", ["10\u01fe", "1\u0660", "\u0661", "1\u00b2"])
+def test_letters_that_look_like_digits_are_none(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "buffers.csv"
+    path.write_text(f"id,lower,upper,size\n0,0,1,{number}\n", encoding="utf-8")
+    with pytest.raises(FileFormatError, match="line 2, column size"):
+        read_minimalloc_csv(path)
+
+
+def test_a_long_id_is_cut_in_messages(tmp_path: Path) -> None:
+    path = tmp_path / "buffers.csv"
+    path.write_text(f"id,lower,upper,size\n0,0,1,1\n{'x' * 5000},0,1,{2**61}\n")
+    with pytest.raises(FileFormatError) as caught:
+        read_minimalloc_csv(path)
+    assert len(str(caught.value)) < 500

@@ -162,6 +162,8 @@ def with_calls(lines: bytes, buffers: int, calls: int) -> bytes:
         (b"[[2,1,-1,0,0],[],[]]\n", "call 0 .* ends before it begins"),
         (b"[[1,10,-1,0,0],[],[]]\n", "call 0 .* ends after the trace"),
         (b"[[1,2,-1,0,0],[],[]]\n[[1,1,-1,0,0],[],[]]\n", "call 1 .* ends before the call before it"),
+        (b"[[1,2,-1,0,0],[00],[]]\n", "not valid JSON"),
+        (b"[[1,2,-1,0,0],[],[08]]\n", "not valid JSON"),
     ],
 )
 def test_calls_that_cannot_be_are_refused(tmp_path: Path, calls: bytes, message: str) -> None:

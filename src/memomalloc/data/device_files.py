@@ -252,7 +252,7 @@ class _Reader:
 
     def memory(self, entry: Any) -> DeviceMemory:
         self.keys("a memory", entry, required=("name",), optional=_MEMORY_KEYS)
-        return DeviceMemory(**{name: value for name, value in entry.items() if value is not None})
+        return DeviceMemory(entry["name"], **{key: entry[key] for key in _MEMORY_KEYS if entry.get(key) is not None})
 
     def buffer(self, entry: Any, alignment: Any) -> DeviceBuffer:
         self.keys("a buffer", entry, required=("id", "size", "lifetimes"), optional=("alignment", "costs", "pin"))

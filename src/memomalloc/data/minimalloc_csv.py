@@ -196,7 +196,8 @@ def _read_quickly(file: IO[bytes], header: _Header, alignment_bytes: int) -> Pro
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # "1e3" would be taken for a whole number
         warnings.filterwarnings("ignore", message=".*input contained no data.*")
-        table = np.loadtxt(file, dtype=np.int64, delimiter=",", comments=None, ndmin=2, encoding="utf-8")
+        # numpy takes some letters beyond ASCII for digits.
+        table = np.loadtxt(file, dtype=np.int64, delimiter=",", comments=None, ndmin=2, encoding="ascii")
     if table.size == 0:
         table = np.zeros((0, len(columns)), dtype=np.int64)
     if table.shape[1] != len(columns):

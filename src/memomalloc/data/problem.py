@@ -170,7 +170,7 @@ class Problem:
 
 
 def _label(index: int, ids: Sequence[Hashable] | None) -> str:
-    return f"buffer {index}" if ids is None else f"buffer {index} (id {ids[index]})"
+    return f"buffer {index}" if ids is None else f"buffer {index} (id {str(ids[index])[:60]})"
 
 
 def require_whole_number(name: str, value: object) -> None:

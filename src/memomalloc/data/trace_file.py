@@ -55,12 +55,14 @@ MORE_ARGUMENTS = 2**20
 """Of all calls together there may be so many more than the mean. A trace that has more is written without its calls."""
 _HEADER_NUMBERS = ("end_tick", "elsewhere_requests", "elsewhere_bytes")
 #: A buffer as it is written. Written in another way it takes longer to read.
-_NUMBER = rb"(0|[1-9]\d{0,17})"
-_BUFFER = re.compile(rb"\[%b,%b,%b,%b,([01]),(-1|0|[1-9]\d{0,8})\]\n" % ((_NUMBER,) * 4))
+_DIGITS, _INDEX = rb"(?:0|[1-9]\d{0,17})", rb"(?:0|[1-9]\d{0,8})"
+_NUMBER = rb"(%b)" % _DIGITS
+_ORIGIN = rb"(-1|%b)" % _INDEX
+_BUFFER = re.compile(rb"\[%b,%b,%b,%b,([01]),%b\]\n" % (*(_NUMBER,) * 4, _ORIGIN))
 #: A call as it is written.
 _CALL = re.compile(
-    rb"\[\[%b,%b,(-1|0|[1-9]\d{0,8}),%b,([01])\],\[((?:\d{1,9}(?:,\d{1,9})*)?)\],\[((?:\d{1,18}(?:,\d{1,18})*)?)\]\]\n"
-    % ((_NUMBER,) * 3)
+    rb"\[\[%b,%b,%b,%b,([01])\],\[((?:%b(?:,%b)*)?)\],\[((?:%b(?:,%b)*)?)\]\]\n"
+    % (_NUMBER, _NUMBER, _ORIGIN, _NUMBER, _INDEX, _INDEX, _DIGITS, _DIGITS)
 )
 
 
