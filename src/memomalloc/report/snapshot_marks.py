@@ -26,36 +26,42 @@ def marks_of(memory: SnapshotMemory, annotations: Iterable[Annotation]) -> tuple
         annotations: of the whole snapshot.
     """
     first, end = int(memory.starts[0]) if len(memory) else memory.first_event_tick, memory.end_tick
-    marks = [mark for mark in _ranges(memory, annotations, first, end) if mark.depth < MAX_DEPTH]
-    note = ""
-    if len(marks) > MAX_MARKS:
-        note = f"of {len(marks):,} annotations the {MAX_MARKS:,} longest"
-        marks = sorted(marks, key=lambda mark: mark.start - mark.end)[:MAX_MARKS]
-    marks += [
+    ranges = [mark for mark in _ranges(memory, annotations, first, end) if mark.depth < MAX_DEPTH]
+    failures = [
         Mark(f"out of memory: {byte_text(oom.requested_bytes)}", oom.tick, oom.tick, 0, is_moment=True, is_failure=True)
         for oom in memory.ooms
     ]
-    return tuple(sorted(marks, key=lambda mark: (mark.start, mark.depth))), note
+    notes = []
+    if len(ranges) > MAX_MARKS:
+        notes.append(f"of {len(ranges):,} annotations the {MAX_MARKS:,} longest")
+        ranges = sorted(ranges, key=lambda mark: mark.start - mark.end)[:MAX_MARKS]
+    if len(failures) > MAX_MARKS:
+        notes.append(f"of {len(failures):,} requests that failed the first {MAX_MARKS:,}")
+        failures = failures[:MAX_MARKS]
+    return tuple(sorted((*ranges, *failures), key=lambda mark: (mark.start, mark.depth))), "; ".join(notes)
 
 
 def _ranges(memory: SnapshotMemory, annotations: Iterable[Annotation], first: int, end: int) -> list[Mark]:
     if not len(memory.event_times_us):
         return []
     times = np.maximum.accumulate(memory.event_times_us)
-
     found: list[Mark] = []
-    open_: list[tuple[str, int]] = []  # those around what comes next, the outermost first
+    open_: dict[str, list[tuple[int, int]]] = {}  # by name: where each began, and how many were around it
+    num_open = 0
     for annotation in sorted((one for one in annotations if one.device == memory.device), key=lambda one: one.time_us):
         name, tick = annotation.name, memory.first_event_tick + int(np.searchsorted(times, annotation.time_us))
         if annotation.stage == "START":
-            open_.append((name, tick))
+            open_.setdefault(name, []).append((tick, num_open))
+            num_open += 1
         elif annotation.stage == "END":
-            depth = next((at for at in reversed(range(len(open_))) if open_[at][0] == name), None)
-            # One without a beginning began before what the ring of events has kept.
-            start = first if depth is None else open_.pop(depth)[1]
-            found.append(Mark(name, max(start, first), min(tick, end), depth or 0))
+            start, depth = first, 0  # one without a beginning began before what the ring of events has kept
+            if open_.get(name):
+                start, depth = open_[name].pop()
+                num_open -= 1
+            found.append(Mark(name, max(start, first), min(tick, end), depth))
         elif first <= tick < end:
             found.append(Mark(name, tick, tick, 0, is_moment=True))
-    found += [Mark(name, max(start, first), end, depth) for depth, (name, start) in enumerate(open_)]
+    for name, beginnings in open_.items():
+        found += [Mark(name, max(start, first), end, depth) for start, depth in beginnings]
     # A range without an event is none of memory.
     return [mark for mark in found if mark.is_moment or mark.start < mark.end]
