@@ -193,6 +193,22 @@ def test_a_plan_is_checked_against_its_csv(tmp_path: Path, capsys: pytest.Captur
     assert "a CSV file with offsets was expected" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_plan_is_checked_with_the_alignment_that_it_was_made_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gaps: bool
+) -> None:
+    problem, planned = str(tmp_path / "buffers.csv"), str(tmp_path / "plan.json")
+    rows = ("id,lower,upper,size", "x,0,9,100", "y,1,4,50", "z,3,9,30")
+    ends = (",gaps", ",3-5", ",", ",") if gaps else ("", "", "", "")
+    Path(problem).write_text("".join(f"{row}{end}\n" for row, end in zip(rows, ends, strict=True)))
+    assert main(["plan", problem, "--alignment", "16", "-o", planned]) == 0
+    assert main(["check", problem, planned, "--alignment", "16"]) == 0
+    assert main(["check", problem, planned, "--alignment", "32"]) == 2
+    capsys.readouterr()
+    assert main(["check", planned, "--alignment", "16"]) == 2
+    assert "--alignment is of a PROBLEM" in capsys.readouterr().err
+
+
 def test_a_warm_start_of_a_csv_goes_by_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     problem, planned = tmp_path / "buffers.csv", tmp_path / "planned.csv"
     problem.write_text("id,lower,upper,size\nx,0,3,10\ny,2,4,20\n")

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from memomalloc.cli.option_types import byte_count, input_file, named
+from memomalloc.cli.option_types import alignment, byte_count, input_file, named
 from memomalloc.data.byte_text import byte_text
 from memomalloc.harmless_text import harmless
 
@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-bytes", type=byte_count, metavar="N", help="the most that will do, such as 64MiB or 4096"
     )
+    parser.add_argument(
+        "--alignment",
+        type=alignment,
+        metavar="N",
+        help="that PROBLEM was planned with, in bytes (default: 1 for a CSV file, 64 for a trace)",
+    )
     parser.add_argument("--memory", metavar="ID", help="of a snapshot, such as 0 or 0:1.0 (default: all)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -64,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         if args.memory is not None:
             raise OptionError("--memory is for snapshots: leave it out")
         return _check_plan_of(args)
+    if args.alignment is not None:
+        raise OptionError("--alignment is of a PROBLEM: name it before the plan")
     with reading_progress(args.plan.name) as progress:
         # How large an arena may be is what --max-bytes says: nothing is mapped here.
         plan = read_plan_or_snapshot(args.plan, max_arena_bytes=MAX_TOTAL_BYTES, progress=progress)
@@ -122,7 +130,7 @@ def _check_plan_of(args: argparse.Namespace) -> int:
     from memomalloc.data.any_file import read_problem
     from memomalloc.data.device_problem import DeviceProblem
 
-    problem = read_problem(args.problem)
+    problem = read_problem(args.problem, alignment_bytes=args.alignment)
     return _check_device(args, problem) if isinstance(problem, DeviceProblem) else _check_offsets(args, problem)
 
 
@@ -153,7 +161,10 @@ def _check_offsets(args: argparse.Namespace, subject: Trace | Problem) -> int:
     offsets = found.offsets if isinstance(found, Plan) else found.pinned_offsets if isinstance(found, Problem) else None
     if offsets is None:
         raise FileFormatError(args.plan, "no plan: a plan file, or a CSV file with offsets was expected")
-    problem = subject.problem() if isinstance(subject, Trace) else subject
+    if isinstance(subject, Trace):
+        problem = subject.problem() if args.alignment is None else subject.problem(args.alignment)
+    else:
+        problem = subject
     if isinstance(found, Problem) and list(problem.ids or range(len(problem))) != list(found.ids or range(len(found))):
         raise FileFormatError(args.plan, "its buffers are not those of the problem, in the same order")
     try:

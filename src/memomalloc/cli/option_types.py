@@ -61,6 +61,21 @@ def byte_count(text: str) -> int:
     return int(value)
 
 
+def plain_bytes(text: str) -> int:
+    """A number of bytes, in figures."""
+    if not text.removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is not a whole number of bytes")
+    return whole()(text)
+
+
+def alignment(text: str) -> int:
+    """A number of bytes that offsets are multiples of."""
+    value = plain_bytes(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 is no alignment: 1 takes any offset")
+    return value
+
+
 def seconds(text: str) -> float:
     """A number of seconds."""
     try:

@@ -28,7 +28,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from memomalloc.cli.option_types import input_file, named, output_file, seconds, whole
+from memomalloc.cli.option_types import alignment, input_file, named, output_file, plain_bytes, seconds, whole
 from memomalloc.data.atomic_file import STANDARD_OUTPUT
 from memomalloc.data.columns import INT64_MAX
 from memomalloc.harmless_text import harmless
@@ -53,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--planner", default="auto", metavar="NAME", help="see `memomalloc planners` (default: auto)")
     parser.add_argument(
-        "--capacity", type=_bytes, metavar="BYTES", help="any plan within it will do; exit 3 if none is"
+        "--capacity", type=plain_bytes, metavar="BYTES", help="any plan within it will do; exit 3 if none is"
     )
     parser.add_argument(
         "--alignment",
-        type=_alignment,
+        type=alignment,
         metavar="N",
         help="in bytes (default: 1 for a CSV file, 64 for a trace, 512 for a snapshot)",
     )
@@ -262,16 +262,3 @@ def _device_sentence(path: Path, planned: DevicePlan) -> str:
         f"{named(path)}: {len(planned)} buffers in {', '.join(memories)}; "
         f"cost {planned.cost}, {quality}; {planned.elapsed_s:.3f} s"
     )
-
-
-def _bytes(text: str) -> int:
-    if not text.removeprefix("-").isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r:.60} is not a whole number of bytes")
-    return whole()(text)
-
-
-def _alignment(text: str) -> int:
-    value = _bytes(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("0 is no alignment: 1 takes any offset")
-    return value
