@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memomalloc.data import Calls, Origin, SourceLine, Trace
+from memomalloc.data import Calls, Origin, SourceLine, Trace, trace_file
 from memomalloc.errors import FileFormatError
 
 
@@ -256,3 +256,13 @@ def test_a_compressed_bomb_is_refused_in_bounded_memory(tmp_path: Path) -> None:
         for _ in range(100):
             file.write(b" " * 1_000_000)
     refuses(path, "longer than")
+
+
+def test_more_origins_than_buffers_and_calls_need_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_file, "MORE_ORIGINS", 2)
+    origin = b'{"operators":[0],"module_path":0,"source":null,"role":0,"occurrence":0}\n'
+    path = tmp_path / "origins.trace"
+    path.write_bytes(with_footer(HEADER + b'"a"\n' + 2 * origin + b"[1,1,0,2,0,0]\n" + origin, 1))
+    assert len(Trace.load(path)) == 1
+    path.write_bytes(with_footer(HEADER + b'"a"\n' + 2 * origin + b"[1,1,0,2,0,0]\n" + 2 * origin, 1))
+    refuses(path, "2 origins more than buffers and calls")

@@ -49,6 +49,8 @@ MAX_OPERATORS = 256
 """Of one origin: operators that are inside each other."""
 MEAN_OPERATORS = 16
 """Of all origins; there may be `MAX_TEXTS` more."""
+MORE_ORIGINS = 2**16
+"""There may be so many more origins than buffers and calls: each is written where it is first needed."""
 MAX_CALLS = 2**25
 MEAN_ARGUMENTS = 8
 MORE_ARGUMENTS = 2**20
@@ -378,6 +380,8 @@ class _Reader:
             self._fail(
                 "an origin has the keys operators, module_path, source, role and occurrence, and may have thread"
             )
+        if len(self._origins) >= len(self._columns[0]) + len(self._calls[0]) + MORE_ORIGINS:
+            self._fail(f"{MORE_ORIGINS} origins more than buffers and calls, which have one each: record again")
         source, operators = row["source"], row["operators"]
         if source is not None and (not isinstance(source, list) or len(source) != 3):
             self._fail("the source of an origin is null, or a file, a line and a function")
