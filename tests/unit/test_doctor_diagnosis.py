@@ -40,7 +40,7 @@ def examination(seen: Observation, trace: Trace | None = None, **with_remedies: 
         found = run(remedy)
         return None if found is None else figure(found)
 
-    return SimpleNamespace(plain=seen, median=median, recorded=lambda calls=False: trace, may_run=False)
+    return SimpleNamespace(plain=seen, median=median, recorded=lambda: trace, may_run=False)
 
 
 def test_mapping_and_unmapping_within_a_sample_is_counted() -> None:

@@ -383,7 +383,7 @@ def _live_tensors(examination: Examination, growth: Growth) -> Diagnosis:
 
 def _advice(examination: Examination) -> Advice | None:
     """What ``memomalloc advise`` says of the program; None where it is not known who reads its tensors."""
-    trace = examination.recorded(calls=True)
+    trace = examination.recorded()
     if trace is None or trace.calls is None or not 0 < len(trace) <= MAX_ADVISED:
         return None
     return advise(trace, time_limit_s=ADVICE_S)

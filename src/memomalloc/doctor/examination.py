@@ -87,7 +87,7 @@ class Examination:
         self._seconds = seconds
         self._on_run = on_run
         self._seen: dict[str, list[Observation]] = {}
-        self._traces: dict[str, Trace] = {}
+        self._trace: Trace | None = None
         self.was_interrupted = False
         self.plain = self._run(AS_IT_IS)
         self._seen[AS_IT_IS.text] = [self.plain]
@@ -132,28 +132,23 @@ class Examination:
                 return found
         return statistics.median(figures) if figures else None
 
-    def recorded(self, *, calls: bool = False) -> Trace | None:
-        """Run the program again and record its tensors; None where it cannot be.
-
-        Args:
-            calls: those of its first thread alone, and who reads each.
-        """
-        option = patient.RECORD_CALLS if calls else patient.RECORD
-        if option not in self._traces and self.may_run:
+    def recorded(self) -> Trace | None:
+        """Run the program again and record its tensors, and who reads them; None where it cannot be."""
+        if self._trace is None and self.may_run:
             from memomalloc.data.trace import Trace
 
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / patient.TRACE
-                self._on_run(f"with its tensors recorded{', and who reads them' if calls else ''}")
+                self._on_run("with its tensors recorded")
                 try:
-                    seen = watch_program(self.program, options=[option], keep_trace=path)
+                    seen = watch_program(self.program, options=[patient.RECORD], keep_trace=path)
                 except WatchError:
                     return None
                 if seen.was_stopped:
                     self.was_interrupted = True
                 elif path.exists():
-                    self._traces[option] = Trace.load(path)
-        return self._traces.get(option)
+                    self._trace = Trace.load(path)
+        return self._trace
 
     def _run(self, remedy: Remedy) -> Observation:
         why = remedy.text if remedy is AS_IT_IS else f"with {remedy.text}"

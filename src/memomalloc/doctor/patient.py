@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 BEGAN, TORCH, FAILED, ENDED = "began", "torch", "failed", "ended"
 #: Remedies that are tried inside the process.
 OPTIMIZE, NO_GRAD, COLLECT = "optimize", "no-grad", "collect"
-#: Not remedies: tensors are recorded, of all threads, or of this one and who reads them.
-RECORD, RECORD_CALLS = "record", "record-calls"
+#: Not a remedy: tensors are recorded, and who reads them.
+RECORD = "record"
 #: The file that they are written to, in FOLDER.
 TRACE = "trace.jsonl.gz"
 
@@ -117,11 +117,10 @@ def _prepare(wanted: list[str]) -> Recording | None:
             torch.set_grad_enabled(False)
 
         call_after_torch_import(without_gradients)
-    if RECORD in wanted or RECORD_CALLS in wanted:
+    if RECORD in wanted:
         import memomalloc
 
-        recording = memomalloc.record(calls=True) if RECORD_CALLS in wanted else memomalloc.record(threads="all")
-        return recording.__enter__()
+        return memomalloc.record(threads="all", calls=True).__enter__()
     return None
 
 
