@@ -181,8 +181,7 @@ def _resident_memory(verdict: str, seen: Observation, diagnoses: Sequence[Diagno
     from memomalloc.doctor.diagnosis import growing
     from memomalloc.report.resident_memory import Finding, ResidentMemory, ResidentPart
 
-    account, warm = seen.account, seen.warm_look
-    growth = account.growth_since(warm.account) if account and warm else {}
+    account, growth = seen.account, seen.account_growth
     parts = [
         ResidentPart(name, num_bytes, growth.get(name, 0) if growth else None, SOURCES[name])
         for name, num_bytes in (account.parts if account else {}).items()
@@ -193,7 +192,7 @@ def _resident_memory(verdict: str, seen: Observation, diagnoses: Sequence[Diagno
 
 
 def _as_json(verdict: str, seen: Observation, diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
-    account, warm = seen.account, seen.warm_look
+    account = seen.account
     return {
         "verdict": verdict,
         "error": seen.error,
@@ -204,7 +203,7 @@ def _as_json(verdict: str, seen: Observation, diagnoses: Sequence[Diagnosis]) ->
         "growth_bytes": seen.growth_bytes,
         "growth_bytes_per_s": seen.growth_per_s,
         "account_bytes": dict(account.parts) if account else {},
-        "account_growth_bytes": account.growth_since(warm.account) if account and warm else {},
+        "account_growth_bytes": seen.account_growth,
         "retained_bytes": account.given_back_bytes if account else 0,
         "repeated_page_faults": seen.repeated_faults,
         "fault_share": seen.fault_share,

@@ -80,6 +80,12 @@ class Observation:
         return next((look for look in earlier if self.warm_s <= look.at_s <= latest_s), earlier[-1])
 
     @property
+    def account_growth(self) -> dict[str, int]:
+        """By how much each part of the account grew after the warm-up; empty where that is not known."""
+        account, warm = self.account, self.warm_look
+        return account.growth_since(warm.account) if account and warm else {}
+
+    @property
     def growth_bytes(self) -> int:
         """By how much physical memory grew after the warm-up: the most at the end over the most around the warm-up's
         end, so that a moment in a call does not count."""
