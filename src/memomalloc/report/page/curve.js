@@ -84,16 +84,17 @@ class Curve {
     ctx.rect(bbox.left, 0, bbox.width, plot.ctx.canvas.height);
     ctx.clip();
     ctx.font = `${11 * dpr}px system-ui, DejaVu Sans, sans-serif`;
-    for (const mark of this.marks) this.drawMark(plot, mark, dpr);
+    const colours = Object.fromEntries(["--mark", "--soft", "--segment", "--paper", "--ink"].map((name) => [name, cssColour(name)]));
+    for (const mark of this.marks) this.drawMark(plot, mark, colours, dpr);
     const arena = plot.valToPos(layout.extentBytes, "y", true);
-    ctx.strokeStyle = cssColour("--soft");
+    ctx.strokeStyle = colours["--soft"];
     ctx.setLineDash([5 * dpr, 4 * dpr]);
     ctx.lineWidth = dpr;
     ctx.beginPath();
     ctx.moveTo(bbox.left, arena);
     ctx.lineTo(bbox.left + bbox.width, arena);
     ctx.stroke();
-    ctx.fillStyle = cssColour("--soft");
+    ctx.fillStyle = colours["--soft"];
     ctx.textAlign = "right";
     ctx.textBaseline = "bottom";
     ctx.fillText(`${layout.extentName} ${byteText(layout.extentBytes)}`, bbox.left + bbox.width - 4 * dpr, arena - 2 * dpr);
@@ -101,20 +102,20 @@ class Curve {
     const x = plot.valToPos(buffers.peakTick + 0.5, "x", true), y = plot.valToPos(buffers.peakLiveBytes, "y", true);
     ctx.beginPath();
     ctx.arc(x, y, 4 * dpr, 0, 7);
-    ctx.fillStyle = cssColour("--mark");
+    ctx.fillStyle = colours["--mark"];
     ctx.fill();
     ctx.restore();
     this.placeMark(x / dpr, y / dpr, (bbox.left + bbox.width) / dpr);
   }
 
   // A bar for a range, a line through the curve for a moment; with the name where it fits.
-  drawMark(plot, { name, start, end, depth, isMoment, isFailure }, dpr) {
+  drawMark(plot, { name, start, end, depth, isMoment, isFailure }, colours, dpr) {
     const { ctx, bbox } = plot;
     const left = Math.max(plot.valToPos(start, "x", true), bbox.left);
     const right = Math.min(isMoment ? Infinity : plot.valToPos(end, "x", true), bbox.left + bbox.width);
     if (right <= left) return;
     const height = MARK_ROW * dpr, top = bbox.top - height * (this.rows - depth) - 4 * dpr;
-    ctx.fillStyle = cssColour(isFailure ? "--mark" : isMoment ? "--soft" : "--segment");
+    ctx.fillStyle = colours[isFailure ? "--mark" : isMoment ? "--soft" : "--segment"];
     if (isMoment) ctx.fillRect(left, top, dpr, bbox.top + bbox.height - top);
     else ctx.fillRect(left, top, Math.max(right - left - dpr, dpr), height - 2 * dpr);
     if (isMoment && !isFailure) return;
@@ -122,10 +123,10 @@ class Curve {
     const text = isFailure ? name : room > MARK_ROW * dpr ? fitted(ctx, name, room) : "";
     const at = left + (isFailure && width > room ? -4 * dpr - width : 4 * dpr);
     if (isFailure) {
-      ctx.fillStyle = cssColour("--paper");
+      ctx.fillStyle = colours["--paper"];
       ctx.fillRect(at - 2 * dpr, top, width + 4 * dpr, height - 2 * dpr);
     }
-    ctx.fillStyle = cssColour(isFailure ? "--mark" : "--ink");
+    ctx.fillStyle = colours[isFailure ? "--mark" : "--ink"];
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
     ctx.fillText(text, at, top + height / 2 - dpr);
