@@ -26,10 +26,10 @@ bool is_small_enough_for_tree_search(const PreparedProblem& problem);
 // The time of one search has a heavy tail: most orders are quick or hopeless. So the node limits follow
 // Luby's sequence (luby.hpp), each number times a unit for as many runs as there are strategies. Every way of
 // branching is used with every priority order, and after the first round with perturbed ones. Which pair of
-// the two is good differs from
-// problem to problem by orders of magnitude, but a good one shows early: it comes far, if not to the end. So
-// most runs go to the pairs that came far, and half of them start from the priorities that came furthest.
-// Deterministic for a seed and a number of nodes. A search that ends within its limit is a proof.
+// the two is good differs from problem to problem by orders of magnitude, but a good one shows early: it
+// comes far, if not to the end. So most runs go to the pairs that came far, and half of them start from the
+// priorities that came furthest. Deterministic for a seed and a number of nodes. A search that ends within
+// its limit is a proof.
 //
 // Without a capacity the runs climb a ladder between the target and the best placement: each rung asks for a
 // capacity of its own. What is found on a high rung lowers all of them, so that time is spent just below the

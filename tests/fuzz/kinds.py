@@ -14,7 +14,6 @@ import re
 import sys
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,8 @@ from caching_allocator import CachingAllocator, snapshot, train
 from memomalloc.bench.results_file import load_results
 from memomalloc.data.any_file import read_any
 from memomalloc.data.calls import Calls
-from memomalloc.data.device_files import (
-    read_device_plan,
-    read_device_problem,
-    write_device_plan,
-    write_device_problem,
-)
+from memomalloc.data.device_files import read_device_plan, read_device_problem
+from memomalloc.data.device_plan import DevicePlan
 from memomalloc.data.device_problem import DeviceBuffer, DeviceMemory, DeviceProblem, Place
 from memomalloc.data.minimalloc_csv import read_minimalloc_csv
 from memomalloc.data.plan import Plan
@@ -112,7 +107,7 @@ def _lines(content: bytes) -> list[bytes]:
     return re.findall(rb"[^\n]*\n|[^\n]+", content)
 
 
-def _saved(value: Plan | Trace, suffix: str) -> bytes:
+def _saved(value: Plan | Trace | DeviceProblem | DevicePlan, suffix: str) -> bytes:
     path = Path(f"/dev/shm/memomalloc-seed-{id(value)}{suffix}")
     value.save(path)
     try:
@@ -500,15 +495,6 @@ def _device_problems() -> list[DeviceProblem]:
     ]
 
 
-def _written(write: Callable[[Any, Path], None], value: Any) -> bytes:
-    path = Path(f"/dev/shm/memomalloc-seed-{id(value)}.json")
-    write(value, path)
-    try:
-        return path.read_bytes()
-    finally:
-        path.unlink()
-
-
 class ProblemKind(Kind):
     """Problems for the memories of a device."""
 
@@ -519,7 +505,7 @@ class ProblemKind(Kind):
     )  # fmt: skip
 
     def _seeds(self) -> list[bytes]:
-        return [_written(write_device_problem, problem) for problem in _device_problems()]
+        return [_saved(problem, ".json") for problem in _device_problems()]
 
     def read(self, path: Path) -> Any:
         return read_device_problem(path)
@@ -550,7 +536,7 @@ class DevicePlanKind(Kind):
 
     def _seeds(self) -> list[bytes]:
         plan = dataclasses.replace(memomalloc.plan_device(self._problem), elapsed_s=0.25)
-        return [_written(write_device_plan, plan)]
+        return [_saved(plan, ".json")]
 
     def read(self, path: Path) -> Any:
         return read_device_plan(path, self._problem)
