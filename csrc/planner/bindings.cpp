@@ -19,6 +19,7 @@
 #include "planner/device_plan.hpp"
 #include "planner/plan.hpp"
 #include "planner/prepare.hpp"
+#include "python/gil.hpp"
 
 namespace nb = nanobind;
 
@@ -47,7 +48,7 @@ class PythonPoll {
   explicit PythonPoll(nb::object progress) : progress_(std::move(progress)) {}
 
   bool operator()(int64_t best_arena) {
-    nb::gil_scoped_acquire gil;
+    const WithGil with;
     if (PyErr_CheckSignals() != 0) {
       nb::python_error error;
       // Ctrl-C ends the search, not the program: the best plan so far is the answer.
@@ -57,7 +58,7 @@ class PythonPoll {
     }
     if (progress_.is_none()) return true;
     try {
-      return nb::cast<bool>(progress_(best_arena));
+      return asking_python([&] { return nb::cast<bool>(progress_(best_arena)); });
     } catch (...) {
       error_ = std::current_exception();
       return false;
@@ -108,7 +109,7 @@ nb::tuple plan_arrays(const std::string& planner, const Array& sizes, const Arra
   request.poll = std::ref(poll);
   Result result;
   {
-    nb::gil_scoped_release no_gil;
+    const WithoutGil without;
     result = plan(problem, request);
   }
   poll.rethrow();
@@ -121,20 +122,20 @@ nb::tuple plan_arrays(const std::string& planner, const Array& sizes, const Arra
 int64_t lower_bound_arrays(const Array& sizes, const Array& starts, const Array& ends,
                            const std::optional<Array>& alignments, const std::optional<Array>& pins) {
   const Problem problem = to_problem(sizes, starts, ends, alignments, pins);
-  nb::gil_scoped_release no_gil;
+  const WithoutGil without;
   return lower_bound_in_bytes(problem);
 }
 
 std::pair<int64_t, int64_t> find_overlap_arrays(const Array& sizes, const Array& starts, const Array& ends,
                                                 const Array& offsets) {
   require_equal_lengths(sizes, {&starts, &ends, &offsets});
-  nb::gil_scoped_release no_gil;
+  const WithoutGil without;
   return checker::find_overlap(sizes.size(), sizes.data(), starts.data(), ends.data(), offsets.data());
 }
 
 int64_t peak_live_bytes_arrays(const Array& sizes, const Array& starts, const Array& ends) {
   require_equal_lengths(sizes, {&starts, &ends});
-  nb::gil_scoped_release no_gil;
+  const WithoutGil without;
   return checker::peak_live_bytes(sizes.size(), sizes.data(), starts.data(), ends.data());
 }
 
@@ -215,7 +216,7 @@ nb::tuple plan_device_columns(const DeviceColumns& columns, double time_limit_s,
   request.poll = std::ref(poll);
   DeviceResult result;
   {
-    nb::gil_scoped_release no_gil;
+    const WithoutGil without;
     result = plan_device(device_problem_of(columns.view()), request);
   }
   poll.rethrow();
@@ -243,7 +244,7 @@ std::tuple<int64_t, int64_t, int64_t> find_device_fault_columns(const DeviceColu
   require_equal_lengths(memories, {&chunks, &offsets});
   if (memories.size() != columns.view().num_buffers)
     throw std::invalid_argument("there must be a place for each buffer");
-  nb::gil_scoped_release no_gil;
+  const WithoutGil without;
   const checker::DeviceFinding found =
       checker::find_device_fault(columns.view(), memories.data(), chunks.data(), offsets.data());
   return {static_cast<int64_t>(found.fault), found.buffer, found.other_buffer};

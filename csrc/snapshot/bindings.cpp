@@ -7,6 +7,7 @@
 
 #include <memory>
 
+#include "python/gil.hpp"
 #include "snapshot/pickle_reader.hpp"
 
 namespace nb = nanobind;
@@ -26,7 +27,7 @@ nb::object to_numpy(Column<T>& column) {
 void feed(PickleReader& reader, const nb::bytes& piece) {
   const auto* data = static_cast<const uint8_t*>(piece.data());
   const size_t size = piece.size();
-  nb::gil_scoped_release no_gil;
+  const WithoutGil without;
   reader.feed(data, size);
 }
 
@@ -39,7 +40,7 @@ nb::list bytes_of(const std::deque<std::string>& texts) {
 // Everything that was read, as one dict of columns; the reader is empty afterwards.
 nb::dict take(PickleReader& reader) {
   {
-    nb::gil_scoped_release no_gil;
+    const WithoutGil without;
     reader.finish();
   }
   nb::dict taken;

@@ -21,6 +21,7 @@
 #include "core/run_budget.hpp"
 #include "core/thread_state.hpp"
 #include "core/upstream_memory.hpp"
+#include "python/gil.hpp"
 #include "torch/allocator.hpp"
 #include "torch/asker.hpp"
 #include "torch/dispatcher.hpp"
@@ -67,7 +68,7 @@ Handle<const Layout> compile_layout(Column<int64_t> offsets, Column<int64_t> siz
     buffers[i] = {static_cast<uint64_t>(offsets(i)), static_cast<uint64_t>(sizes(i)),
                   static_cast<uint64_t>(smallest_sizes(i)), escapes(i), match_askers ? askers(i) : 0};
   }
-  const nb::gil_scoped_release release;
+  const WithoutGil without;
   return {std::make_shared<const Layout>(buffers, arena_bytes, match_askers)};
 }
 
@@ -211,27 +212,26 @@ NB_MODULE(_runtime, module) {
       "address"_a);
   module.def("num_bad_frees", [] { return g_num_bad_frees.load(std::memory_order_relaxed); });
   module.def("upstream_name", [] { return std::string(upstream_name()); });
-  module.def("release_upstream_memory", &release_upstream_memory, nb::call_guard<nb::gil_scoped_release>());
+  module.def("release_upstream_memory", &release_upstream_memory, nb::call_guard<WithoutGil>());
   module.def("is_running", &is_running_on_this_thread);
   module.def("is_recording", &Recording::is_open_on_this_thread);
 
   module.def("asker_of", &asker_of, "operators"_a);
 
-  module.def("set_memory_limit", &set_memory_limit, "limit_bytes"_a,
-             nb::call_guard<nb::gil_scoped_release>());
+  module.def("set_memory_limit", &set_memory_limit, "limit_bytes"_a, nb::call_guard<WithoutGil>());
   module.def(
       "set_release_after",
       [](double idle_for_s) {
         set_release_after(std::chrono::nanoseconds(static_cast<int64_t>(idle_for_s * 1e9)));
       },
-      "idle_for_s"_a, nb::call_guard<nb::gil_scoped_release>());
+      "idle_for_s"_a, nb::call_guard<WithoutGil>());
   module.def(
       "release_pages",
       [](double idle_for_s) {
         return release_pages(std::chrono::nanoseconds(static_cast<int64_t>(idle_for_s * 1e9)));
       },
-      "idle_for_s"_a = 0.0, nb::call_guard<nb::gil_scoped_release>());
-  module.def("release_home", &release_home, nb::call_guard<nb::gil_scoped_release>());
+      "idle_for_s"_a = 0.0, nb::call_guard<WithoutGil>());
+  module.def("release_home", &release_home, nb::call_guard<WithoutGil>());
   module.def("memory_use", [] {
     const MemoryUse use = memory_use();
     nb::dict result;

@@ -1,43 +1,14 @@
 #pragma once
 
 #include <Python.h>
-#include <cxxabi.h>
-#include <unistd.h>
 
 #include <utility>
 
+#include "python/gil.hpp"
 #include "torch/versions.hpp"
 
 // What native code needs of Python's objects. All of it is called with the GIL held.
 namespace memomalloc {
-
-// The result of `ask`, which may run Python, or wait for the GIL.
-//
-// Python ends a thread of its own that asks for the GIL at exit by pthread_exit (up to 3.13), which unwinds
-// its stack without the GIL. The references on our stack can not be dropped then: the thread stays where it
-// is, as newer Pythons let it.
-template <typename Function>
-auto asking_python(const Function& ask) -> decltype(ask()) {
-  try {
-    return ask();
-  } catch (abi::__forced_unwind&) {
-    for (;;) pause();
-  }
-}
-
-// Lets other threads have the GIL while it lives.
-class WithoutGil {
- public:
-  WithoutGil() noexcept : thread_(PyEval_SaveThread()) {}
-  ~WithoutGil() {
-    asking_python([this] { PyEval_RestoreThread(thread_); });
-  }
-  WithoutGil(const WithoutGil&) = delete;
-  WithoutGil& operator=(const WithoutGil&) = delete;
-
- private:
-  PyThreadState* const thread_;
-};
 
 // A strong reference.
 class Reference {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -107,6 +108,45 @@ def test_exit_while_counted_tensors_live_also_in_a_daemon_thread() -> None:
     threading.Thread(target=park, daemon=True).start()
     inside.wait()
     assert memomalloc.memory_allocated() > 0
+
+
+def _problem() -> memomalloc.Problem:
+    starts = [i * 7 % 997 for i in range(3000)]
+    return memomalloc.Problem.from_arrays([i * 31 % 997 + 1 for i in range(3000)], starts, [s + 60 for s in starts])
+
+
+#: What gives up Python's lock, for a moment or for longer.
+WITHOUT_THE_LOCK: dict[str, Callable[[], object]] = {
+    "limit": lambda: memomalloc.set_memory_limit(1 << 30),
+    "release after": lambda: memomalloc.set_release_after(5.0),
+    "release": memomalloc.release,
+    "plan": lambda: memomalloc.plan(_problem(), time_limit_s=0.5),
+    "plan that is told of": lambda: memomalloc.plan(_problem(), time_limit_s=0.5, progress=lambda _: None),
+    "plan of a device": lambda: memomalloc.plan_device(
+        memomalloc.DeviceProblem.of(
+            [memomalloc.DeviceMemory("m", 100), memomalloc.DeviceMemory("n", cost_per_byte=1)],
+            [memomalloc.DeviceBuffer(str(i), i + 1, ((i, i + 9),)) for i in range(40)],
+        ),
+        time_limit_s=0.2,
+    ),
+    "bound": lambda: _problem().lower_bound_bytes,
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_THE_LOCK)
+@in_child_process()
+def test_exit_while_a_daemon_thread_is_without_pythons_lock(what: str) -> None:
+    memomalloc.memory_stats()
+    began = threading.Event()
+
+    def again_and_again() -> None:
+        while True:
+            began.set()
+            WITHOUT_THE_LOCK[what]()
+
+    threading.Thread(target=again_and_again, daemon=True).start()
+    began.wait()
+    time.sleep(0.2)
 
 
 @in_child_process()
