@@ -32,7 +32,7 @@ from typing import Any
 
 MODELS = ("mobilenet_v2", "toy", "mlp_50us", "cnn_5ms")
 DEFAULT_MODELS = MODELS[:2]
-UPSTREAMS = ("glibc", "jemalloc", "tcmalloc", "mimalloc")
+DEFAULT_UPSTREAMS = ("glibc", "jemalloc", "tcmalloc", "mimalloc")
 
 
 def build(name: str, smoke: bool) -> tuple[Any, tuple[Any, ...]]:
@@ -198,7 +198,7 @@ def measure_peak(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def in_process(upstream: str, options: list[str]) -> Any:
     """Run this file with an allocator; what it measured."""
-    from memomalloc.bench.upstream import UPSTREAMS as KNOWN
+    from memomalloc.bench.upstream import UPSTREAMS
 
     child = subprocess.run(
         [sys.executable, __file__, "--child", *options],
@@ -207,7 +207,7 @@ def in_process(upstream: str, options: list[str]) -> Any:
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_VERBOSITY": "error",
-            **KNOWN[upstream].environment(),
+            **UPSTREAMS[upstream].environment(),
         },
         stdout=subprocess.PIPE,
         text=True,
@@ -217,10 +217,13 @@ def in_process(upstream: str, options: list[str]) -> Any:
 
 
 def main() -> None:
+    from memomalloc.bench.machine import describe_machine, describe_versions
+    from memomalloc.bench.upstream import UPSTREAMS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(DEFAULT_MODELS), choices=MODELS)
     parser.add_argument("--workers", nargs="+", type=int, default=[2, 16])
-    parser.add_argument("--upstreams", nargs="+", default=list(UPSTREAMS), choices=UPSTREAMS)
+    parser.add_argument("--upstreams", nargs="+", default=list(DEFAULT_UPSTREAMS), choices=UPSTREAMS)
     parser.add_argument("--seconds", type=float, default=15.0, help="for both sides of one case")
     parser.add_argument("--json", type=Path, help="write all that was measured there")
     parser.add_argument("--quick", action="store_true", help="latencies, faults and switches only")
@@ -233,7 +236,6 @@ def main() -> None:
         return
     if arguments.smoke:
         arguments.seconds, arguments.workers = 0.2, [2]
-    from memomalloc.bench.machine import describe_machine, describe_versions
 
     results = []
     header = (
