@@ -106,7 +106,7 @@ def _lines(account: Account) -> list[str]:
 
 def _period(period: Period) -> Text:
     text = Text.assemble(
-        ("What repeats", "bold"), f": {period.num_allocations:,} allocations, {period.num_repetitions:,} times "
+        ("What repeats", "bold"), f": {_allocations(period.num_allocations)}, {period.num_repetitions:,} times "
     )
     text.append(f"({period.covered_share:.0%} of all{', sizes vary' if period.sizes_vary else ''}")
     text.append("" if period.duration_us is None else f", {period.duration_us / 1000:,.1f} ms each")
@@ -119,6 +119,10 @@ def _period(period: Period) -> Text:
     verb = "saves" if period.saved_bytes >= 0 else "costs"
     text.append(f"the plan {verb} {byte_text(abs(period.saved_bytes))}.", style="bold")
     return text
+
+
+def _allocations(number: int) -> str:
+    return f"{number:,} allocation{'' if number == 1 else 's'}"
 
 
 def _streams(account: Account) -> Table:
