@@ -246,8 +246,8 @@ class CallGroup(LockHolder):
         is_wider = not _agree(wider, self._trace)
         if is_wider:
             self._trace = wider
-            self._match_by_origin_if_that_helps()
-        self._learner.widened(is_wider=is_wider)
+        matches_otherwise = self._match_by_origin_if_that_helps()
+        self._learner.widened(is_wider=is_wider or matches_otherwise)
 
     def _renew(self) -> None:
         """Have fresh memory. What there was goes with its last tensor."""
@@ -282,11 +282,11 @@ class CallGroup(LockHolder):
             self._upstream_peak_bytes = recording.upstream_peak_bytes
             return True
         merged = self._merge([known, trace])
-        if _agree(merged, in_slots(known)):
-            return False
-        self._trace = merged
-        self._match_by_origin_if_that_helps()
-        return True
+        is_known = _agree(merged, in_slots(known))
+        if not is_known:
+            self._trace = merged
+        # A call that is known, and yet was not served, asked for sizes that other slots take as well.
+        return self._match_by_origin_if_that_helps() or not is_known
 
     def timed(self, planned_s: float) -> None:
         """A replayed call took so long."""
@@ -362,9 +362,12 @@ class CallGroup(LockHolder):
         self._branches = self._branches or any(trace.num_buffers < merged.num_buffers for trace in traces)
         return merged
 
-    def _match_by_origin_if_that_helps(self) -> None:
-        if self._settings.match == "auto" and self._branches and self.armed is not None:
-            self._by_origin = self._by_origin or self.armed.served_share() < MIN_SHARE_BY_SIZE
+    def _match_by_origin_if_that_helps(self) -> bool:
+        """Whether requests are matched by origin from now on, and were not before."""
+        if self._by_origin or self._settings.match != "auto" or not self._branches or self.armed is None:
+            return False
+        self._by_origin = self.armed.served_share() < MIN_SHARE_BY_SIZE
+        return self._by_origin
 
     def let_go(self) -> None:
         """Drop the plan. Runs in progress and tensors that live are not touched."""
