@@ -26,6 +26,7 @@
 #include "torch/asker.hpp"
 #include "torch/dispatcher.hpp"
 #include "torch/origin_capture.hpp"
+#include "torch/planned_call.hpp"
 #include "torch/run.hpp"
 
 namespace nb = nanobind;
@@ -356,6 +357,7 @@ NB_MODULE(_runtime, module) {
       .def("contexts", &RecordingWithOrigins::contexts);
 
   bind_dispatcher(module);
+  bind_planned_call(module);
 }
 
 }  // namespace memomalloc

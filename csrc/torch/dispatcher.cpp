@@ -1,6 +1,7 @@
 #include "torch/dispatcher.hpp"
 
 #include <Python.h>
+#include <c10/util/SmallVector.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -34,12 +35,48 @@ PyObject* call_function(PyObject* function, PyObject* args, PyObject* kwargs) {
   return asking_python([&] { return PyObject_Call(function, args, kwargs); });
 }
 
+// What a dispatcher calls: a function; or, where `kind` is there, the call of a module as that class has it,
+// which the function is as well. (By a frame of Python less.)
+struct Callee {
+  Reference function;
+  Reference module;  // weak
+  Reference kind;
+
+  int traverse(visitproc visit, void* arg) const {
+    for (const Reference* held : {&function, &module, &kind}) Py_VISIT(held->get());
+    return 0;
+  }
+
+  PyObject* call(PyObject* args, PyObject* kwargs) const noexcept {
+    const Reference called = kind ? referent(module.get()) : Reference();
+    if (!called) {  // or the module is gone, which the function says
+      const Reference held = Reference::borrow(function.get());
+      return call_function(held.get(), args, kwargs);
+    }
+    static PyObject* const name = PyUnicode_InternFromString("__call__");
+    // Tools that trace modules replace it for a while.
+    const Reference method =
+        Reference::steal(asking_python([&] { return PyObject_GetAttr(kind.get(), name); }));
+    if (!method) return nullptr;
+    c10::SmallVector<PyObject*, 16> all{nullptr, called.get()};  // the first is the callee's to use
+    try {
+      all.append(PySequence_Fast_ITEMS(args), PySequence_Fast_ITEMS(args) + PyTuple_GET_SIZE(args));
+    } catch (...) {
+      return PyErr_NoMemory();
+    }
+    const std::size_t flags = (all.size() - 1) | PY_VECTORCALL_ARGUMENTS_OFFSET;
+    return asking_python(
+        [&] { return PyObject_VectorcallDict(method.get(), all.data() + 1, flags, kwargs); });
+  }
+};
+
 // --- Counters
 
 // Calls that ran unplanned, by reason; the reasons are few, and known when they are first counted.
 class Counts {
  public:
-  void add(const std::string& reason) { ++by_reason_[reason]; }
+  // Stays where it is as long as these counts do.
+  uint64_t& of(const std::string& reason) { return by_reason_[reason]; }
   nb::dict as_dict() const {
     nb::dict result;
     for (const auto& [reason, count] : by_reason_) result[reason.c_str()] = count;
@@ -54,6 +91,17 @@ Counts& process_counts() {
   static auto& counts = *new Counts;
   return counts;
 }
+
+// The counter of one reason, of a dispatcher and of the process.
+struct Counter {
+  uint64_t* own = nullptr;
+  uint64_t* process = nullptr;
+
+  void add() const noexcept {
+    ++*own;
+    ++*process;
+  }
+};
 
 // Rises with every use of a plan; tells which one was not used for longest.
 uint64_t next_use() noexcept {
@@ -92,9 +140,9 @@ struct Armed {
   std::shared_ptr<const CallKey> key;  // null: its calls are too unusual to be looked up
   Reference group;
   Reference plan_object;      // keeps `plan`
-  ArmedPlan* plan = nullptr;  // null: its calls run unplanned, for `unplanned`
+  ArmedPlan* plan = nullptr;  // null: its calls run unplanned, and are counted there
   double wait_s = 0;
-  std::string unplanned;
+  Counter unplanned;
   Bounds bounds;
   bool wants_attention = false;
   uint64_t last_use = 0;
@@ -154,10 +202,12 @@ struct Call {
 
 class Dispatcher {
  public:
-  Dispatcher(nb::object function, nb::object owner, const std::string& shapes, nb::object unusual,
-             nb::object is_of_the_program, nb::object report_fault, nb::object switch_object,
-             nb::object compiler_globals, nb::object set_eval_frame)
-      : function_(Reference::steal(function.release().ptr())),
+  Dispatcher(nb::object function, nb::object module, nb::object kind, nb::object owner,
+             const std::string& shapes, nb::object unusual, nb::object is_of_the_program,
+             nb::object report_fault, nb::object switch_object, nb::object compiler_globals,
+             nb::object set_eval_frame)
+      : callee_{Reference::steal(function.release().ptr()), Reference::steal(module.release().ptr()),
+                kind.is_none() ? Reference() : Reference::steal(kind.release().ptr())},
         owner_(Reference::steal(PyWeakref_NewRef(owner.ptr(), nullptr))),
         unusual_(Reference::steal(unusual.release().ptr())),
         is_of_the_program_(Reference::steal(is_of_the_program.release().ptr())),
@@ -168,11 +218,15 @@ class Dispatcher {
         family_(shapes == "bucketed" ? Sameness::kBucketedFamily : Sameness::kFamily) {
     if (!owner_) throw nb::python_error();
     if (!PyDict_Check(compiler_globals_.get())) throw nb::type_error("compiler_globals must be a dictionary");
+    if (callee_.kind && !PyWeakref_Check(callee_.module.get())) {
+      throw nb::type_error("module must be a weak reference");
+    }
   }
 
   int traverse(visitproc visit, void* arg) const {
-    for (const Reference* held : {&function_, &owner_, &unusual_, &is_of_the_program_, &report_fault_,
-                                  &switch_, &compiler_globals_, &set_eval_frame_}) {
+    if (const int stop = callee_.traverse(visit, arg)) return stop;
+    for (const Reference* held : {&owner_, &unusual_, &is_of_the_program_, &report_fault_, &switch_,
+                                  &compiler_globals_, &set_eval_frame_}) {
       Py_VISIT(held->get());
     }
     for (const auto& [group, armed] : by_group_) {
@@ -184,8 +238,7 @@ class Dispatcher {
   // --- From the program
 
   PyObject* call(PyObject* args, PyObject* kwargs, PyObject* variant) {
-    const Reference function = Reference::borrow(function_.get());
-    if (is_being_looked_at()) return call_function(function.get(), args, kwargs);
+    if (is_being_looked_at()) return callee_.call(args, kwargs);
     PyObject* result = nullptr;
     switch (before(args, kwargs, variant, result)) {
       case Before::kDone:
@@ -195,7 +248,7 @@ class Dispatcher {
       case Before::kFault:
         break;
     }
-    return run_unplanned("unplannable", function.get(), args, kwargs);
+    return run_unplanned("unplannable", args, kwargs);
   }
 
   // --- From Python's side of us
@@ -211,9 +264,9 @@ class Dispatcher {
     put(call, std::move(group), is_family, std::move(armed));
   }
 
-  void pass(const Call& call, nb::object group, std::string reason, bool is_family) {
+  void pass(const Call& call, nb::object group, const std::string& reason, bool is_family) {
     auto armed = std::make_shared<Armed>();
-    armed->unplanned = std::move(reason);
+    armed->unplanned = counter(reason);
     put(call, std::move(group), is_family, std::move(armed));
   }
 
@@ -291,7 +344,7 @@ class Dispatcher {
       if (!is_on) return fault();
       if (is_on.get() == Py_False) {
         was_called = true;
-        result = run_unplanned("disabled", function_.get(), args, kwargs);
+        result = run_unplanned("disabled", args, kwargs);
         return Before::kDone;
       }
       CallDescription description;
@@ -310,8 +363,12 @@ class Dispatcher {
       if (armed != nullptr) {
         armed->last_use = next_use();
         was_called = true;
-        result = armed->plan == nullptr ? run_unplanned(armed->unplanned, function_.get(), args, kwargs)
-                                        : run_on(armed, description, args, kwargs);
+        if (armed->plan == nullptr) {
+          armed->unplanned.add();
+          result = callee_.call(args, kwargs);
+        } else {
+          result = run_on(armed, description, args, kwargs);
+        }
         return Before::kDone;
       }
       result =
@@ -435,26 +492,26 @@ class Dispatcher {
     return false;
   }
 
-  void count(const std::string& reason) {
-    counts_.add(reason);
-    process_counts().add(reason);
-  }
+  Counter counter(const std::string& reason) { return {&counts_.of(reason), &process_counts().of(reason)}; }
 
-  PyObject* run_unplanned(const std::string& reason, PyObject* function, PyObject* args,
-                          PyObject* kwargs) noexcept {
+  void count(const char* reason) noexcept {
     try {
-      count(reason);
+      counter(reason).add();
     } catch (...) {
       // No memory to count in: the call is made all the same.
     }
-    return call_function(function, args, kwargs);
+  }
+
+  PyObject* run_unplanned(const char* reason, PyObject* args, PyObject* kwargs) noexcept {
+    count(reason);
+    return callee_.call(args, kwargs);
   }
 
   PyObject* run_on(const ArmedRef& armed, const CallDescription& description, PyObject* args,
                    PyObject* kwargs) {
     return run_on(
         armed, [&description] { return description.hash(Sameness::kExact) >> 4; },
-        [&] { return call_function(function_.get(), args, kwargs); });
+        [&] { return callee_.call(args, kwargs); });
   }
 
   // Calls `function` with the armed plan. Where the call was not begun by a fault of ours, it is
@@ -471,10 +528,7 @@ class Dispatcher {
       // No memory: as if there were none for the run.
     }
     if (!run.has_value() || !run->started()) {
-      try {
-        count(run.has_value() ? run->outcome() : "no_arena");
-      } catch (...) {
-      }
+      count(run.has_value() ? run->outcome() : "no_arena");
       return function();
     }
     PyObject* result = function();
@@ -547,11 +601,11 @@ class Dispatcher {
     const Reference owner = referent(owner_.get());
     if (!owner) {
       was_called = true;
-      return run_unplanned("unplannable", function_.get(), args, kwargs);
+      return run_unplanned("unplannable", args, kwargs);
     }
     nb::object call_object = asking_python([] { return nb::cast(Call{}); });  // it may run the collector
     Call& call = *nb::inst_ptr<Call>(call_object);
-    call.function = Reference::borrow(function_.get());
+    call.function = Reference::borrow(callee_.function.get());
     call.args = Reference::borrow(args);
     call.kwargs = kwargs != nullptr ? Reference::borrow(kwargs) : Reference::steal(PyDict_New());
     if (!call.kwargs) throw nb::python_error();
@@ -591,7 +645,8 @@ class Dispatcher {
       give_error(std::move(outcome));
       return nullptr;
     }
-    return run_unplanned("unplannable", function.get(), args.get(), kwargs.get());
+    count("unplannable");
+    return call_function(function.get(), args.get(), kwargs.get());
   }
 
   void put(const Call& call, nb::object group, bool is_family, ArmedRef armed) {
@@ -630,7 +685,7 @@ class Dispatcher {
     }
   }
 
-  const Reference function_;
+  const Callee callee_;
   const Reference owner_;  // weak: it has us
   const Reference unusual_;
   const Reference is_of_the_program_;
@@ -688,6 +743,15 @@ nb::object checked(PyObject* result) {
 
 }  // namespace
 
+bool is_dispatcher(PyObject* object) noexcept {
+  static const PyTypeObject* const type = reinterpret_cast<PyTypeObject*>(nb::type<Dispatcher>().ptr());
+  return Py_TYPE(object) == type && nb::inst_ready(object);
+}
+
+PyObject* dispatch(PyObject* dispatcher, PyObject* args, PyObject* kwargs, PyObject* variant) noexcept {
+  return nb::inst_ptr<Dispatcher>(dispatcher)->call(args, kwargs, variant);
+}
+
 void bind_dispatcher(nb::module_& module) {
   module.def("next_use", &next_use);
   module.def(
@@ -713,10 +777,11 @@ void bind_dispatcher(nb::module_& module) {
       });
 
   nb::class_<Dispatcher>(module, "Dispatcher", nb::type_slots(dispatcher_slots), nb::is_weak_referenceable())
-      .def(nb::init<nb::object, nb::object, const std::string&, nb::object, nb::object, nb::object,
-                    nb::object, nb::object, nb::object>(),
-           "function"_a, "owner"_a, "shapes"_a, "unusual"_a, "is_of_the_program"_a, "report_fault"_a,
-           "switch"_a, "compiler_globals"_a, "set_eval_frame"_a.none())
+      .def(nb::init<nb::object, nb::object, nb::object, nb::object, const std::string&, nb::object,
+                    nb::object, nb::object, nb::object, nb::object, nb::object>(),
+           "function"_a, "module"_a.none(), "kind"_a.none(), "owner"_a, "shapes"_a, "unusual"_a,
+           "is_of_the_program"_a, "report_fault"_a, "switch"_a, "compiler_globals"_a,
+           "set_eval_frame"_a.none())
       .def(
           "call",
           [](Dispatcher& dispatcher, nb::tuple args, nb::dict kwargs, nb::object variant) {

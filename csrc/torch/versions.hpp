@@ -67,4 +67,18 @@ inline PyObject* local_of(PyFrameObject* frame, const char* name) noexcept {
   return value;
 }
 
+// What calls a function of Python: runs its code, unless it was set to something else.
+inline vectorcallfunc vectorcall_of(PyObject* function) noexcept {
+  return reinterpret_cast<PyFunctionObject*>(function)->vectorcall;
+}
+
+// `call` is to do what the code of the function does: Python may run that as well.
+inline void set_vectorcall(PyObject* function, vectorcallfunc call) noexcept {
+#if PY_VERSION_HEX >= 0x030C0000
+  PyFunction_SetVectorcall(reinterpret_cast<PyFunctionObject*>(function), call);
+#else
+  reinterpret_cast<PyFunctionObject*>(function)->vectorcall = call;
+#endif
+}
+
 }  // namespace memomalloc

@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any
@@ -39,10 +40,16 @@ class Call:
     @property
     def numbers(self) -> list[int] | None: ...
 
+def make_calls_natively(
+    twin: Callable[..., Any], in_place: Callable[..., Any], function: Callable[..., Any]
+) -> None: ...
+
 class Dispatcher:
     def __init__(
         self,
         function: Callable[..., Any],
+        module: weakref.ref[Any] | None,
+        kind: type | None,
         owner: Any,
         shapes: str,
         unusual: Callable[[Any, bool], tuple[Any, Any, list[int]]],

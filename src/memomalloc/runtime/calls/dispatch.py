@@ -53,19 +53,25 @@ if TYPE_CHECKING:
     from memomalloc._runtime import Dispatcher
 
 
-def dispatcher_of(owner: Any, function: Callable[..., Any], shapes: str) -> Dispatcher:
+def dispatcher_of(
+    owner: Any, function: Callable[..., Any], shapes: str, module_call: tuple[weakref.ref[Any], type] | None = None
+) -> Dispatcher:
     """A dispatcher of calls of ``function``.
 
     Args:
         owner: answers the questions of this module's docstring; is not kept alive.
         function: what is called.
         shapes: a policy, see ``shape_policy``.
+        module_call: where the function is the call of a module as a class has it: the module, and the class.
 
     Raises:
         RuntimeNotAvailableError: the runtime cannot run here.
     """
+    module, kind = module_call or (None, None)
     return extension.load().Dispatcher(  # type: ignore[no-any-return]
         function,
+        module,
+        kind,
         owner,
         shapes,
         _unusual,

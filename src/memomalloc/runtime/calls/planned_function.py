@@ -122,11 +122,15 @@ class PlannedFunction(LockHolder):
     def _dispatch(self) -> Dispatcher:
         with self.lock:
             if self._dispatcher is None:
-                dispatcher = dispatcher_of(self, self.function, self.shapes)
+                dispatcher = dispatcher_of(self, self.function, self.shapes, self._module_call())
                 self._calls.count_natively(functools.partial(_unplanned_by, weakref.ref(dispatcher)))
                 process_calls.count_natively(extension.load().unplanned_calls)
                 self._dispatcher = dispatcher
             return self._dispatcher
+
+    def _module_call(self) -> tuple[weakref.ref[torch.nn.Module], type] | None:
+        """The module and the class, where :attr:`function` is the call of that module as the class has it."""
+        return None
 
     def set_function(self, function: Callable[..., Any]) -> None:
         """Call another function from now on, and learn anew."""

@@ -154,6 +154,8 @@ def _call_unusual(self: Any, *args: Any, **kwargs: Any) -> Any:
 _kind: type[OptimizedModule]
 for _kind in (_Twin, _InPlace):
     functools.update_wrapper(_kind.__call__, torch.nn.Module.__call__)
+#: Native code makes these calls in the way written here once a model has its dispatcher: csrc/torch/planned_call.cpp.
+MODULE_CALLS = (_Twin.__call__, _InPlace.__call__)
 # A class with annotations would hide those of the model's class.
 for _kind in (OptimizedModule, _Twin, _InPlace):
     if "__annotations__" in vars(_kind):

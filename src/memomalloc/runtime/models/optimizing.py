@@ -21,7 +21,7 @@ from memomalloc.runtime.memory.deviations import Deviation
 from memomalloc.runtime.memory.statistics import Stats
 from memomalloc.runtime.models.offered import Plans
 from memomalloc.runtime.models.optimized_function import OptimizedFunction
-from memomalloc.runtime.models.optimized_module import OptimizedModule, dress_in_place, twin_of
+from memomalloc.runtime.models.optimized_module import MODULE_CALLS, OptimizedModule, dress_in_place, twin_of
 from memomalloc.runtime.models.outside_calls import outside_call_of
 from memomalloc.runtime.models.planned_model import planned_model_of, variant_of
 from memomalloc.runtime.shipping.plan_shipping import PlansFile
@@ -178,7 +178,7 @@ def optimize(
         "max_bytes": max_bytes,
     }
     if switch.on:
-        extension.install()
+        extension.install().make_calls_natively(*MODULE_CALLS, OptimizedFunction.__call__)
     optimized: Any
     if is_module:
         optimized = (dress_in_place if inplace else twin_of)(model, options, methods)

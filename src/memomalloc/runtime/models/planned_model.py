@@ -83,7 +83,7 @@ class PlannedModel(PlannedFunction):
     def __init__(
         self, module: torch.nn.Module, kind: type, *, copy_of: PlannedModel | None = None, **options: Any
     ) -> None:
-        self._module = weakref.ref(module)
+        self._module, self._kind = weakref.ref(module), kind
         self._name = kind.__qualname__
         super().__init__(call_of(module, kind), **options)
         self.methods: dict[str, PlannedPart] = {}
@@ -106,7 +106,11 @@ class PlannedModel(PlannedFunction):
         """Let the calls be those of another class: the module has become an instance of it."""
         module = self._module()
         if module is not None:
+            self._kind = kind
             self.set_function(call_of(module, kind))
+
+    def _module_call(self) -> tuple[weakref.ref[torch.nn.Module], type]:
+        return self._module, self._kind
 
     def is_of(self, module: object) -> bool:
         """Whether it plans the calls of this module, not of one that has its attributes."""

@@ -1,0 +1,190 @@
+"""Calls of optimized models and functions that are armed run no Python of ours, and do what its code says."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import memomalloc
+from memomalloc.runtime.models.optimized_function import OptimizedFunction
+from memomalloc.runtime.models.optimized_module import MODULE_CALLS
+
+OURS = str(Path(memomalloc.__file__).parent)
+Dressed = Callable[[torch.nn.Module], Any]
+
+
+class Model(torch.nn.Module):
+    """Says what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 4)
+        self.came: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.came.append((args, kwargs))
+        return self.layer(torch.ones(2, 4))
+
+
+def twin(model: torch.nn.Module) -> Any:
+    return memomalloc.optimize(model, keep_plans=True)
+
+
+def in_place(model: torch.nn.Module) -> Any:
+    return memomalloc.optimize(model, keep_plans=True, inplace=True)
+
+
+def function(model: torch.nn.Module) -> Any:
+    return memomalloc.optimize(lambda *args, **kwargs: model(*args, **kwargs), keep_plans=True)
+
+
+each_way = pytest.mark.parametrize("dress", [twin, in_place, function])
+
+
+def armed(dress: Dressed, *args: Any, **kwargs: Any) -> tuple[Model, Any]:
+    model = Model().eval()
+    planned = dress(model)
+    for _ in range(12):
+        planned(*args, **kwargs)
+    replayed = memomalloc.stats(planned).runs_replayed
+    planned(*args, **kwargs)
+    assert memomalloc.stats(planned).runs_replayed == replayed + 1
+    model.came.clear()
+    return model, planned
+
+
+def frames_of_ours(call: Callable[[], Any]) -> list[str]:
+    seen: list[str] = []
+
+    def profile(frame: Any, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(OURS):
+            seen.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}")
+
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return seen
+
+
+@each_way
+def test_an_armed_call_runs_no_python_of_ours(dress: Dressed) -> None:
+    _, planned = armed(dress, torch.ones(3), scale=2)
+    value = torch.ones(3)
+    assert frames_of_ours(lambda: planned(value, scale=2)) == []
+
+
+@each_way
+@pytest.mark.parametrize("num_args", [0, 1, 20])
+@pytest.mark.parametrize("names", [(), ("scale",), ("model", "args", "kwargs")])
+def test_arguments_arrive_as_they_were_given(dress: Dressed, num_args: int, names: tuple[str, ...]) -> None:
+    args = [torch.full((2,), float(i)) for i in range(num_args)]
+    kwargs = {name: torch.full((3,), float(i)) for i, name in enumerate(names)}
+    model, planned = armed(dress, *args, **kwargs)
+    planned(*args, **kwargs)
+    ((got_args, got_kwargs),) = model.came
+    assert [id(arg) for arg in got_args] == [id(arg) for arg in args]
+    assert {name: id(value) for name, value in got_kwargs.items()} == {name: id(kwargs[name]) for name in names}
+    assert list(got_kwargs) == list(names)
+
+
+@each_way
+def test_no_reference_is_lost_or_kept(dress: Dressed) -> None:
+    value, name = torch.ones(5), "a_name_of_its_own"
+    model, planned = armed(dress, value, **{name: value})
+
+    def counts_after_calls(num_calls: int) -> list[int]:
+        for _ in range(num_calls):
+            planned(value, **{name: value})
+        model.came.clear()
+        gc.collect()
+        return [sys.getrefcount(thing) for thing in (value, name, planned, type(planned), None)]
+
+    *before, nones_before = counts_after_calls(500)
+    *after, nones_after = counts_after_calls(500)
+    assert after == before
+    assert abs(nones_after - nones_before) < 500
+
+
+@each_way
+def test_what_the_model_raises_arrives(dress: Dressed) -> None:
+    model, planned = armed(dress, torch.ones(2))
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise KeyError("as the model has it")
+
+    model.forward = fails  # type: ignore[method-assign]
+    with pytest.raises(KeyError, match="as the model has it"):
+        planned(torch.ones(2))
+
+
+@pytest.mark.parametrize("dress", [twin, in_place])
+def test_a_class_whose_call_is_replaced_for_a_while(dress: Dressed, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, planned = armed(dress, torch.ones(2))
+    came: list[Any] = []
+    original = torch.nn.Module.__call__
+
+    def noted(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        came.append(type(self).__name__)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", noted)
+    planned(torch.ones(2))
+    assert came == ["Model", "Linear"]
+
+
+@pytest.mark.parametrize("dress", [twin, in_place])
+def test_the_training_mode_is_that_of_the_moment(dress: Dressed) -> None:
+    _, planned = armed(dress, torch.ones(2))
+    replayed = memomalloc.stats(planned).runs_replayed
+    planned.train()
+    planned(torch.ones(2))
+    assert memomalloc.stats(planned).runs_replayed == replayed
+    planned.eval()
+    planned(torch.ones(2))
+    assert memomalloc.stats(planned).runs_replayed == replayed + 1
+
+
+def test_a_module_of_an_in_place_class_that_is_not_its_owner() -> None:
+    model, planned = armed(in_place, torch.ones(2))
+    replica = object.__new__(type(planned))
+    replica.__dict__.update(planned.__dict__)
+    replayed = memomalloc.stats(planned).runs_replayed
+    replica(torch.ones(2))
+    assert memomalloc.stats(planned).runs_replayed == replayed
+    assert len(model.came) == 1
+
+
+def test_a_compiler_sees_the_code() -> None:
+    _, planned = armed(twin, torch.ones(2))
+    seen: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        seen.append(graph.code)
+        return graph
+
+    compiled = torch.compile(planned, backend=backend, fullgraph=True)
+    assert torch.equal(compiled(torch.ones(2)), planned(torch.ones(2)))
+    assert len(seen) == 1
+    assert "linear" in seen[0]
+
+
+def test_the_code_does_the_same() -> None:
+    """Python may run it at any time."""
+    model, planned = armed(twin, torch.ones(2))
+    replayed = memomalloc.stats(planned).runs_replayed
+    type(MODULE_CALLS[0])(MODULE_CALLS[0].__code__, MODULE_CALLS[0].__globals__)(planned, torch.ones(2))
+    assert memomalloc.stats(planned).runs_replayed == replayed + 1
+    _, planned = armed(function, torch.ones(2))
+    replayed = planned.stats().runs_replayed
+    code = OptimizedFunction.__call__.__code__
+    type(MODULE_CALLS[0])(code, OptimizedFunction.__call__.__globals__)(planned, torch.ones(2))
+    assert planned.stats().runs_replayed == replayed + 1
+    assert len(model.came) == 1
