@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import memomalloc
+from memomalloc.runtime.models.optimizing import planned_function_of
 
 
 class Scores(torch.nn.Module):
-    """Bags of embeddings: each asks for a buffer more where there are several rows, and by size it looks like others."""
+    """Bags of embeddings: each asks for a buffer more where there are several rows; by size it looks like others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,3 +43,5 @@ def test_it_ends_with_every_request_served(first: tuple[int, ...], repeats: int)
     after = memomalloc.stats(optimized)
     assert after.runs_replayed == before.runs_replayed + 100
     assert after.requests_upstream == before.requests_upstream
+    # By size: following who asks costs time at each operator.
+    assert not any(learned.by_origin for learned in planned_function_of(optimized).learned().values())

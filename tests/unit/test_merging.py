@@ -8,7 +8,7 @@ import memomalloc
 from memomalloc.data.origin import Origin, SourceLine
 from memomalloc.data.trace import Trace
 from memomalloc.errors import InvalidProblemError
-from memomalloc.planners.merging import in_slots, merge
+from memomalloc.planners.merging import in_slots, is_told_by_size, merge
 
 
 def _origin(name: str, line: int = 1) -> Origin:
@@ -104,3 +104,13 @@ def test_one_trace_is_itself_and_none_is_an_error() -> None:
 def test_empty_traces() -> None:
     assert len(merge([_trace(), _trace()])) == 0
     assert _operators(merge([_trace(), _trace(("a", 1, 0, 1))])) == ["a"]
+
+
+@pytest.mark.parametrize(("branch", "is_told"), [(256, True), (192, True), (100, False), (64, False)])
+def test_sizes_tell_a_branch_apart_where_they_differ(branch: int, is_told: bool) -> None:
+    taken = _trace(("a", 512, 0, 1), ("branch", branch, 2, 3), ("c", 512, 4, 5))
+    not_taken = _trace(("a", 90, 0, 1), ("c", 90, 2, 3))
+    merged = merge([taken, not_taken])
+    assert is_told_by_size(taken, merged, 64)
+    assert is_told_by_size(not_taken, merged, 64) is is_told
+    assert not is_told_by_size(_trace(("a", 1024, 0, 1)), merged, 64)

@@ -53,6 +53,27 @@ def merge(traces: Sequence[Trace]) -> Trace:
     return _union(merged, traces)
 
 
+def is_told_by_size(trace: Trace, merged: Trace, alignment_bytes: int) -> bool:
+    """Whether a replay that knows nothing but sizes would find for each buffer of a trace one that the same asked for.
+
+    Args:
+        trace: of one call.
+        merged: of that call and others, as :func:`merge` made it. No buffer may be smaller than its smallest size.
+        alignment_bytes: to which sizes are rounded up.
+    """
+    sizes, smallest, largest = (
+        -(-array // alignment_bytes) for array in (trace.sizes, merged.smallest_sizes, merged.sizes)
+    )
+    slot = 0
+    for size, origin in zip(sizes.tolist(), trace.origins, strict=True):
+        while slot < merged.num_buffers and not smallest[slot] <= size <= largest[slot]:
+            slot += 1
+        if slot == merged.num_buffers or _token(merged.origins[slot], False) != _token(origin, False):
+            return False
+        slot += 1
+    return True
+
+
 def in_slots(trace: Trace) -> Trace:
     """The same trace as :func:`merge` gives it: its ticks count its allocations."""
     return _union([_Aligned(None, {0: buffer}) for buffer in range(trace.num_buffers)], [trace])

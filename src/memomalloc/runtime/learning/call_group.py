@@ -15,7 +15,7 @@ from memomalloc.data.columns import read_only
 from memomalloc.data.plan import Plan
 from memomalloc.data.trace import Trace
 from memomalloc.errors import MemomallocError
-from memomalloc.planners.merging import in_slots, merge
+from memomalloc.planners.merging import in_slots, is_told_by_size, merge
 from memomalloc.planners.planning import plan_until_interrupted
 from memomalloc.runtime import extension
 from memomalloc.runtime.events import report
@@ -26,13 +26,13 @@ from memomalloc.runtime.learning.envelope import ROOM_TO_GROW, Envelope
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.learning.learner import BEFORE_THE_CALL, Learner, Order
 from memomalloc.runtime.learning.recorder import Recording
-from memomalloc.runtime.memory.armed_plan import ArenaSettings, ArmedPlan
+from memomalloc.runtime.memory.armed_plan import ALIGNMENT_BYTES, ArenaSettings, ArmedPlan
 from memomalloc.runtime.memory.statistics import CallCounts
 
 #: The share of the time limit that a plan gets which only grows.
 GROWTH_TIME_SHARE = 0.1
 
-#: Where recordings differ in more than sizes, and less than this is served, requests are matched by origin.
+#: Where recordings differ in more than sizes, and less than this is served, requests are told apart in another way.
 MIN_SHARE_BY_SIZE = 0.99
 
 #: How requests are told apart at replay; see :func:`memomalloc.optimize`.
@@ -117,6 +117,7 @@ class CallGroup(LockHolder):
         self._trace: Trace | None = None  # of all recordings, merged
         self._upstream_peak_bytes = 0
         self._branches = False  # not every recording had every buffer
+        self._only_known_sizes = False
         self._by_origin = settings.match == "origin"
         self._num_plans = 0
         self._num_deviated = 0  # runs, for the log
@@ -246,8 +247,7 @@ class CallGroup(LockHolder):
         is_wider = not _agree(wider, self._trace)
         if is_wider:
             self._trace = wider
-        matches_otherwise = self._match_by_origin_if_that_helps()
-        self._learner.widened(is_wider=is_wider or matches_otherwise)
+        self._learner.widened(is_wider=is_wider)
 
     def _renew(self) -> None:
         """Have fresh memory. What there was goes with its last tensor."""
@@ -262,6 +262,7 @@ class CallGroup(LockHolder):
         self._trace = None
         self.envelope = Envelope()
         self._branches = False
+        self._only_known_sizes = False
         self._by_origin = self._settings.match == "origin"
         self._learner.forgotten()
 
@@ -282,11 +283,13 @@ class CallGroup(LockHolder):
             self._upstream_peak_bytes = recording.upstream_peak_bytes
             return True
         merged = self._merge([known, trace])
-        is_known = _agree(merged, in_slots(known))
-        if not is_known:
+        is_new = not _agree(merged, in_slots(known))
+        has_smaller = merged.num_buffers == known.num_buffers and bool(
+            np.any(merged.smallest_sizes < known.smallest_sizes)
+        )
+        if is_new:
             self._trace = merged
-        # A call that is known, and yet was not served, asked for sizes that other slots take as well.
-        return self._match_by_origin_if_that_helps() or not is_known
+        return self._match_otherwise_if_that_helps(trace, has_smaller=has_smaller) or is_new
 
     def timed(self, planned_s: float) -> None:
         """A replayed call took so long."""
@@ -362,12 +365,25 @@ class CallGroup(LockHolder):
         self._branches = self._branches or any(trace.num_buffers < merged.num_buffers for trace in traces)
         return merged
 
-    def _match_by_origin_if_that_helps(self) -> bool:
-        """Whether requests are matched by origin from now on, and were not before."""
-        if self._by_origin or self._settings.match != "auto" or not self._branches or self.armed is None:
+    def _match_otherwise_if_that_helps(self, trace: Trace, *, has_smaller: bool) -> bool:
+        """Whether requests are told apart in another way from now on.
+
+        Args:
+            trace: of the last recording, which is a part of what is known by now.
+            has_smaller: it had buffers that were smaller than any that was known.
+        """
+        assert self._trace is not None
+        if not self._branches or self.armed is None or self.armed.served_share() >= MIN_SHARE_BY_SIZE:
             return False
-        self._by_origin = self.armed.served_share() < MIN_SHARE_BY_SIZE
-        return self._by_origin
+        # By size as long as that will do: following who asks takes time at each operator.
+        known_before = self._only_known_sizes
+        if (has_smaller or not known_before) and is_told_by_size(trace, self._trace, ALIGNMENT_BYTES):
+            self._only_known_sizes = True
+            return not known_before
+        if self._by_origin or self._settings.match != "auto":
+            return False
+        self._by_origin = True
+        return True
 
     def let_go(self) -> None:
         """Drop the plan. Runs in progress and tensors that live are not touched."""
@@ -391,7 +407,7 @@ class CallGroup(LockHolder):
             KeyboardInterrupt: it is armed, but Ctrl-C came meanwhile.
         """
         assert self._trace is not None
-        trace = _with_room(self._trace, any_smaller=self._by_origin)
+        trace = _with_room(self._trace, only_known_sizes=self._only_known_sizes, any_smaller=self._by_origin)
         is_first = self._num_plans == 0
         interrupted = False
         try:
@@ -441,14 +457,16 @@ class CallGroup(LockHolder):
         return True
 
 
-def _with_room(trace: Trace, *, any_smaller: bool) -> Trace:
+def _with_room(trace: Trace, *, only_known_sizes: bool, any_smaller: bool) -> Trace:
     """The same with larger sizes where sizes vary, and with no smallest size there: for calls yet to come.
 
     Args:
         trace: of all recordings, merged.
+        only_known_sizes: the smallest sizes stay: other buffers that are smaller would be taken for these.
         any_smaller: there is no smallest size anywhere; what tells requests apart is who asks.
     """
     varies = trace.smallest_sizes < trace.sizes
     sizes = np.where(varies, (trace.sizes * ROOM_TO_GROW).astype(np.int64), trace.sizes)
-    smallest_sizes = np.where(varies | any_smaller, np.minimum(trace.sizes, 1), trace.smallest_sizes)
+    may_shrink = any_smaller | (varies & (not only_known_sizes))
+    smallest_sizes = np.where(may_shrink, np.minimum(trace.sizes, 1), trace.smallest_sizes)
     return dataclasses.replace(trace, sizes=sizes, smallest_sizes=smallest_sizes)
