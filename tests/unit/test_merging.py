@@ -106,7 +106,7 @@ def test_empty_traces() -> None:
     assert _operators(merge([_trace(), _trace(("a", 1, 0, 1))])) == ["a"]
 
 
-@pytest.mark.parametrize(("branch", "is_told"), [(256, True), (192, True), (100, False), (64, False)])
+@pytest.mark.parametrize(("branch", "is_told"), [(256, True), (192, True), (100, False), (64, True)])
 def test_sizes_tell_a_branch_apart_where_they_differ(branch: int, is_told: bool) -> None:
     taken = _trace(("a", 512, 0, 1), ("branch", branch, 2, 3), ("c", 512, 4, 5))
     not_taken = _trace(("a", 90, 0, 1), ("c", 90, 2, 3))
