@@ -98,9 +98,10 @@ class Assigner {
     if (from_.size() == bodies_.size()) try_guess(from_);
     find_prices();
     for (const std::pair<int64_t, Assignment>& guess : guesses_) {
-      if (is_done() || budget_.spent()) break;
-      if (!outcome_.best.empty() && guess.first >= outcome_.cost) break;
+      if (is_done() || (!outcome_.best.empty() && guess.first >= outcome_.cost)) break;
       try_guess(guess.second);
+      // The first one is tried whatever the time.
+      if (budget_.spent()) break;
     }
     // Where there are few, all assignments will be looked at.
     if (bodies_.size() > kFewBodies) improve();

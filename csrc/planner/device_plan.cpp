@@ -1,8 +1,10 @@
 #include "planner/device_plan.hpp"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -19,6 +21,7 @@ constexpr double kShareOfMemory = 0.5;
 // Of the time, for which body goes where; the rest is for memories without a capacity.
 constexpr double kShareOfAssignment = 0.75;
 constexpr size_t kMaxRemembered = 4096;
+constexpr int kMaxFirstFits = 8;
 // Of an earlier plan: what is farther is no place.
 constexpr int64_t kFarthestOffset = int64_t{1} << 61;
 
@@ -55,6 +58,7 @@ class DevicePlanner {
         return realised(asked, may_move, budget);
       };
       outcome = assign(problem_, bodies_, warm_assignment_, realise, request_.seed, share);
+      if (outcome.best.empty() && !outcome.proven) outcome.best = first_fit_assignment();
     }
     result_.cost_lower_bound = outcome.lower_bound;
     if (outcome.best.empty() && !bodies_.bodies.empty()) {
@@ -235,6 +239,109 @@ class DevicePlanner {
       if (more < best.first) best = {more, static_cast<int32_t>(m)};
     }
     return best;
+  }
+
+  // Where the search found nothing in its time: by first fit in one of some orders, each body in the cheapest
+  // memory with room for it or, if that leaves some out, in the first one. What was left out comes before all
+  // others the next time. Empty: nothing was found.
+  Assignment first_fit_assignment() {
+    std::vector<std::vector<int32_t>> by_cost;
+    std::vector<std::vector<int32_t>> by_index;
+    std::array<std::vector<double>, 4> keys;
+    for (const Body& body : bodies_.bodies) {
+      const auto cost = [&](int32_t m) { return body.costs[static_cast<size_t>(m)]; };
+      by_index.emplace_back();
+      for (size_t m = 0; m < body.costs.size(); ++m) {
+        if (body.costs[m] != kForbidden) by_index.back().push_back(static_cast<int32_t>(m));
+      }
+      by_cost.push_back(by_index.back());
+      std::vector<int32_t>& own = by_cost.back();
+      std::stable_sort(own.begin(), own.end(), [&](int32_t a, int32_t b) { return cost(a) < cost(b); });
+      const double loss = own.size() < 2 ? std::numeric_limits<double>::infinity()
+                                         : static_cast<double>(cost(own[1]) - cost(own[0]));
+      const auto extent = static_cast<double>(body.extent);
+      const double volume =
+          1 + extent * (static_cast<double>(body.end()) - static_cast<double>(body.start()));
+      keys[0].push_back(-loss / volume);
+      keys[1].push_back(-extent);
+      keys[2].push_back(-volume);
+      keys[3].push_back(static_cast<double>(body.start()));
+    }
+    size_t num_relations = 0;
+    for (const auto* choices : {&by_cost, &by_index}) {
+      for (const std::vector<double>& own : keys) {
+        std::vector<int32_t> order = order_by(own);
+        for (int round = 0; round < kMaxFirstFits && num_relations < Relations::kMaxRelations; ++round) {
+          std::vector<char> is_left_out(bodies_.bodies.size(), 0);
+          const Assignment found = first_fit_assignment(*choices, order, is_left_out, num_relations);
+          if (!found.empty()) return found;
+          std::stable_partition(order.begin(), order.end(),
+                                [&](int32_t body) { return is_left_out[static_cast<size_t>(body)] != 0; });
+        }
+      }
+    }
+    return {};
+  }
+
+  // Each body goes to the first of its choices that has room for it beside those before it. Empty where some
+  // find none. Adds the relations that were looked at.
+  Assignment first_fit_assignment(const std::vector<std::vector<int32_t>>& choices,
+                                  const std::vector<int32_t>& order, std::vector<char>& is_left_out,
+                                  size_t& num_relations) {
+    std::vector<size_t> chosen(bodies_.bodies.size(), 0);
+    std::vector<std::vector<int32_t>> members(problem_.memories.size());  // those first that came first
+    for (int32_t body : order) {
+      members[static_cast<size_t>(choices[static_cast<size_t>(body)].front())].push_back(body);
+    }
+    bool complete = true;
+    std::vector<char> has_changed(members.size(), 1);
+    const auto next = [&] {
+      return static_cast<size_t>(std::find(has_changed.begin(), has_changed.end(), 1) - has_changed.begin());
+    };
+    for (size_t m = next(); m < members.size(); m = next()) {
+      has_changed[m] = 0;
+      const Memory& memory = problem_.memories[m];
+      if (memory.capacity < 0 || members[m].empty()) continue;
+      const Relations relations(bodies_, members[m], memory);
+      if (relations.too_many()) return {};
+      num_relations += relations.all().size();
+      std::vector<int32_t> positions(members[m].size());
+      std::iota(positions.begin(), positions.end(), 0);
+      const PartialPacking found = first_fit_of_some(relations, positions, memory.capacity);
+      if (!found.keeps_pins) return {};
+      std::map<int32_t, Place> places;
+      for (size_t i = 0; i < members[m].size(); ++i) {
+        const int64_t base = found.packing.bases[i];
+        if (base >= 0) places[members[m][i]] = relations.line().place(static_cast<int64_t>(m), base);
+      }
+      for (int32_t position : found.left_out) {
+        const int32_t body = members[m][static_cast<size_t>(position)];
+        const std::vector<int32_t>& own = choices[static_cast<size_t>(body)];
+        size_t& choice = chosen[static_cast<size_t>(body)];
+        if (choice + 1 == own.size()) {
+          complete = false;
+          is_left_out[static_cast<size_t>(body)] = 1;
+          continue;
+        }
+        const auto to = static_cast<size_t>(own[++choice]);
+        members[to].push_back(body);
+        has_changed[to] = 1;
+      }
+      members[m].erase(std::remove_if(members[m].begin(), members[m].end(),
+                                      [&](int32_t body) { return places.count(body) == 0; }),
+                       members[m].end());
+      std::vector<int32_t> rest;
+      MemoryPlan plan;
+      for (const auto& [body, place] : places) {
+        rest.push_back(body);
+        plan.places.push_back(place);
+      }
+      if (!rest.empty()) known_[{m, rest}] = with_bytes(m, rest, std::move(plan));
+    }
+    if (!complete) return {};
+    Assignment assignment(bodies_.bodies.size());
+    for (size_t i = 0; i < assignment.size(); ++i) assignment[i] = choices[i][chosen[i]];
+    return assignment;
   }
 
   void place(const Assignment& assignment, bool proven_cheapest, bool only) {

@@ -235,7 +235,8 @@ class MemoryPlanner {
     for (const std::vector<int32_t>& order : orders) {
       if (is_done()) break;
       keep(first_fit(relations_, order, next_max_bytes()));
-      if (budget_.spent()) return finish();
+      // Any plan is better than none.
+      if (best_ && budget_.spent()) return finish();
     }
     if (is_done()) return finish();
 

@@ -21,12 +21,13 @@ struct PartOutcome {
       false;  // above the target: that no lower placement exists, or, if it was to decide, none within
 };
 
-// Improves a placement of one part until it is within the target.
-using ImprovePart =
-    std::function<PartOutcome(const PreparedProblem& part, Placement from, const Goal& goal, Budget& budget)>;
+// Improves a placement of one part until it is within the target. Each round is to make other random choices.
+using ImprovePart = std::function<PartOutcome(const PreparedProblem& part, Placement from, const Goal& goal,
+                                              uint64_t round, Budget& budget)>;
 
-// Improves `from` part by part, the highest first. The arena is as high as its highest part, so that a part
-// needs to be no lower than those before it turned out to be. The result is proven if its highest part is.
+// Improves `from` part by part, the highest last. The arena is as high as its highest part, so that a part
+// needs to be no lower than those before it turned out to be. Where that leaves time, those that had too
+// little go on in another round. The result is proven if its highest part is.
 PartOutcome improve_parts(const PreparedProblem& problem, Placement from, Goal goal, Budget& budget,
                           const ImprovePart& improve);
 

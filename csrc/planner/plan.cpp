@@ -54,8 +54,8 @@ void branch_and_bound(const PreparedProblem& problem, const Goal& goal, uint64_t
   keep(outcome, "branch_and_bound", around_pins(problem, std::move(from->placement), budget));
   if (outcome.planner.empty()) return;
   const auto improve = [&](const PreparedProblem& part, Placement part_from, const Goal& part_goal,
-                           Budget& share) {
-    return improve_by_tree_search(part, std::move(part_from), part_goal, seed, share);
+                           uint64_t round, Budget& share) {
+    return improve_by_tree_search(part, std::move(part_from), part_goal, seed + round, share);
   };
   PartOutcome improved = improve_parts(problem, outcome.placement, goal, budget, improve);
   outcome.placement = std::move(improved.placement);

@@ -140,9 +140,9 @@ void portfolio(const PreparedProblem& problem, const Goal& goal, uint64_t seed, 
   }
   if (outcome.planner.empty() || outcome.placement.height <= goal.target || budget.spent()) return;
 
-  const auto improve = [&](const PreparedProblem& part, Placement from, const Goal& part_goal,
+  const auto improve = [&](const PreparedProblem& part, Placement from, const Goal& part_goal, uint64_t round,
                            Budget& share) {
-    PartSearchOutcome found = search_part(part, std::move(from), part_goal, best_order, seed, share);
+    PartSearchOutcome found = search_part(part, std::move(from), part_goal, best_order, seed + round, share);
     if (found.planner != nullptr) outcome.planner = found.planner;
     return std::move(found.part);
   };

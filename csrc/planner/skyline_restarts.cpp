@@ -81,9 +81,9 @@ bool SkylineRestarts::place(Budget& budget) {
 
 Placement skyline_restarts(const PreparedProblem& problem, SkylineOutcome from, int64_t target, uint64_t seed,
                            Budget& budget) {
-  const auto improve = [&](const PreparedProblem& part, Placement best, const Goal& goal,
+  const auto improve = [&](const PreparedProblem& part, Placement best, const Goal& goal, uint64_t round,
                            Budget& part_budget) {
-    SkylineRestarts restarts(part, from.order, seed);
+    SkylineRestarts restarts(part, from.order, seed + round);
     restarts.run(goal.target, part_budget);
     return PartOutcome{restarts.best().height < best.height ? restarts.best() : std::move(best), false};
   };

@@ -187,11 +187,13 @@ def test_deeply_nested_lifetimes(planner: str) -> None:
 def test_exact_planners_prove_and_find_the_optimum(planner: str) -> None:
     if not {entry.name: entry for entry in available()}[planner].exact:
         pytest.skip("a heuristic")
-    # Of this problem the lower bound 8 cannot be reached.
-    sizes, starts, ends = [3, 2, 3, 5, 3, 2], [0, 0, 1, 3, 4, 5], [3, 5, 4, 5, 7, 7]
+    # The lower bound 18 cannot be reached.
+    sizes = [1, 4, 3, 2, 2, 8, 1, 6, 3, 6, 5]
+    starts = [3, 4, 1, 3, 1, 5, 0, 0, 3, 1, 7]
+    ends = [6, 10, 4, 4, 6, 10, 6, 5, 5, 2, 12]
     problem = Problem.from_arrays(sizes, starts, ends, alignment_bytes=1)
     planned = plan(problem, planner=planner, time_limit_s=20)
-    assert planned.proven_optimal
+    assert (planned.arena_bytes, planned.lower_bound_bytes, planned.proven_optimal) == (19, 18, True)
 
 
 def test_cut_rectangle(planner: str) -> None:

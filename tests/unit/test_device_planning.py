@@ -25,6 +25,13 @@ def test_what_does_not_fit_is_spilled_at_the_least_cost() -> None:
     assert planned.arena_bytes == {"sram": 100, "dram": 60}
 
 
+@pytest.mark.parametrize("num_buffers", [3, 40, 600])
+def test_there_is_a_plan_without_any_time(num_buffers: int) -> None:
+    rows = buffers(*((str(i), 10 + i % 7, i, i + 5) for i in range(num_buffers)))
+    problem = DeviceProblem.of([DeviceMemory("sram", 40), DeviceMemory("dram", 60, cost_per_byte=1)], rows)
+    check_device(problem, *columns(plan_device(problem, time_limit_s=0)))
+
+
 def test_a_stated_cost_decides() -> None:
     rows = [
         DeviceBuffer("weights", 60, ((0, 5),), costs={"sram": 0, "dram": 1000}),

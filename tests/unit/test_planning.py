@@ -185,6 +185,9 @@ def test_planning_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+CP_SAT = "ortools.sat.python.cp_model.CpSolver.solve"
+MIP = "scipy.optimize.milp"
+
 CTRL_C_PROGRAM = """
 import signal, sys, threading, time, warnings
 import numpy as np
@@ -232,6 +235,31 @@ def test_ctrl_c_and_progress_end_solvers_too(planner: str) -> None:
     timer.join()
     check(open_problem, planned.offsets)
     assert time.perf_counter() - start_s < 25
+
+
+@pytest.mark.parametrize(("planner", "solver"), [("cp_sat", CP_SAT), ("mip", MIP)])
+def test_solvers_that_do_not_read_their_clocks_are_ended_in_time(
+    planner: str, solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(solver.partition(".")[0])
+    monkeypatch.setattr(solver, lambda *args, **kwargs: time.sleep(30))
+    problem = cut_rectangle(150, seed=9, dropped=0.02)
+    start_s = time.perf_counter()
+    planned = plan(problem, planner=planner, time_limit_s=0.5)
+    assert time.perf_counter() - start_s < 5
+    check(problem, planned.offsets)
+    assert planned.planner == planner
+
+
+@pytest.mark.parametrize(("planner", "module"), [("cp_sat", "ortools"), ("mip", "scipy")])
+def test_solvers_improve_what_skyline_finds(planner: str, module: str) -> None:
+    pytest.importorskip(module)
+    problem = Problem.from_arrays(
+        [1, 8, 7, 3, 5, 7, 4], [0, 6, 1, 0, 3, 7, 5], [2, 11, 5, 3, 6, 10, 7], alignment_bytes=1
+    )
+    assert plan(problem, planner="skyline").arena_bytes == 16
+    planned = plan(problem, planner=planner, time_limit_s=20)
+    assert (planned.arena_bytes, planned.proven_optimal) == (15, True)
 
 
 @pytest.mark.parametrize("arguments", [{"seed": 1.5}, {"capacity_bytes": 1.5}, {"time_limit_s": "x"}])

@@ -9,15 +9,15 @@ import numpy as np
 
 from memomalloc.data.problem import Problem
 from memomalloc.extras import require
-from memomalloc.planners.background import Background
 from memomalloc.planners.solution import Request, Solution
-from memomalloc.planners.solver_model import SolverModel, solve_model
+from memomalloc.planners.solver_model import Search, SolverModel, solve_model
 
 MAX_PAIRS = 50_000
 """More take HiGHS more memory than a planner may."""
 
-_BUILD_S_PER_PAIR = 1.5e-5
-"""What writing the program down takes."""
+_SHARE_OF_SEARCH = 0.9
+"""HiGHS tells nothing before its end, so it is to end before it is killed: it reads its clock late, later the more
+pairs there are, and what comes before its first node, a tenth of a millisecond a pair, without a look at it."""
 
 _MAX_HEIGHT_FOR_PROOF = 10**6
 """In units. HiGHS computes in floating point with a tolerance of 1e-6 or so, and the big M is this height."""
@@ -31,47 +31,34 @@ def solve(problem: Problem, request: Request) -> Solution:
 
     Args:
         problem: has at least one buffer that has bytes.
-        request: HiGHS tells nothing before its end: its ``poll`` gets the known arena. A search that is ended early
-            goes on in its thread until the time limit, unheard.
+        request: how.
 
     Raises:
         InvalidProblemError: there are more than `MAX_PAIRS` pairs of neighbours.
         MissingDependencyError: SciPy is not installed.
     """
-    start_s = time.perf_counter()
     optimize: Any = require("scipy.optimize", extra="solvers", feature="the planner mip")
-    return solve_model(problem, "mip", lambda data: _search(optimize, problem, data, request, start_s))
+    return solve_model(problem, "mip", request, lambda search: _solve(optimize, search), max_pairs=MAX_PAIRS)
 
 
-def _search(optimize: Any, problem: Problem, data: SolverModel, request: Request, start_s: float) -> Solution:
-    pairs = data.neighbours(MAX_PAIRS)
-    capacity = None if request.capacity_bytes is None else request.capacity_bytes // data.unit_bytes
-    best, best_height = data.known, data.known_height
-    goal = data.lower_bound if capacity is None else capacity
-    bound = float(data.lower_bound)
-    remaining_s = request.time_limit_s - (time.perf_counter() - start_s) - _BUILD_S_PER_PAIR * len(pairs)
-    if best_height > goal >= data.lower_bound and remaining_s > 0:
-        program = _program(optimize, data, pairs)
-        options = {"time_limit": remaining_s, "mip_rel_gap": 0.0, "disp": False}
-        search = Background(lambda: optimize.milp(**program, options=options))
-        known_arena = data.known_height * data.unit_bytes
-        search.wait(lambda: request.poll is None or request.poll(known_arena))
-        if search.interrupted:
-            return data.known_solution(problem, "mip")
-        result = search.result(within_s=0)
-        if result is not None and result.mip_dual_bound is not None:
-            bound = max(bound, float(result.mip_dual_bound))
-        if result is not None and result.x is not None:
-            # Floating-point offsets give an order; the order gives exact offsets.
-            found = data.offsets_in_order(np.argsort(result.x[: len(data.sizes)], kind="stable"))
-            if data.height(found) < best_height and _is_valid(data, pairs, found):
-                best, best_height = found, data.height(found)
-    provable = data.known_height <= _MAX_HEIGHT_FOR_PROOF
-    optimal = best_height == data.lower_bound or (provable and best_height - bound < 1 - _MIN_DISTANCE_FOR_PROOF)
-    infeasible = capacity is not None and (
-        capacity < data.lower_bound or (provable and bound > capacity + _MIN_DISTANCE_FOR_PROOF)
-    )
-    return Solution(data.to_bytes(problem, best), best_height * data.unit_bytes, "mip", optimal, infeasible)
+def _solve(optimize: Any, search: Search) -> None:
+    data, findings = search.data, search.findings
+    pairs = data.neighbours()
+    program = _program(optimize, data, pairs)
+    time_limit_s = _SHARE_OF_SEARCH * (search.end_s - time.perf_counter())
+    options = {"time_limit": max(0.0, time_limit_s), "mip_rel_gap": 0.0, "disp": False}
+    result = optimize.milp(**program, options=options)
+    best_height = data.known_height
+    if result.x is not None:
+        # Floating-point offsets give an order; the order gives exact offsets.
+        found = data.offsets_in_order(np.argsort(result.x[: len(data.sizes)], kind="stable"))
+        if data.height(found) < best_height and _is_valid(data, pairs, found):
+            best_height = data.height(found)
+            findings.put(found, best_height)
+    if result.mip_dual_bound is not None and data.known_height <= _MAX_HEIGHT_FOR_PROOF:
+        bound = float(result.mip_dual_bound)
+        findings.optimal = best_height - bound < 1 - _MIN_DISTANCE_FOR_PROOF
+        findings.infeasible = search.capacity is not None and bound > search.capacity + _MIN_DISTANCE_FOR_PROOF
 
 
 def _program(optimize: Any, data: SolverModel, pairs: list[tuple[int, int]]) -> dict[str, Any]:

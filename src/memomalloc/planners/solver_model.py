@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from memomalloc.data.problem import Problem
 from memomalloc.errors import InvalidProblemError
 from memomalloc.planners import native
 from memomalloc.planners.solution import Request, Solution
+from memomalloc.planners.solver_process import Findings, run_solver
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,15 @@ class SolverModel:
             interrupted=known.interrupted,
         )
 
-    def neighbours(self, max_pairs: int) -> list[tuple[int, int]]:
-        """The pairs of buffers, by position in the columns, that are alive at a common tick.
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs of buffers are alive at a common tick."""
+        starts, ends = np.sort(self.starts), np.sort(self.ends)
+        # Those that are born before one dies, less itself and those that have died before it is born.
+        return int(np.searchsorted(starts, ends).sum() - np.arange(1, len(ends) + 1).sum())
 
-        Raises:
-            InvalidProblemError: there are more than ``max_pairs``.
-        """
+    def neighbours(self) -> list[tuple[int, int]]:
+        """The pairs of buffers, by position in the columns, that are alive at a common tick."""
         by_start = np.argsort(self.starts, kind="stable")
         active: list[int] = []
         pairs: list[tuple[int, int]] = []
@@ -86,10 +92,6 @@ class SolverModel:
             active = [j for j in active if self.ends[j] > self.starts[i]]
             pairs.extend((j, i) for j in active)
             active.append(i)
-            if len(pairs) > max_pairs:
-                raise InvalidProblemError(
-                    f"more than {max_pairs} pairs of buffers are alive together: use auto or branch_and_bound"
-                )
         return pairs
 
     def offsets_in_order(self, order: Int64Array) -> Int64Array:
@@ -104,17 +106,6 @@ class SolverModel:
             placed.append(i)
         return offsets
 
-    def known_solution(self, problem: Problem, planner: str) -> Solution:
-        """The known plan, as the answer of a planner that Ctrl-C has ended before it found a better one."""
-        return Solution(
-            self.to_bytes(problem, self.known),
-            self.known_height * self.unit_bytes,
-            planner,
-            self.known_height == self.lower_bound,
-            False,
-            interrupted=True,
-        )
-
     def height(self, offsets: Int64Array) -> int:
         """The largest offset plus size, in units."""
         return int(np.max(offsets + self.sizes))
@@ -127,12 +118,69 @@ class SolverModel:
         return everywhere
 
 
-def solve_model(problem: Problem, planner: str, search: Callable[[SolverModel], Solution]) -> Solution:
-    """Search with the model of a problem; what is known before, where Ctrl-C ends that."""
-    model = SolverModel.of(problem)
-    if model.interrupted:
-        return model.known_solution(problem, planner)
-    try:
-        return search(model)
-    except KeyboardInterrupt:
-        return model.known_solution(problem, planner)
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a solver is asked.
+
+    Attributes:
+        data: the problem in units.
+        capacity: in units, None: as low as possible.
+        end_s: when it is killed, by ``time.perf_counter()``.
+        seed: of its random choices.
+        findings: where it puts offsets in units, each lower than those before, and proofs.
+    """
+
+    data: SolverModel
+    capacity: int | None
+    end_s: float
+    seed: int
+    findings: Findings
+
+
+def solve_model(
+    problem: Problem,
+    planner: str,
+    request: Request,
+    solver: Callable[[Search], None],
+    *,
+    max_pairs: int | None = None,
+) -> Solution:
+    """The lowest of the plan of skyline and of what a solver finds in a process of its own, which ends with the limit.
+
+    Args:
+        problem: has at least one buffer that has bytes.
+        planner: its name.
+        request: how.
+        solver: called in a copy of this process, if skyline's plan can be improved.
+        max_pairs: more pairs of buffers that are alive together are refused.
+
+    Raises:
+        InvalidProblemError: there are more than ``max_pairs``.
+    """
+    end_s = time.perf_counter() + request.time_limit_s
+    data = SolverModel.of(problem)
+    if max_pairs is not None and data.num_pairs > max_pairs:
+        raise InvalidProblemError(
+            f"more than {max_pairs} pairs of buffers are alive together: use auto or branch_and_bound"
+        )
+    capacity = None if request.capacity_bytes is None else request.capacity_bytes // data.unit_bytes
+    goal = data.lower_bound if capacity is None else capacity
+    findings = Findings(len(data.sizes))
+    interrupted = data.interrupted
+    if data.known_height > goal >= data.lower_bound and not interrupted:
+
+        def go_on() -> bool:
+            best = findings.best
+            height = data.known_height if best is None else min(best[1], data.known_height)
+            return request.poll is None or request.poll(height * data.unit_bytes)
+
+        search = Search(data, capacity, end_s, request.seed, findings)
+        interrupted = run_solver(partial(solver, search), end_s, go_on)
+    offsets, height = findings.best or (data.known, data.known_height)
+    if height > data.known_height:
+        offsets, height = data.known, data.known_height
+    optimal = height == data.lower_bound or (capacity is None and findings.optimal)
+    infeasible = goal < data.lower_bound or findings.infeasible
+    return Solution(
+        data.to_bytes(problem, offsets), height * data.unit_bytes, planner, optimal, infeasible, interrupted=interrupted
+    )

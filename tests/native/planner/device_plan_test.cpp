@@ -333,6 +333,53 @@ std::string described(const DeviceProblem& problem, const DeviceResult& result) 
   return text.str();
 }
 
+// Whether there is a plan that is made without a search: in the order of the buffers, each above all others
+// of its time, in the first memory that has room there.
+bool first_fit_finds_a_plan(const DeviceProblem& problem) {
+  struct Placed {
+    size_t memory;
+    Lifetime life;
+    int64_t top;
+  };
+  std::vector<Placed> all;
+  for (const Lifetime& life : problem.lifetimes) {
+    bool found = false;
+    for (size_t m = 0; m < problem.memories.size() && !found; ++m) {
+      int64_t top = life.upper;
+      for (const Placed& other : all) {
+        const bool meet = other.life.start < life.end && life.start < other.life.end;
+        if (other.memory == m && meet) top = std::max(top, other.top + life.upper);
+      }
+      found = top <= problem.memories[m].capacity;
+      if (found) all.push_back({m, life, top});
+    }
+    if (!found) return false;
+  }
+  return true;
+}
+
+TEST(DevicePlan, IsFoundWithoutAnyTimeWhereFirstFitFindsOne) {
+  std::mt19937 random(7);
+  int num_plans = 0;
+  for (int round = 0; round < 1000; ++round) {
+    DeviceProblem problem = empty_problem({{70, 0, 0}, {100, 0, 0}, {130, 0, 0}});
+    const int n = 4 + below(random, 60);
+    for (int i = 0; i < n; ++i) {
+      const int start = below(random, 40);
+      const int64_t buffer = add(problem, 1 + below(random, 60), start, start + 1 + below(random, 12));
+      for (size_t m = 0; m < 3; ++m) problem.costs[static_cast<size_t>(3 * buffer) + m] = below(random, 9);
+    }
+    if (!first_fit_finds_a_plan(problem)) continue;
+    ++num_plans;
+    DeviceRequest request;
+    request.time_limit_s = 0;
+    const DeviceResult result = plan_device(problem, request);
+    ASSERT_EQ(result.places.size(), problem.num_buffers()) << "round " << round;
+    EXPECT_EQ(View(problem).fault(result.places), checker::DeviceFault::kNone) << "round " << round;
+  }
+  EXPECT_GT(num_plans, 100);
+}
+
 TEST(DevicePlan, AgreesWithTryingEverything) {
   std::mt19937 random(1);
   int num_planned = 0;
