@@ -17,6 +17,7 @@ import signal
 import site
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,6 @@ ROOT = Path(__file__).resolve().parent.parent
 WHEELS = ROOT / "build" / "wheels"
 #: For builds without isolation, and for all mixes but one.
 PACKAGES = ("scikit-build-core>=0.10", "nanobind>=2.4", "cmake>=3.25", "ninja", "numpy", "transformers>=5")
-SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 WORKS = "import memomalloc.runtime.extension as extension; extension.load()"
 UPSTREAMS = ("glibc", "glibc-tuned", "jemalloc", "tcmalloc", "mimalloc")
 WORKERS = ("1", "2", "4", "8", "16", "32", "64")
@@ -115,8 +115,8 @@ def prepared_python(folder: Path) -> str:
     if not works(str(python), WORKS):
         subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
         # Not --system-site-packages: where this Python is of an environment, that means the system's below it.
-        found = subprocess.run([python, "-c", SITE_PACKAGES], stdout=subprocess.PIPE, text=True, check=True).stdout
-        Path(found.strip(), "made_upon.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+        own = sysconfig.get_path("purelib", "venv", {"base": str(folder / "venv")})
+        Path(own, "made_upon.pth").write_text("\n".join(site.getsitepackages()) + "\n")
         pip = [str(python), "-m", "pip", "install", "--quiet"]
         source = ["--no-index", "--find-links", str(WHEELS)] if WHEELS.is_dir() else []
         subprocess.run([*pip, *source, *PACKAGES], check=True)

@@ -35,8 +35,8 @@ PyObject* call_function(PyObject* function, PyObject* args, PyObject* kwargs) {
   return asking_python([&] { return PyObject_Call(function, args, kwargs); });
 }
 
-// What a dispatcher calls: a function; or, where `kind` is there, the call of a module as that class has it,
-// which the function is as well. (By a frame of Python less.)
+// What a dispatcher calls: a function. Where `kind` is there, it is the call of a module as that class has
+// it, which is made without the function's frame.
 struct Callee {
   Reference function;
   Reference module;  // weak

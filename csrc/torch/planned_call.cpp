@@ -2,9 +2,9 @@
 
 #include <Python.h>
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/string.h>
 
-#include <string>
+#include <cstddef>
+#include <utility>
 
 #include "torch/dispatcher.hpp"
 #include "torch/python_object.hpp"
@@ -94,8 +94,7 @@ Way way_of_function(PyObject* function) noexcept {
 template <Way (*way_of)(PyObject*) noexcept>
 PyObject* call(PyObject* method, PyObject* const* args, std::size_t flags, PyObject* names) noexcept {
   const Py_ssize_t num_args = PyVectorcall_NARGS(flags);
-  if (num_args == 0 || frames_are_looked_at()) return run_code(method, args, flags, names);
-  const Way way = way_of(args[0]);
+  const Way way = num_args == 0 || frames_are_looked_at() ? Way{} : way_of(args[0]);
   if (!way) return asking_python([&] { return run_code(method, args, flags, names); });
   const Reference positional = Reference::steal(PyTuple_New(num_args - 1));
   if (!positional) return nullptr;

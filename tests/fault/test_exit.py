@@ -171,6 +171,26 @@ def test_exit_while_daemon_threads_are_in_calls_of_every_kind() -> None:
 
 
 @in_child_process()
+def test_exit_while_a_daemon_thread_is_in_a_call_whose_frames_are_looked_at() -> None:
+    """As a compiler does whose program calls us: the code of our methods runs then."""
+    inside = threading.Barrier(2)
+
+    def park(step: int, values: torch.Tensor) -> None:
+        if step == 3:
+            _park(inside)
+
+    wrapper = memomalloc.optimize(Chain(visit=park))
+    learn(wrapper, chain_values(0))
+
+    def looked_at() -> None:
+        torch._C._dynamo.eval_frame.set_eval_frame(False)
+        wrapper(chain_values(1))
+
+    threading.Thread(target=looked_at, daemon=True).start()
+    inside.wait()
+
+
+@in_child_process()
 def test_exit_while_a_daemon_thread_waits_for_memory() -> None:
     inside = threading.Barrier(2)
 

@@ -62,10 +62,10 @@ def is_told_by_size(trace: Trace, merged: Trace, alignment_bytes: int) -> bool:
         alignment_bytes: to which sizes are rounded up.
     """
     sizes, smallest, largest = (
-        -(-array // alignment_bytes) for array in (trace.sizes, merged.smallest_sizes, merged.sizes)
+        (-(-array // alignment_bytes)).tolist() for array in (trace.sizes, merged.smallest_sizes, merged.sizes)
     )
     slot = 0
-    for size, origin in zip(sizes.tolist(), trace.origins, strict=True):
+    for size, origin in zip(sizes, trace.origins, strict=True):
         while slot < merged.num_buffers and not smallest[slot] <= size <= largest[slot]:
             slot += 1
         if slot == merged.num_buffers or _token(merged.origins[slot], False) != _token(origin, False):

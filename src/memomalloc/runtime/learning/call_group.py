@@ -117,7 +117,7 @@ class CallGroup(LockHolder):
         self._trace: Trace | None = None  # of all recordings, merged
         self._upstream_peak_bytes = 0
         self._branches = False  # not every recording had every buffer
-        self._only_known_sizes = False
+        self._only_known_sizes = False  # no request is taken that is smaller than was recorded
         self._by_origin = settings.match == "origin"
         self._num_plans = 0
         self._num_deviated = 0  # runs, for the log
