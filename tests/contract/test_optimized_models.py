@@ -204,7 +204,7 @@ def _double(model: Any) -> Any:
 
 def _pickled(model: Any) -> Any:
     made = pickle.loads(pickle.dumps(model))
-    return type(made), made(values())
+    return _class(made), made(values())
 
 
 def _saved(model: Any) -> Any:
@@ -212,7 +212,7 @@ def _saved(model: Any) -> Any:
     torch.save(model, file)
     file.seek(0)
     made = torch.load(file, weights_only=False)
-    return type(made), made(values())
+    return _class(made), made(values())
 
 
 def _script_saved(model: Any) -> Any:
