@@ -105,26 +105,19 @@ int64_t bucket_of(int64_t size) noexcept {
 
 // --- Describing
 
-Describing CallDescription::describe(PyObject* args, PyObject* kwargs, PyObject* variant,
-                                     const Unusual& unusual) {
+Describing CallDescription::describe(const Arguments& arguments, PyObject* variant, const Unusual& unusual) {
   unusual_ = unusual;
   put_modes();
-  const Py_ssize_t num_positional = PyTuple_GET_SIZE(args);
-  const Py_ssize_t num_named = kwargs != nullptr ? PyDict_GET_SIZE(kwargs) : 0;
+  const Py_ssize_t num_positional = arguments.num_positional, num_named = arguments.num_named();
   structure_.push_back(
       word(Tag::kArguments, static_cast<uint64_t>(num_positional) << 24 | static_cast<uint64_t>(num_named)));
   bool done = put(variant, 0, true);
   for (Py_ssize_t i = 0; done && i < num_positional; ++i) {
-    prefetch(PySequence_Fast_ITEMS(args), num_positional, i);
-    done = put(PyTuple_GET_ITEM(args, i), 0, false);
+    prefetch(arguments.values, num_positional, i);
+    done = put(arguments.values[i], 0, false);
   }
-  if (done && num_named != 0) {
-    Py_ssize_t at = 0;
-    PyObject *name, *value;
-    while (done && PyDict_Next(kwargs, &at, &name, &value)) {
-      const Reference held_name = Reference::borrow(name), held_value = Reference::borrow(value);
-      done = put(name, 0, true) && put(value, 0, false);
-    }
+  for (Py_ssize_t i = 0; done && i < num_named; ++i) {
+    done = put(arguments.name(i), 0, true) && put(arguments.named(i), 0, false);
   }
   if (done) return Describing::kDone;
   return PyErr_Occurred() != nullptr ? Describing::kFailed : Describing::kTooUnusual;

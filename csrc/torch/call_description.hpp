@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "torch/arguments.hpp"
 #include "torch/python_object.hpp"
 
 // What a call is, in numbers: its arguments, and the modes of torch on this thread. Two calls have equal
@@ -56,7 +57,7 @@ struct Unusual {
 
 class CallDescription {
  public:
-  Describing describe(PyObject* args, PyObject* kwargs, PyObject* variant, const Unusual& unusual);
+  Describing describe(const Arguments& arguments, PyObject* variant, const Unusual& unusual);
 
   uint64_t hash(Sameness sameness) const noexcept;
   Match matches(const CallKey& key) const;

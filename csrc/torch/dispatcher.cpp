@@ -35,6 +35,22 @@ PyObject* call_function(PyObject* function, PyObject* args, PyObject* kwargs) {
   return asking_python([&] { return PyObject_Call(function, args, kwargs); });
 }
 
+// As a tuple and a dictionary; null, with Python's error set, where there is no memory for them.
+Reference positional_of(const Arguments& arguments) noexcept {
+  Reference positional = Reference::steal(PyTuple_New(arguments.num_positional));
+  for (Py_ssize_t i = 0; positional && i < arguments.num_positional; ++i) {
+    PyTuple_SET_ITEM(positional.get(), i, Py_NewRef(arguments.values[i]));
+  }
+  return positional;
+}
+Reference named_of(const Arguments& arguments) noexcept {
+  Reference named = Reference::steal(PyDict_New());
+  for (Py_ssize_t i = 0; named && i < arguments.num_named(); ++i) {
+    if (PyDict_SetItem(named.get(), arguments.name(i), arguments.named(i)) < 0) return {};
+  }
+  return named;
+}
+
 // What a dispatcher calls: a function. Where `kind` is there, it is the call of a module as that class has
 // it, which is made without the function's frame.
 struct Callee {
@@ -47,26 +63,30 @@ struct Callee {
     return 0;
   }
 
-  PyObject* call(PyObject* args, PyObject* kwargs) const noexcept {
+  PyObject* call(const Arguments& arguments) const noexcept {
     const Reference called = kind ? referent(module.get()) : Reference();
+    const auto num_positional = static_cast<std::size_t>(arguments.num_positional);
     if (!called) {  // or the module is gone, which the function says
       const Reference held = Reference::borrow(function.get());
-      return call_function(held.get(), args, kwargs);
+      return asking_python(
+          [&] { return PyObject_Vectorcall(held.get(), arguments.values, num_positional, arguments.names); });
     }
     static PyObject* const name = PyUnicode_InternFromString("__call__");
     // Tools that trace modules replace it for a while.
-    const Reference method =
-        Reference::steal(asking_python([&] { return PyObject_GetAttr(kind.get(), name); }));
+    Reference method = Reference::steal(defined_in_class(kind.get(), name));
+    if (!method || !PyFunction_Check(method.get())) {  // the class has a say in what it gives
+      method = Reference::steal(asking_python([&] { return PyObject_GetAttr(kind.get(), name); }));
+    }
     if (!method) return nullptr;
     c10::SmallVector<PyObject*, 16> all{nullptr, called.get()};  // the first is the callee's to use
     try {
-      all.append(PySequence_Fast_ITEMS(args), PySequence_Fast_ITEMS(args) + PyTuple_GET_SIZE(args));
+      all.append(arguments.values, arguments.values + arguments.num_positional + arguments.num_named());
     } catch (...) {
       return PyErr_NoMemory();
     }
-    const std::size_t flags = (all.size() - 1) | PY_VECTORCALL_ARGUMENTS_OFFSET;
+    const std::size_t flags = (num_positional + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET;
     return asking_python(
-        [&] { return PyObject_VectorcallDict(method.get(), all.data() + 1, flags, kwargs); });
+        [&] { return PyObject_Vectorcall(method.get(), all.data() + 1, flags, arguments.names); });
   }
 };
 
@@ -130,6 +150,11 @@ struct Bounds {
     return excess * excess <= room;
   }
 };
+
+// Calls that were looked up in a row and were to go straight to the function; after so many, where nothing is
+// armed, calls are not even looked up, but for one in so many.
+constexpr uint32_t kPassedUntilRest = 64;
+constexpr uint32_t kCallsOfRest = 15;
 
 // Python is told of so many runs at once that went as planned: a microsecond for each of them would be too
 // dear.
@@ -237,10 +262,10 @@ class Dispatcher {
 
   // --- From the program
 
-  PyObject* call(PyObject* args, PyObject* kwargs, PyObject* variant) {
-    if (is_being_looked_at()) return callee_.call(args, kwargs);
+  PyObject* call(const Arguments& arguments, PyObject* variant) {
+    if (is_being_looked_at()) return callee_.call(arguments);
     PyObject* result = nullptr;
-    switch (before(args, kwargs, variant, result)) {
+    switch (before(arguments, variant, result)) {
       case Before::kDone:
         return result;
       case Before::kProgramsError:
@@ -248,7 +273,20 @@ class Dispatcher {
       case Before::kFault:
         break;
     }
-    return run_unplanned("unplannable", args, kwargs);
+    return run_unplanned("unplannable", arguments);
+  }
+
+  // The same for a call that need not be looked up; false: it has to be.
+  bool call_resting(const Arguments& arguments, PyObject*& result) noexcept {
+    if (rest_left_ == 0) return false;
+    if (!is_on()) {
+      PyErr_Clear();  // whoever looks the call up meets it as well
+      return false;
+    }
+    --rest_left_;
+    resting_.add();
+    result = callee_.call(arguments);
+    return true;
   }
 
   // --- From Python's side of us
@@ -282,7 +320,7 @@ class Dispatcher {
     const auto by_group = std::exchange(by_group_, {});
     const auto by_key = std::exchange(by_key_, {});
     num_exact_ = 0;
-    ++version_;
+    changed();
   }
 
   // Calls on what the group has armed; unplanned, if that is nothing any more.
@@ -336,19 +374,24 @@ class Dispatcher {
     return is_traced() || PyDict_GetItem(compiler_globals_.get(), flag) == Py_True;
   }
 
-  Before before(PyObject* args, PyObject* kwargs, PyObject* variant, PyObject*& result) noexcept {
+  // False as well where that cannot be known, with Python's error set.
+  bool is_on() const noexcept {
+    static PyObject* const on = PyUnicode_InternFromString("on");
+    const Reference value = Reference::steal(PyObject_GetAttr(switch_.get(), on));
+    return value.get() == Py_True;
+  }
+
+  Before before(const Arguments& arguments, PyObject* variant, PyObject*& result) noexcept {
     bool was_called = false;
     try {
-      static PyObject* const on = PyUnicode_InternFromString("on");
-      const Reference is_on = Reference::steal(PyObject_GetAttr(switch_.get(), on));
-      if (!is_on) return fault();
-      if (is_on.get() == Py_False) {
+      if (!is_on()) {
+        if (PyErr_Occurred() != nullptr) return fault();
         was_called = true;
-        result = run_unplanned("disabled", args, kwargs);
+        result = run_unplanned("disabled", arguments);
         return Before::kDone;
       }
       CallDescription description;
-      const Describing described = describe(description, args, kwargs, variant);
+      const Describing described = describe(description, arguments, variant);
       if (described == Describing::kFailed) return fault();
       ArmedRef armed;
       if (described == Describing::kDone) {
@@ -365,14 +408,15 @@ class Dispatcher {
         was_called = true;
         if (armed->plan == nullptr) {
           armed->unplanned.add();
-          result = callee_.call(args, kwargs);
+          passed(*armed);
+          result = callee_.call(arguments);
         } else {
-          result = run_on(armed, description, args, kwargs);
+          result = run_on(armed, description, arguments);
         }
         return Before::kDone;
       }
       result =
-          learn(args, kwargs, variant,
+          learn(arguments, variant,
                 described == Describing::kDone ? std::make_unique<CallDescription>(std::move(description))
                                                : nullptr,
                 was_called);
@@ -425,9 +469,9 @@ class Dispatcher {
     return false;
   }
 
-  Describing describe(CallDescription& description, PyObject* args, PyObject* kwargs, PyObject* variant) {
+  Describing describe(CallDescription& description, const Arguments& arguments, PyObject* variant) {
     try {
-      return description.describe(args, kwargs, variant, {unusual_.get(), set_eval_frame_.get()});
+      return description.describe(arguments, variant, {unusual_.get(), set_eval_frame_.get()});
     } catch (const nb::python_error&) {
       throw;
     } catch (const std::exception&) {  // a tensor of a kind that has no sizes or strides
@@ -502,16 +546,35 @@ class Dispatcher {
     }
   }
 
-  PyObject* run_unplanned(const char* reason, PyObject* args, PyObject* kwargs) noexcept {
-    count(reason);
-    return callee_.call(args, kwargs);
+  // A call that was looked up goes straight to the function.
+  void passed(const Armed& armed) noexcept {
+    if (++num_passed_ < kPassedUntilRest) return;
+    const bool any_is_armed = std::any_of(by_group_.begin(), by_group_.end(),
+                                          [](const auto& entry) { return entry.second->plan != nullptr; });
+    if (any_is_armed) {
+      num_passed_ = 0;
+      return;
+    }
+    num_passed_ = kPassedUntilRest - 1;
+    rest_left_ = kCallsOfRest;
+    resting_ = armed.unplanned;
   }
 
-  PyObject* run_on(const ArmedRef& armed, const CallDescription& description, PyObject* args,
-                   PyObject* kwargs) {
+  // What calls are to do has changed.
+  void changed() noexcept {
+    ++version_;
+    num_passed_ = rest_left_ = 0;
+  }
+
+  PyObject* run_unplanned(const char* reason, const Arguments& arguments) noexcept {
+    count(reason);
+    return callee_.call(arguments);
+  }
+
+  PyObject* run_on(const ArmedRef& armed, const CallDescription& description, const Arguments& arguments) {
     return run_on(
         armed, [&description] { return description.hash(Sameness::kExact) >> 4; },
-        [&] { return callee_.call(args, kwargs); });
+        [&] { return callee_.call(arguments); });
   }
 
   // Calls `function` with the armed plan. Where the call was not begun by a fault of ours, it is
@@ -596,19 +659,20 @@ class Dispatcher {
   }
 
   // Lets Python think about the call, and make it.
-  PyObject* learn(PyObject* args, PyObject* kwargs, PyObject* variant,
-                  std::unique_ptr<CallDescription> description, bool& was_called) {
+  PyObject* learn(const Arguments& arguments, PyObject* variant, std::unique_ptr<CallDescription> description,
+                  bool& was_called) {
     const Reference owner = referent(owner_.get());
     if (!owner) {
       was_called = true;
-      return run_unplanned("unplannable", args, kwargs);
+      return run_unplanned("unplannable", arguments);
     }
+    num_passed_ = 0;
     nb::object call_object = asking_python([] { return nb::cast(Call{}); });  // it may run the collector
     Call& call = *nb::inst_ptr<Call>(call_object);
     call.function = Reference::borrow(callee_.function.get());
-    call.args = Reference::borrow(args);
-    call.kwargs = kwargs != nullptr ? Reference::borrow(kwargs) : Reference::steal(PyDict_New());
-    if (!call.kwargs) throw nb::python_error();
+    call.args = positional_of(arguments);
+    call.kwargs = named_of(arguments);
+    if (!call.args || !call.kwargs) throw nb::python_error();
     call.variant = Reference::borrow(variant);
     call.description = std::move(description);
     was_called = true;  // from here on settle() sees to it
@@ -669,11 +733,11 @@ class Dispatcher {
       by_key_.emplace(armed->key->hash, armed);
       if (armed->key->sameness == Sameness::kExact) ++num_exact_;
     }
-    ++version_;
+    changed();
   }
 
   void forget_key(const ArmedRef& armed) {
-    ++version_;
+    changed();
     if (armed->key == nullptr) return;
     const auto [first, last] = by_key_.equal_range(armed->key->hash);
     for (auto at = first; at != last; ++at) {
@@ -699,6 +763,9 @@ class Dispatcher {
   std::unordered_multimap<uint64_t, ArmedRef> by_key_;
   std::size_t num_exact_ = 0;  // of by_key_, the others are families
   uint64_t version_ = 0;       // of by_key_
+  uint32_t num_passed_ = 0;    // in a row; see kPassedUntilRest
+  uint32_t rest_left_ = 0;     // calls that need not be looked up, and are counted here:
+  Counter resting_;
   Counts counts_;
 };
 
@@ -735,6 +802,24 @@ nb::object object_or_none(const Reference& reference) {
   return nb::borrow(reference ? reference.get() : Py_None);
 }
 
+// A call whose arguments are a tuple and a dictionary, as Python's code has them.
+PyObject* call_by_python(Dispatcher& dispatcher, const nb::tuple& args, const nb::dict& kwargs,
+                         const nb::object& variant) {
+  std::vector<nb::object> held;  // the dictionary is the program's, which may change it meanwhile
+  std::vector<PyObject*> values;
+  const auto add = [&](nb::handle value) {
+    held.push_back(nb::borrow(value));
+    values.push_back(value.ptr());
+  };
+  for (const nb::handle value : args) add(value);
+  const nb::tuple names(kwargs.keys());
+  for (const nb::handle name : names) add(kwargs[name]);
+  const Arguments arguments{values.data(), static_cast<Py_ssize_t>(args.size()), names.ptr()};
+  PyObject* result = nullptr;
+  if (dispatcher.call_resting(arguments, result)) return result;
+  return dispatcher.call(arguments, variant.ptr());
+}
+
 // An object that a method of Python's returns; throws the error that is set.
 nb::object checked(PyObject* result) {
   if (result == nullptr) throw nb::python_error();
@@ -748,8 +833,12 @@ bool is_dispatcher(PyObject* object) noexcept {
   return Py_TYPE(object) == type && nb::inst_ready(object);
 }
 
-PyObject* dispatch(PyObject* dispatcher, PyObject* args, PyObject* kwargs, PyObject* variant) noexcept {
-  return nb::inst_ptr<Dispatcher>(dispatcher)->call(args, kwargs, variant);
+PyObject* dispatch(PyObject* dispatcher, const Arguments& arguments, PyObject* variant) noexcept {
+  return nb::inst_ptr<Dispatcher>(dispatcher)->call(arguments, variant);
+}
+
+bool dispatch_resting(PyObject* dispatcher, const Arguments& arguments, PyObject*& result) noexcept {
+  return nb::inst_ptr<Dispatcher>(dispatcher)->call_resting(arguments, result);
 }
 
 void bind_dispatcher(nb::module_& module) {
@@ -785,7 +874,7 @@ void bind_dispatcher(nb::module_& module) {
       .def(
           "call",
           [](Dispatcher& dispatcher, nb::tuple args, nb::dict kwargs, nb::object variant) {
-            return checked(dispatcher.call(args.ptr(), kwargs.ptr(), variant.ptr()));
+            return checked(call_by_python(dispatcher, args, kwargs, variant));
           },
           "args"_a, "kwargs"_a, "variant"_a.none())
       .def("arm", &Dispatcher::arm, "call"_a, "group"_a, "plan"_a, "wait_s"_a, "is_family"_a, "lowest"_a,

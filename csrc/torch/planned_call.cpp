@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <utility>
 
+#include "torch/arguments.hpp"
 #include "torch/dispatcher.hpp"
 #include "torch/python_object.hpp"
 #include "torch/versions.hpp"
@@ -42,15 +43,6 @@ Reference own_attribute(PyObject* object, PyObject* name) noexcept {
   return value;
 }
 
-// The way of a call: a dispatcher, and what its plans depend on besides the arguments. Without them, the code
-// of Python is run.
-struct Way {
-  Reference dispatcher;
-  Reference variant;
-
-  explicit operator bool() const noexcept { return dispatcher && variant; }
-};
-
 // By a PlannedFunction; null where it has none yet, or something else takes the calls for now.
 Reference dispatcher_of(const Reference& planned) noexcept {
   static PyObject* const name = PyUnicode_InternFromString("_dispatcher");
@@ -59,57 +51,62 @@ Reference dispatcher_of(const Reference& planned) noexcept {
   return dispatcher && is_dispatcher(dispatcher.get()) ? std::move(dispatcher) : Reference();
 }
 
-Reference training_mode(PyObject* model) noexcept {
-  static PyObject* const name = PyUnicode_InternFromString("training");
-  return attribute(model, name);
-}
-
 PyObject* call_name() noexcept {
   static PyObject* const name = PyUnicode_InternFromString("_memomalloc_call");
   return name;
 }
 
+// A way of being called: to the dispatcher of an object, null where there is none, and to what its plans
+// depend on besides the arguments. Without these, the code of Python is run.
+
+struct OfModel {
+  static Reference variant(PyObject* model) noexcept {
+    static PyObject* const name = PyUnicode_InternFromString("training");
+    return attribute(model, name);
+  }
+};
+
 // As _Twin.__call__ in runtime/models/optimized_module.py.
-Way way_of_twin(PyObject* model) noexcept {
-  Reference dispatcher = dispatcher_of(own_attribute(model, call_name()));
-  return dispatcher ? Way{std::move(dispatcher), training_mode(model)} : Way{};
-}
+struct OfTwin : OfModel {
+  static Reference dispatcher(PyObject* model) noexcept {
+    return dispatcher_of(own_attribute(model, call_name()));
+  }
+};
 
 // As _InPlace.__call__ there.
-Way way_in_place(PyObject* model) noexcept {
-  static PyObject* const owner_name = PyUnicode_InternFromString("_owner");
-  PyObject* const kind = reinterpret_cast<PyObject*>(Py_TYPE(model));
-  const Reference owner = attribute(kind, owner_name);
-  if (!owner || !PyWeakref_Check(owner.get()) || referent(owner.get()).get() != model) return {};
-  Reference dispatcher = dispatcher_of(attribute(kind, call_name()));
-  return dispatcher ? Way{std::move(dispatcher), training_mode(model)} : Way{};
-}
+struct InPlace : OfModel {
+  static Reference dispatcher(PyObject* model) noexcept {
+    static PyObject* const owner_name = PyUnicode_InternFromString("_owner");
+    PyObject* const kind = reinterpret_cast<PyObject*>(Py_TYPE(model));
+    const Reference owner = attribute(kind, owner_name);
+    if (!owner || !PyWeakref_Check(owner.get()) || referent(owner.get()).get() != model) return {};
+    return dispatcher_of(attribute(kind, call_name()));
+  }
+};
 
 // As OptimizedFunction.__call__ in runtime/models/optimized_function.py.
-Way way_of_function(PyObject* function) noexcept {
-  static PyObject* const name = PyUnicode_InternFromString("_planned");
-  return {dispatcher_of(own_attribute(function, name)), Reference::borrow(Py_None)};
-}
+struct OfFunction {
+  static Reference dispatcher(PyObject* function) noexcept {
+    static PyObject* const name = PyUnicode_InternFromString("_planned");
+    return dispatcher_of(own_attribute(function, name));
+  }
+  static Reference variant(PyObject*) noexcept { return Reference::borrow(Py_None); }
+};
 
-template <Way (*way_of)(PyObject*) noexcept>
+template <typename Way>
 PyObject* call(PyObject* method, PyObject* const* args, std::size_t flags, PyObject* names) noexcept {
   const Py_ssize_t num_args = PyVectorcall_NARGS(flags);
-  const Way way = num_args == 0 || frames_are_looked_at() ? Way{} : way_of(args[0]);
-  if (!way) return asking_python([&] { return run_code(method, args, flags, names); });
-  const Reference positional = Reference::steal(PyTuple_New(num_args - 1));
-  if (!positional) return nullptr;
-  for (Py_ssize_t i = 1; i < num_args; ++i) {
-    PyTuple_SET_ITEM(positional.get(), i - 1, Py_NewRef(args[i]));
-  }
-  Reference named;
-  if (names != nullptr && PyTuple_GET_SIZE(names) != 0) {
-    named = Reference::steal(PyDict_New());
-    if (!named) return nullptr;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
-      if (PyDict_SetItem(named.get(), PyTuple_GET_ITEM(names, i), args[num_args + i]) < 0) return nullptr;
+  if (num_args != 0 && !frames_are_looked_at()) {
+    if (const Reference dispatcher = Way::dispatcher(args[0])) {
+      const Arguments arguments{args + 1, num_args - 1, names};
+      PyObject* result = nullptr;
+      if (dispatch_resting(dispatcher.get(), arguments, result)) return result;
+      if (const Reference variant = Way::variant(args[0])) {
+        return dispatch(dispatcher.get(), arguments, variant.get());
+      }
     }
   }
-  return dispatch(way.dispatcher.get(), positional.get(), named.get(), way.variant.get());
+  return asking_python([&] { return run_code(method, args, flags, names); });
 }
 
 void make_calls_natively(nb::handle twin, nb::handle in_place, nb::handle function) {
@@ -118,9 +115,9 @@ void make_calls_natively(nb::handle twin, nb::handle in_place, nb::handle functi
   }
   if (run_code != nullptr) return;
   run_code = vectorcall_of(twin.ptr());
-  set_vectorcall(twin.ptr(), &call<way_of_twin>);
-  set_vectorcall(in_place.ptr(), &call<way_in_place>);
-  set_vectorcall(function.ptr(), &call<way_of_function>);
+  set_vectorcall(twin.ptr(), &call<OfTwin>);
+  set_vectorcall(in_place.ptr(), &call<InPlace>);
+  set_vectorcall(function.ptr(), &call<OfFunction>);
 }
 
 }  // namespace

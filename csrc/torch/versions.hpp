@@ -67,6 +67,12 @@ inline PyObject* local_of(PyFrameObject* frame, const char* name) noexcept {
   return value;
 }
 
+// What a class or one that it inherits from defines under a name, as it is defined there: a new reference, or
+// null, and no error, where there is none.
+inline PyObject* defined_in_class(PyObject* kind, PyObject* name) noexcept {
+  return Py_XNewRef(_PyType_Lookup(reinterpret_cast<PyTypeObject*>(kind), name));
+}
+
 // What calls a function of Python: runs its code, unless it was set to something else.
 inline vectorcallfunc vectorcall_of(PyObject* function) noexcept {
   return reinterpret_cast<PyFunctionObject*>(function)->vectorcall;

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import memomalloc
+from memomalloc.runtime.calls import dispatch
+from memomalloc.runtime.calls.signatures import describe
 from memomalloc.runtime.models.optimized_function import OptimizedFunction
 from memomalloc.runtime.models.optimized_module import MODULE_CALLS
 
@@ -188,3 +190,90 @@ def test_the_code_does_the_same() -> None:
     type(MODULE_CALLS[0])(code, OptimizedFunction.__call__.__globals__)(planned, torch.ones(2))
     assert planned.stats().runs_replayed == replayed + 1
     assert len(model.came) == 1
+
+
+# --- Calls that go straight to the model are not looked up for ever -------------------------------------------------
+
+PASSED = torch.empty(2, device="meta")  # on no CPU: such calls are never planned
+
+
+def passing(dress: Dressed, num_calls: int) -> tuple[Model, Any]:
+    model = Model().eval()
+    planned = dress(model)
+    for _ in range(num_calls):
+        planned(PASSED)
+    return model, planned
+
+
+@each_way
+@pytest.mark.parametrize("num_calls", [1, 60, 64, 65, 80, 81, 500])
+def test_calls_that_are_not_looked_up_are_made_and_counted(dress: Dressed, num_calls: int) -> None:
+    model, planned = passing(dress, num_calls)
+    assert memomalloc.stats(planned).runs_unplanned == {"device": num_calls}
+    assert len(model.came) == num_calls
+
+
+@each_way
+def test_few_of_them_are_looked_up(dress: Dressed, monkeypatch: pytest.MonkeyPatch) -> None:
+    described: list[Any] = []
+
+    def noted(value: Any, *rest: Any) -> Any:
+        described.append(value)
+        return describe(value, *rest)
+
+    monkeypatch.setattr(dispatch, "describe", noted)
+    model, planned = passing(dress, 0)
+    unusual = range(3)  # of a kind that Python describes
+    for _ in range(1000):
+        planned(PASSED, unusual)
+    assert len(model.came) == 1000
+    assert 0 < len(described) < 400
+
+
+@each_way
+def test_calls_of_another_kind_are_noticed(dress: Dressed) -> None:
+    _, planned = passing(dress, 500)
+    value = torch.ones(3)
+    for _ in range(40):
+        planned(value)
+    replayed = memomalloc.stats(planned).runs_replayed
+    assert replayed >= 20
+    # What is armed is replayed each time, whatever came before.
+    for _ in range(300):
+        planned(PASSED)
+    planned(value)
+    assert memomalloc.stats(planned).runs_replayed == replayed + 1
+
+
+@each_way
+def test_calls_of_another_kind_that_come_now_and_then_are_learned(dress: Dressed) -> None:
+    _, planned = passing(dress, 500)
+    for i in range(2000):
+        planned(torch.ones(3) if i % 5 == 0 else PASSED)
+    assert memomalloc.stats(planned).runs_replayed > 100
+
+
+@each_way
+def test_it_can_be_disabled_while_calls_are_not_looked_up(dress: Dressed) -> None:
+    _, planned = passing(dress, 500)
+    before = memomalloc.stats(planned).runs_unplanned["device"]
+    memomalloc.disable()
+    try:
+        for _ in range(40):
+            planned(PASSED)
+    finally:
+        memomalloc.enable()
+    assert memomalloc.stats(planned).runs_unplanned == {"device": before, "disabled": 40}
+
+
+@each_way
+def test_what_raises_is_raised_while_calls_are_not_looked_up(dress: Dressed) -> None:
+    model, planned = passing(dress, 500)
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise KeyError(len(args), *kwargs)
+
+    model.forward = fails  # type: ignore[method-assign]
+    for _ in range(40):
+        with pytest.raises(KeyError, match=r"1, 'name'"):
+            planned(PASSED, name=1)
