@@ -17,10 +17,11 @@ struct ThreadState {
   uint32_t asker;   // a tag of the operators that run now, where somebody follows them; 0: none, or not known
   bool is_exiting;  // its thread-local objects are being destroyed: nothing begins any more
   uint64_t number;  // see this_thread_number()
+  uint64_t num_upstream;  // requests of this thread that went upstream
 };
 
 inline thread_local ThreadState t_state
-    __attribute__((tls_model("initial-exec"))) = {nullptr, nullptr, nullptr, 0, false, 0};
+    __attribute__((tls_model("initial-exec"))) = {nullptr, nullptr, nullptr, 0, false, 0, 0};
 
 inline std::atomic<uint64_t> g_num_threads{0};
 

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "core/front.hpp"
+#include "core/thread_state.hpp"
 
 namespace memomalloc {
 namespace {
@@ -36,6 +37,7 @@ int64_t count_reported(int64_t bytes) noexcept {
 void release_block(void* block) noexcept { release(block); }
 
 void* allocate_upstream(std::size_t bytes) {
+  ++t_state.num_upstream;
   // Context and data are the same pointer in an allocator with a raw deleter, which install checked.
   return g_torch_upstream->raw_allocate(bytes);
 }

@@ -215,6 +215,7 @@ NB_MODULE(_runtime, module) {
   module.def("upstream_name", [] { return std::string(upstream_name()); });
   module.def("release_upstream_memory", &release_upstream_memory, nb::call_guard<WithoutGil>());
   module.def("is_running", &is_running_on_this_thread);
+  module.def("num_requests_upstream", [] { return t_state.num_upstream; });  // of this thread
   module.def("is_recording", &Recording::is_open_on_this_thread);
 
   module.def("asker_of", &asker_of, "operators"_a);

@@ -1,7 +1,7 @@
 """memomalloc memorizes the memory of an inference.
 
 The planner half (``plan``, ``plan_device``, ``advise``, their data, ``planners``) needs numpy only. The runtime half
-(``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch, which is imported when one of its names is
+(``optimize``, ``record``, ``replay``, ``stats`` and so on) needs torch. Both are imported when one of their names is
 first used. Importing this package installs no allocator and starts no thread.
 """
 
@@ -10,21 +10,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from memomalloc import errors, planners
-from memomalloc.advice import Advice, advise
-from memomalloc.data.device_plan import DevicePlan
-from memomalloc.data.device_problem import DeviceBuffer, DeviceMemory, DeviceProblem, Place
-from memomalloc.data.origin import Origin
-from memomalloc.data.plan import Plan
-from memomalloc.data.problem import Problem
-from memomalloc.data.snapshot import Snapshot, SnapshotMemory
-from memomalloc.data.trace import Trace
+from memomalloc import errors
 from memomalloc.errors import MemomallocError
-from memomalloc.planners import plan, plan_device
-from memomalloc.planners.merging import merge
 
 if TYPE_CHECKING:
+    from memomalloc import advice, data, planners
+    from memomalloc.advice import Advice, advise
+    from memomalloc.data.device_plan import DevicePlan
+    from memomalloc.data.device_problem import DeviceBuffer, DeviceMemory, DeviceProblem, Place
+    from memomalloc.data.origin import Origin
+    from memomalloc.data.plan import Plan
+    from memomalloc.data.problem import Problem
+    from memomalloc.data.snapshot import Snapshot, SnapshotMemory
     from memomalloc.data.snapshot_file import read_snapshot
+    from memomalloc.data.trace import Trace
+    from memomalloc.planners import plan, plan_device
+    from memomalloc.planners.merging import merge
     from memomalloc.runtime.learning.recorder import Recording, record
     from memomalloc.runtime.memory.allocated_bytes import (
         max_memory_allocated,
@@ -61,39 +62,61 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_RUNTIME = {
-    "ArenaSettings": "memory.armed_plan",
-    "Deviation": "memory.deviations",
-    "OptimizedFunction": "models.optimized_function",
-    "OptimizedModule": "models.optimized_module",
-    "Plans": "models.offered",
-    "Recording": "learning.recorder",
-    "Replay": "memory.replayer",
-    "Stats": "memory.statistics",
-    "deviations": "models.optimizing",
-    "disable": "switch",
-    "enable": "switch",
-    "forget": "models.optimizing",
-    "is_enabled": "switch",
-    "load_plans": "models.optimizing",
-    "memory_summary": "models.summary_text",
-    "optimize": "models.optimizing",
-    "plans": "models.optimizing",
-    "record": "learning.recorder",
-    "replay": "memory.replayer",
-    "MemoryStats": "memory.process_memory",
-    "RegionStats": "memory.process_memory",
-    "max_memory_allocated": "memory.allocated_bytes",
-    "memory_allocated": "memory.allocated_bytes",
-    "memory_stats": "memory.process_memory",
-    "release": "memory.process_memory",
-    "reset_peak_memory_stats": "memory.allocated_bytes",
-    "save_plans": "models.optimizing",
-    "set_memory_limit": "memory.process_memory",
-    "set_release_after": "memory.process_memory",
-    "stats": "models.optimizing",
-    "traces": "models.optimizing",
+#: Where a name comes from; imported when the name is first used (PEP 562), so that this package costs a program what it
+#: uses.
+_SOURCES = {
+    "Advice": "advice",
+    "DeviceBuffer": "data.device_problem",
+    "DeviceMemory": "data.device_problem",
+    "DevicePlan": "data.device_plan",
+    "DeviceProblem": "data.device_problem",
+    "Origin": "data.origin",
+    "Place": "data.device_problem",
+    "Plan": "data.plan",
+    "Problem": "data.problem",
+    "Snapshot": "data.snapshot",
+    "SnapshotMemory": "data.snapshot",
+    "Trace": "data.trace",
+    "advise": "advice",
+    "merge": "planners.merging",
+    "plan": "planners",
+    "plan_device": "planners",
+    "read_snapshot": "data.snapshot_file",
+    "ArenaSettings": "runtime.memory.armed_plan",
+    "Deviation": "runtime.memory.deviations",
+    "MemoryStats": "runtime.memory.process_memory",
+    "OptimizedFunction": "runtime.models.optimized_function",
+    "OptimizedModule": "runtime.models.optimized_module",
+    "Plans": "runtime.models.offered",
+    "Recording": "runtime.learning.recorder",
+    "RegionStats": "runtime.memory.process_memory",
+    "Replay": "runtime.memory.replayer",
+    "Stats": "runtime.memory.statistics",
+    "deviations": "runtime.models.optimizing",
+    "disable": "runtime.switch",
+    "enable": "runtime.switch",
+    "forget": "runtime.models.optimizing",
+    "is_enabled": "runtime.switch",
+    "load_plans": "runtime.models.optimizing",
+    "max_memory_allocated": "runtime.memory.allocated_bytes",
+    "memory_allocated": "runtime.memory.allocated_bytes",
+    "memory_stats": "runtime.memory.process_memory",
+    "memory_summary": "runtime.models.summary_text",
+    "optimize": "runtime.models.optimizing",
+    "plans": "runtime.models.optimizing",
+    "record": "runtime.learning.recorder",
+    "release": "runtime.memory.process_memory",
+    "replay": "runtime.memory.replayer",
+    "reset_peak_memory_stats": "runtime.memory.allocated_bytes",
+    "save_plans": "runtime.models.optimizing",
+    "set_memory_limit": "runtime.memory.process_memory",
+    "set_release_after": "runtime.memory.process_memory",
+    "stats": "runtime.models.optimizing",
+    "traces": "runtime.models.optimizing",
 }
+_FOLDERS = ("advice", "data", "planners")
+#: These say something of the runtime, or switch it, also where it cannot run.
+_WITHOUT_RUNTIME = ("Stats", "disable", "enable", "is_enabled")
 
 __all__ = [
     "Advice",
@@ -119,7 +142,9 @@ __all__ = [
     "SnapshotMemory",
     "Stats",
     "Trace",
+    "advice",
     "advise",
+    "data",
     "deviations",
     "disable",
     "enable",
@@ -151,19 +176,21 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the runtime, or the reader of snapshots, when one of its names is first used (PEP 562)."""
-    if name == "read_snapshot":
-        value = globals()[name] = importlib.import_module("memomalloc.data.snapshot_file").read_snapshot
-        return value
-    if name not in _RUNTIME:
+    if name in _FOLDERS:
+        return importlib.import_module(f"memomalloc.{name}")
+    source = _SOURCES.get(name)
+    if source is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    is_off = not importlib.import_module("memomalloc.runtime.switch").is_enabled()
-    if name not in ("Stats", "disable", "enable", "is_enabled") and not is_off:
+    if source.startswith("runtime.") and name not in _WITHOUT_RUNTIME and _is_on():
         # Says what is missing, before an import inside the runtime fails for lack of torch.
         importlib.import_module("memomalloc.runtime.extension").load()
-    value = getattr(importlib.import_module(f"memomalloc.runtime.{_RUNTIME[name]}"), name)
-    globals()[name] = value
+    value = globals()[name] = getattr(importlib.import_module(f"memomalloc.{source}"), name)
     return value
+
+
+def _is_on() -> bool:
+    is_on: bool = importlib.import_module("memomalloc.runtime.switch").is_enabled()
+    return is_on
 
 
 def __dir__() -> list[str]:

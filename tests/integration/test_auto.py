@@ -29,6 +29,22 @@ def test_the_outermost_module_is_planned_and_only_it() -> None:
 
 
 @in_child_process()
+def test_long_calls_are_replayed_from_the_third_one_on() -> None:
+    import torch
+
+    import memomalloc.auto
+
+    model = torch.nn.Sequential(*(torch.nn.Conv2d(16, 16, 3, padding=1) for _ in range(6)))
+    images = torch.randn(1, 16, 512, 512)
+    with torch.inference_mode():
+        for _ in range(6):
+            model(images)
+    stats = memomalloc.stats(model)
+    assert stats.runs_replayed == 4
+    assert stats.served_share == 1.0
+
+
+@in_child_process()
 def test_a_module_that_is_also_called_alone_has_plans_for_both() -> None:
     import torch
 

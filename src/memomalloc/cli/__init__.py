@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     as_json, debug = _wants_json(arguments), "--debug" in arguments
     try:
-        args = make_parser().parse_args(arguments)
+        args = make_parser(_commands_of(arguments)).parse_args(arguments)
         as_json, debug = getattr(args, "json", False) is True, args.debug
         if args.command in _RUNS_A_PROGRAM:
             return int(args.run(args))
@@ -185,13 +185,19 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """All commands with their options."""
+def _commands_of(arguments: Sequence[str]) -> Sequence[str]:
+    """The one that is named, or all: a program that is run is to pay for no other."""
+    first = next((argument for argument in arguments if argument != "--debug"), "")
+    return [first] if first in COMMANDS else COMMANDS
+
+
+def make_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Commands with their options."""
     parser = _Parser(prog="memomalloc", description="Memorize the memory of an inference.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
-    for name in COMMANDS:
+    for name in names:
         command = importlib.import_module(f"memomalloc.cli.{name}")
         added = commands.add_parser(
             name,

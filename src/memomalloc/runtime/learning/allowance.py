@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import resource
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from memomalloc.runtime import extension
+
 #: Learning takes at most this share of the page faults of the process so far. The share of CPU time is a setting.
 FAULT_SHARE = 0.05
-#: What a lesson (a call that is recorded, and the planning of it) is expected to cost beyond the call itself, before
-#: one was measured: so long, and as long as the call again, since a recorded call has its large tensors in fresh pages.
+#: What a lesson (a call that is recorded, and the planning of it) is expected to take: so much longer than the call
+#: itself, and, before one was measured, so much for each request of memory; and so many page faults in each second.
 _EXPECTED_S = 0.005
-_EXPECTED_SHARE = 1.0
-_EXPECTED_FAULTS_A_SECOND = 400_000.0
+_EXPECTED_S_A_REQUEST = 50e-6
+_EXPECTED_FAULTS_A_SECOND = 50_000.0
+#: From fewer requests little is to be learned about what one costs.
+_TELLING_REQUESTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +30,58 @@ class Cost:
     Attributes:
         cpu_s: CPU time of the thread, in seconds.
         num_faults: page faults of the thread.
+        num_requests: requests of memory, as far as no plan and no spare memory served them.
     """
 
     cpu_s: float = 0.0
     num_faults: int = 0
+    num_requests: int = 0
 
     @classmethod
     def of_thread(cls) -> Cost:
         """Of this thread so far."""
-        return cls(time.thread_time(), resource.getrusage(resource.RUSAGE_THREAD).ru_minflt)
-
-    @classmethod
-    def of_process(cls) -> Cost:
-        """Of this process so far."""
-        return cls(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        num_faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        return cls(time.thread_time(), num_faults, extension.load().num_requests_upstream())
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.cpu_s + other.cpu_s, self.num_faults + other.num_faults)
+        return Cost(
+            self.cpu_s + other.cpu_s, self.num_faults + other.num_faults, self.num_requests + other.num_requests
+        )
 
     def __sub__(self, other: Cost) -> Cost:
-        return Cost(max(self.cpu_s - other.cpu_s, 0.0), max(self.num_faults - other.num_faults, 0))
+        return Cost(
+            max(self.cpu_s - other.cpu_s, 0.0),
+            max(self.num_faults - other.num_faults, 0),
+            max(self.num_requests - other.num_requests, 0),
+        )
+
+
+class _FullCollections:
+    """The CPU time that full garbage collections take on this thread while this is open.
+
+    They take long in a large program, come whether anything is learned or not, and may come in a lesson.
+
+    Attributes:
+        cpu_s: so far, in seconds.
+    """
+
+    def __enter__(self) -> _FullCollections:
+        self.cpu_s = 0.0
+        self._began_s = 0.0
+        self._thread = threading.get_ident()
+        gc.callbacks.append(self._collecting)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        gc.callbacks.remove(self._collecting)
+
+    def _collecting(self, phase: str, info: dict[str, int]) -> None:
+        if info["generation"] < 2 or threading.get_ident() != self._thread:
+            return
+        if phase == "start":
+            self._began_s = time.thread_time()
+        else:
+            self.cpu_s += time.thread_time() - self._began_s
 
 
 class Allowance:
@@ -54,37 +92,41 @@ class Allowance:
 
     def __init__(self) -> None:
         self.spent = Cost()
-        self._share_of_call = _EXPECTED_SHARE
+        self._s_a_request = _EXPECTED_S_A_REQUEST
         self._faults_a_second = _EXPECTED_FAULTS_A_SECOND
 
     def left_s(self, share: float) -> float:
         """CPU time that may be spent now if learning may take this share of what the process took so far."""
-        return share * Cost.of_process().cpu_s - self.spent.cpu_s
+        return share * time.process_time() - self.spent.cpu_s
 
     def covers_lesson(self, share: float, call: Cost) -> bool:
         """Whether a lesson may begin that records a call which costs so much by itself."""
-        process = Cost.of_process()
-        expected_s = _EXPECTED_S + self._share_of_call * call.cpu_s
-        expected_faults = self._faults_a_second * call.cpu_s
+        expected_s = _EXPECTED_S + self._s_a_request * call.num_requests
+        expected_faults = max(self._faults_a_second * call.cpu_s - call.num_faults, 0.0)
+        faults_so_far = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         return (
-            self.spent.cpu_s + expected_s <= share * process.cpu_s
-            and self.spent.num_faults + expected_faults <= FAULT_SHARE * process.num_faults
+            expected_s <= self.left_s(share) and self.spent.num_faults + expected_faults <= FAULT_SHARE * faults_so_far
         )
 
     @contextmanager
     def lesson(self, call: Cost) -> Iterator[None]:
         """A lesson, which records a call that costs so much by itself."""
         before = Cost.of_thread()
+        collections = _FullCollections()
         try:
-            yield
+            with collections:
+                yield
         finally:
-            cost = Cost.of_thread() - before - call
-            self.spent += cost
+            took = Cost.of_thread() - before - Cost(collections.cpu_s)
+            beyond = took - call
+            self.spent += beyond
+            # The next will be alike.
+            if call.num_requests > 0:
+                weight = min(call.num_requests / _TELLING_REQUESTS, 1.0)
+                self._s_a_request += weight * (beyond.cpu_s / call.num_requests - self._s_a_request)
             if call.cpu_s > 0:
-                # The next will be alike. From less than 5 ms nothing is to be learned about large calls.
                 weight = min(call.cpu_s / _EXPECTED_S, 1.0)
-                self._share_of_call += weight * (cost.cpu_s / call.cpu_s - self._share_of_call)
-                self._faults_a_second += weight * (cost.num_faults / call.cpu_s - self._faults_a_second)
+                self._faults_a_second += weight * (took.num_faults / call.cpu_s - self._faults_a_second)
 
     @contextmanager
     def work(self) -> Iterator[None]:

@@ -192,7 +192,10 @@ class CallGroup(LockHolder):
             return
         before = Cost.of_thread()
         yield
-        self.cost_of_call = Cost.of_thread() - before
+        cost = Cost.of_thread() - before
+        known = self.cost_of_call.num_requests if self.cost_of_call is not None else 0
+        # Some of its requests may have come from spare memory, unlike those of the very first call.
+        self.cost_of_call = dataclasses.replace(cost, num_requests=max(cost.num_requests, known))
 
     @contextmanager
     def lesson(self) -> Iterator[None]:
