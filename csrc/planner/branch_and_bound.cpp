@@ -98,10 +98,10 @@ void BranchAndBound::find_twins() {
 bool BranchAndBound::is_unplaced(int32_t buffer) const { return floors_[buffer] < kOutOfReach; }
 
 Verdict BranchAndBound::search(int64_t capacity, BranchOn branch_on, const std::vector<int32_t>& ranks,
-                               int64_t node_limit, Budget& budget) {
+                               int64_t dead_end_limit, Budget& budget) {
   branch_on_ = branch_on;
   ranks_ = &ranks;
-  node_limit_ = node_limit;
+  dead_end_limit_ = dead_end_limit;
   num_nodes_ = 0;
   num_placed_ = most_placed_ = 0;
   budget_ = &budget;
@@ -212,7 +212,7 @@ Verdict BranchAndBound::branch(Part part) {
     ++num_nodes_;
     num_raises_ = 0;
     most_placed_ = std::max(most_placed_, num_placed_);
-    if (num_nodes_ >= node_limit_ || is_stopped()) {
+    if (num_nodes_ - most_placed_ >= dead_end_limit_ || is_stopped()) {
       verdict = Verdict::kUnknown;
       break;
     }

@@ -13,7 +13,7 @@ namespace memomalloc::planner {
 enum class Verdict {
   kFits,     // a placement within the capacity was found
   kNone,     // it is proven that there is none
-  kUnknown,  // the node limit or the bound of memory was reached, or the budget spent first
+  kUnknown,  // the limit of dead ends or the bound of memory was reached, or the budget spent first
 };
 
 // Where a search branches next.
@@ -52,9 +52,11 @@ class BranchAndBound {
   explicit BranchAndBound(const PreparedProblem& problem);
 
   // One search from the start. Among equals it takes the buffer with the smallest rank. `capacity` must not
-  // be below the lower bound of the problem. kNone is a proof: the whole tree was seen.
-  Verdict search(int64_t capacity, BranchOn branch_on, const std::vector<int32_t>& ranks, int64_t node_limit,
-                 Budget& budget);
+  // be below the lower bound of the problem. kNone is a proof: the whole tree was seen. The search gives up
+  // where it has seen `dead_end_limit` more nodes than buffers were placed at a time: those that led no
+  // further.
+  Verdict search(int64_t capacity, BranchOn branch_on, const std::vector<int32_t>& ranks,
+                 int64_t dead_end_limit, Budget& budget);
 
   // Of the last search that ended with kFits.
   const Placement& placement() const { return placement_; }
@@ -139,7 +141,7 @@ class BranchAndBound {
 
   BranchOn branch_on_ = BranchOn::kLowestFloor;
   const std::vector<int32_t>* ranks_ = nullptr;
-  int64_t node_limit_ = 0;
+  int64_t dead_end_limit_ = 0;
   int64_t num_nodes_ = 0;
   int32_t num_placed_ = 0;
   int32_t most_placed_ = 0;

@@ -21,21 +21,33 @@ constexpr int32_t kFewBuffers = 600;
 constexpr double kRunCostPerBuffer_ns = 500;
 // A step of a tree is so many nodes, and one for each buffer.
 constexpr int64_t kNodesOfStep = 1000;
+// About what a first round of windows takes.
+constexpr double kWorkOfWindows_ns = 5e7;
 // Success makes a search so much more worth its time, up to a limit.
 constexpr double kWeightGrowth = 1.5;
 constexpr double kLargestWeight = 5;
 // Without success it loses half of its weight in so much work, down to a share of what it had at first.
 constexpr double kHalfLife_ns = 1e8;
 constexpr double kLeastShareOfWeight = 0.15;
+// Of a search beside a tree that nearly always wins, and whose weight is 1.
+constexpr double kLargestWeightBesideTree = 1;
+// The closer that tree came to the target, the less time the others get: of their weights, the share of the
+// buffers that it could not place, to this power.
+constexpr double kPowerOfUnplaced = 2;
+constexpr double kLeastScale = 1e-3;
 
 struct Search {
   const char* planner;
   double weight;
-  std::function<double()>
-      step;  // returns its work, in nanoseconds about; negative: it has nothing left to do
-  double work = 0;
+  // Returns its work, in nanoseconds about; negative: it has nothing left to do.
+  std::function<double()> step;
+  // At first what a step is likely to take: who is to have a small share of the time waits for its first
+  // turn.
+  double work;
   double first_weight = weight;
   double least_weight = kLeastShareOfWeight * weight;
+  double largest_weight = kLargestWeight;
+  bool is_tree = false;
 };
 
 }  // namespace
@@ -46,7 +58,8 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
   Placement& best = outcome.part.placement;
   try {
     const bool few = part.num_buffers <= kFewBuffers;
-    const bool few_plain = few && part.alignments.empty();
+    const bool has_tree = is_small_enough_for_tree_search(part);
+    const bool tree_wins = few && has_tree && part.alignments.empty();
     std::optional<TreeSearch> tree;
     std::optional<WindowSearch> windows;
     SkylineRestarts restarts(part, best_order, seed);
@@ -56,46 +69,59 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
       if (search.best().height < best.height) best = search.best();
     };
     std::vector<Search> searches;
-    if (is_small_enough_for_tree_search(part)) {
+    if (has_tree) {
       const double node_ns = tree_search_node_cost_ns(part);
-      searches.push_back({"branch_and_bound", few ? 1.0 : 0.25, [&, node_ns]() -> double {
-                            if (!tree) tree.emplace(part, seed);
-                            const int64_t old_num_nodes = tree->num_nodes();
-                            tree->improve(best, goal, kNodesOfStep + part.num_buffers, budget);
-                            return node_ns * static_cast<double>(tree->num_nodes() - old_num_nodes);
-                          }});
-      // Where there are many buffers a single step may take the time there is: it waits for its turn.
-      if (!few) searches.back().work = node_ns * static_cast<double>(kNodesOfStep + part.num_buffers);
+      const int64_t num_nodes = kNodesOfStep + part.num_buffers;
+      const auto step = [&, node_ns, num_nodes]() -> double {
+        if (!tree) tree.emplace(part, seed);
+        const int64_t old_num_nodes = tree->num_nodes();
+        tree->improve(best, goal, num_nodes, budget);
+        return node_ns * static_cast<double>(tree->num_nodes() - old_num_nodes);
+      };
+      // Where there are many buffers a single step may take the time there is.
+      const double first_work = few ? 0 : node_ns * static_cast<double>(num_nodes);
+      searches.push_back({"branch_and_bound", few ? 1.0 : 0.25, step, first_work});
+      searches.back().is_tree = true;
+      // It finds late what it finds.
+      if (few) searches.back().least_weight = searches.back().weight;
     }
-    searches.push_back({"window_search", few_plain ? 0.1 : 1.0, [&]() -> double {
-                          if (!windows) windows.emplace(part, seed);
-                          if (windows->is_done()) return -1;
-                          const double old_work = windows->work_ns();
-                          windows->improve(best, goal.target, budget);
-                          return windows->work_ns() - old_work;
-                        }});
+    const auto add = [&](const char* planner, double weight, double first_work, auto step) {
+      searches.push_back({planner, weight, step, tree_wins ? first_work : 0});
+      if (tree_wins) searches.back().largest_weight = kLargestWeightBesideTree;
+    };
+    add("window_search", tree_wins ? 0.1 : 1.0, kWorkOfWindows_ns, [&]() -> double {
+      if (!windows) windows.emplace(part, seed);
+      if (windows->is_done()) return -1;
+      const double old_work = windows->work_ns();
+      windows->improve(best, goal.target, budget);
+      return windows->work_ns() - old_work;
+    });
     if (!part.has_pins()) {
-      searches.push_back({"skyline_restarts", few_plain ? 0.2 : 1.0, [&]() -> double {
-                            run_once(restarts);
-                            return kRunCostPerBuffer_ns * part.num_buffers;
-                          }});
+      const double cost_ns = kRunCostPerBuffer_ns * part.num_buffers;
+      add("skyline_restarts", tree_wins ? 0.2 : 1.0, cost_ns, [&, cost_ns]() -> double {
+        run_once(restarts);
+        return cost_ns;
+      });
     }
-    searches.push_back({"greedy_restarts", part.alignments.empty() ? 0.1 : 1.0,
-                        [&, cost = greedy_cost_ns(part)]() -> double {
-                          run_once(first_fit);
-                          return cost;
-                        }});
-    // The tree finds late what it finds, but is nearly always what finds it.
-    if (few && is_small_enough_for_tree_search(part)) searches.front().least_weight = searches.front().weight;
+    const double cost_ns = greedy_cost_ns(part);
+    add("greedy_restarts", part.alignments.empty() ? 0.1 : 1.0, cost_ns, [&, cost_ns]() -> double {
+      run_once(first_fit);
+      return cost_ns;
+    });
     while (best.height > goal.target && !budget.spent() && !searches.empty()) {
-      const auto next = std::min_element(
-          searches.begin(), searches.end(),
-          [](const Search& a, const Search& b) { return a.work / a.weight < b.work / b.weight; });
+      const double unplaced = tree_wins && tree ? 1 - tree->most_placed_at_target() : 1;
+      const double scale = std::max(kLeastScale, std::pow(unplaced, kPowerOfUnplaced));
+      const auto turn = [&](const Search& search) {
+        return search.work / (search.weight * (search.is_tree ? 1 : scale));
+      };
+      const auto next = std::min_element(searches.begin(), searches.end(),
+                                         [&](const Search& a, const Search& b) { return turn(a) < turn(b); });
       const int64_t old_height = best.height;
       const double work = next->step();
       if (best.height < old_height) {
         outcome.planner = next->planner;
-        next->weight = std::min(kLargestWeight, std::max(next->weight, next->first_weight) * kWeightGrowth);
+        next->weight =
+            std::min(next->largest_weight, std::max(next->weight, next->first_weight) * kWeightGrowth);
       } else {
         next->weight =
             std::max(next->least_weight, next->weight * std::exp2(-std::max(0.0, work) / kHalfLife_ns));

@@ -15,7 +15,7 @@
 namespace memomalloc::planner {
 namespace {
 
-constexpr int64_t kUnitOfNodes = 100;  // and one for each buffer
+constexpr int64_t kUnitOfDeadEnds = 200;
 constexpr std::array<BranchOn, 4> kBranchings = {BranchOn::kFullestSection, BranchOn::kLowestFloor,
                                                  BranchOn::kFewestChoices, BranchOn::kFailures};
 // Noise on the keys, which are between 0 and 1: one of these at random.
@@ -23,16 +23,19 @@ constexpr std::array<double, 4> kSpreads = {0.01, 0.02, 0.05, 0.1};
 // For the unperturbed orders, which are often enough.
 constexpr int64_t kFirstUnits = 2;
 // One run of so many goes to each strategy in turn, the others to those with the best scores.
-constexpr size_t kRunsPerTurn = 4;
+constexpr size_t kRunsPerTurn = 8;
 // Of the runs, those that start from the keys that came furthest with the strategy, and not from its order.
 constexpr double kShareFromBest = 0.5;
 // A score is the share of the buffers that were placed at a time, to this power.
-constexpr double kScorePower = 4;
+constexpr double kScorePower = 8;
 constexpr double kLeastScore = 1e-6;
 // Shares of the way from the target to the best placement.
 constexpr std::array<double, 4> kRungs = {0, 0.5, 0.8, 0.95};
-// The target can be reached more often than not: it gets as many nodes as so many others.
-constexpr int64_t kWeightOfTarget = 3;
+// The target can be reached more often than not: it gets as many nodes as so many others; and the more, the
+// further its runs came.
+constexpr double kWeightOfTarget = 3;
+constexpr double kMoreForTarget = 12;
+constexpr double kTargetPower = 4;
 
 // What placing a buffer changes are its neighbours, in all sections that they live in.
 constexpr double kNodeCostPerByte_ns = 12;
@@ -115,7 +118,8 @@ TreeSearch::Rung& TreeSearch::next_rung(int64_t lowest, int64_t highest, bool de
   // The one that had the fewest nodes for its weight.
   Rung* next = &rungs_.front();
   if (!decide) {
-    int64_t fewest = next->num_nodes / kWeightOfTarget;
+    const double weight = kWeightOfTarget + kMoreForTarget * std::pow(most_placed_at_target(), kTargetPower);
+    auto fewest = static_cast<int64_t>(static_cast<double>(next->num_nodes) / weight);
     for (size_t i = 1; i < rungs_.size(); ++i) {
       if (rungs_[i].num_nodes >= fewest) continue;
       next = &rungs_[i];
@@ -135,14 +139,15 @@ TreeSearch::Rung& TreeSearch::next_rung(int64_t lowest, int64_t highest, bool de
 Verdict TreeSearch::run(Rung& rung, Budget& budget) {
   Strategy& strategy = next_strategy(rung);
   next_ranks(strategy);
-  const int64_t unit = kUnitOfNodes + problem_.num_buffers;
   const int64_t round = rung.num_runs / static_cast<int64_t>(rung.strategies.size());
-  const int64_t limit = unit * (round == 0 ? kFirstUnits : luby(round));
+  const int64_t limit = kUnitOfDeadEnds * (round == 0 ? kFirstUnits : luby(round));
   const Verdict verdict = tree_.search(rung.capacity, strategy.branch_on, ranks_, limit, budget);
   learn(strategy);
   ++rung.num_runs;
   rung.num_nodes += tree_.num_nodes();
   num_nodes_ += tree_.num_nodes();
+  if (&rung == &rungs_.front())
+    most_placed_at_target_ = std::max(most_placed_at_target_, tree_.most_placed());
   return verdict;
 }
 

@@ -23,13 +23,14 @@ double tree_search_node_cost_ns(const PreparedProblem& problem);
 // Whether a tree search of this problem is within its means.
 bool is_small_enough_for_tree_search(const PreparedProblem& problem);
 
-// The time of one search has a heavy tail: most orders are quick or hopeless. So the node limits follow
-// Luby's sequence (luby.hpp), each number times a unit for as many runs as there are strategies. Every way of
-// branching is used with every priority order, and after the first round with perturbed ones. Which pair of
-// the two is good differs from problem to problem by orders of magnitude, but a good one shows early: it
-// comes far, if not to the end. So most runs go to the pairs that came far, and half of them start from the
-// priorities that came furthest. Deterministic for a seed and a number of nodes. A search that ends within
-// its limit is a proof.
+// The time of one search has a heavy tail: most orders are quick or hopeless. So the limits of dead ends
+// follow Luby's sequence (luby.hpp), each number times a unit for as many runs as there are strategies. Dead
+// ends, not nodes: a run that is stuck near its start ends as soon as one that is stuck near its end, and was
+// cheaper. Every way of branching is used with every priority order, and after the first round with perturbed
+// ones. Which pair of the two is good differs from problem to problem by orders of magnitude, but a good one
+// shows early: it comes far, if not to the end. So most runs go to the pairs that came far, and half of them
+// start from the priorities that came furthest. Deterministic for a seed and a number of nodes. A search that
+// ends within its limit is a proof.
 //
 // Without a capacity the runs climb a ladder between the target and the best placement: each rung asks for a
 // capacity of its own. What is found on a high rung lowers all of them, so that time is spent just below the
@@ -45,6 +46,12 @@ class TreeSearch {
 
   // In all.
   int64_t num_nodes() const { return num_nodes_; }
+
+  // Of the buffers, the largest share that a run for the target had placed at a time: where that is small,
+  // the target is out of reach.
+  double most_placed_at_target() const {
+    return static_cast<double>(most_placed_at_target_) / problem_.num_buffers;
+  }
 
   // Whether there is nothing left to ask: `best` is within the target, or proven as PartOutcome says.
   bool is_done(const Placement& best, const Goal& goal) const;
@@ -87,6 +94,7 @@ class TreeSearch {
   std::vector<int32_t> ranks_;
   int64_t excluded_;  // it is proven that no placement is this low
   int64_t num_nodes_ = 0;
+  int32_t most_placed_at_target_ = 0;
 };
 
 // A TreeSearch until it is done or the budget spent; what it got, where the part is too large for

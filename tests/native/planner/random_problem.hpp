@@ -106,6 +106,42 @@ inline Problem churning_problem(std::mt19937& random, int64_t load, int num_tick
   return problem;
 }
 
+// Rectangles that fill one of 1024 ticks and units, cut at random: they can be placed at the lower bound,
+// 1024.
+inline Problem cut_rectangle(std::mt19937& random, size_t num_buffers) {
+  struct Piece {
+    int start, end, offset, top;
+    int area() const { return (end - start) * (top - offset); }
+  };
+  std::vector<Piece> pieces = {{0, 1024, 0, 1024}};
+  while (pieces.size() < num_buffers) {
+    // A large one, so that no crumbs and no giants remain.
+    size_t largest = 0;
+    for (int k = 0; k < 8; ++k) {
+      const auto i = static_cast<size_t>(below(random, static_cast<int>(pieces.size())));
+      if (k == 0 || pieces[i].area() > pieces[largest].area()) largest = i;
+    }
+    Piece half = pieces[largest];
+    if (below(random, 2) == 0) {
+      if (half.end - half.start < 2) continue;
+      half.start = half.start + 1 + below(random, half.end - half.start - 1);
+      pieces[largest].end = half.start;
+    } else {
+      if (half.top - half.offset < 2) continue;
+      half.offset = half.offset + 1 + below(random, half.top - half.offset - 1);
+      pieces[largest].top = half.offset;
+    }
+    pieces.push_back(half);
+  }
+  Problem problem;
+  for (const Piece& piece : pieces) {
+    problem.sizes.push_back(piece.top - piece.offset);
+    problem.starts.push_back(piece.start);
+    problem.ends.push_back(piece.end);
+  }
+  return problem;
+}
+
 // Whether the buffers fit into `capacity`, by stacking them in every order, cut off where the stack is too
 // high.
 inline bool fits_somehow(const Problem& problem, int64_t capacity, std::vector<int64_t> floors = {}) {
