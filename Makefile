@@ -102,6 +102,7 @@ smoke: $(VENV)/installed native-release  ## the benchmarks in their smallest siz
 	$(BIN)/python benchmarks/fast_path.py --smoke
 	$(BIN)/python benchmarks/time_shares.py --smoke --batch 1
 	$(BIN)/python benchmarks/call_overhead.py --smoke
+	$(BIN)/python benchmarks/learning_cost.py --smoke
 	$(BIN)/python benchmarks/five_models.py --smoke
 	$(BIN)/python benchmarks/many_cores.py --smoke --output build/smoke-many-cores
 
@@ -156,6 +157,10 @@ bench-locality: $(VENV)/installed  ## which placement misses the caches least, b
 .PHONY: bench-calls
 bench-calls: $(VENV)/installed  ## what a planned call costs besides its model, for small models and many arguments (a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/call_overhead.py --json build/call_overhead.json
+
+.PHONY: bench-learning
+bench-learning: $(VENV)/installed  ## what learning costs whole programs, at every point of their run (half an hour)
+	$(BIN)/python benchmarks/learning_cost.py --json build/learning_cost.json
 
 .PHONY: bench-snapshot
 bench-snapshot: $(VENV)/installed  ## a GPU's snapshot of a gigabyte and five million events: time and memory (some minutes)

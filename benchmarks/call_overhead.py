@@ -6,7 +6,8 @@ For each program it gives two figures, each the median of many short pairs that 
 
 - ``cost``: of the way from ``model(...)`` to the plan and back, with the program's arguments and a function that does
   nothing. In processor time, the difference in microseconds.
-- ``ratio``: plain over planned, of the program itself.
+- ``ratio``: plain over planned, of the program itself, once it has run for a while: a plan that turns out to gain
+  nothing is not used any more then.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import memomalloc
 
 Arguments = tuple[Any, ...]
 
+#: For how long a program runs before it is timed.
+SETTLE_S = 1.5
 #: Inputs of a program whose sizes vary; both sides of a pair are called with the same ones.
 NUM_VARIOUS = 256
 
@@ -168,7 +171,15 @@ def learned(function: Any, program: Program, *, keep_plans: bool = False) -> Any
     return planned
 
 
-def measure(program: Program, num_pairs: int) -> Overhead:
+def settle(planned: Any, program: Program, seconds: float) -> None:
+    """Let a plan show what it is worth."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for call in program.inputs:
+            planned(*call)
+
+
+def measure(program: Program, num_pairs: int, settle_s: float) -> Overhead:
     """Measure a program."""
     program.model.eval()
     gc.collect()
@@ -176,6 +187,7 @@ def measure(program: Program, num_pairs: int) -> Overhead:
         idle = learned(nothing, program, keep_plans=True)  # else it is soon found to gain nothing
         costs = pairs(nothing, idle, program.inputs, num_pairs, 100)
         planned = learned(program.model, program)
+        settle(planned, program, settle_s)
         times = pairs(program.model, planned, program.inputs, num_pairs, 300)
     return Overhead(
         program.name,
@@ -200,7 +212,7 @@ def main() -> None:
     print(f"{'program':<24}{'tensors':>8}{'plain':>10}{'cost of a call':>28}{'plain / planned':>26}")
     measured = []
     for program in programs():
-        row = measure(program, 20 if args.smoke else args.pairs)
+        row = measure(program, *((20, 0.0) if args.smoke else (args.pairs, SETTLE_S)))
         measured.append(row)
         cost, ratio = row.cost_us, row.ratio
         print(

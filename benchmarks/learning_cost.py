@@ -30,6 +30,16 @@ Request = Callable[[], Any]
 # --- Programs. Each makes its model, and then one request after the other.
 
 
+def _layers() -> Iterator[Request]:
+    """No library but torch: the start of memomalloc is felt most."""
+    import torch
+
+    model = torch.nn.Sequential(*(torch.nn.Conv2d(16, 16, 3, padding=1) for _ in range(8))).eval()
+    images = torch.randn(1, 16, 128, 128)
+    for _ in range(60):
+        yield lambda: model(images)
+
+
 def _demo(name: str, batch: int) -> Iterator[Request]:
     from memomalloc.bench.transformers_models import DEMO
 
@@ -95,6 +105,7 @@ def _yolo() -> Iterator[Request]:
 
 #: Those with torchvision or ultralytics run where these are installed.
 PROGRAMS: dict[str, Callable[[], Iterator[Request]]] = {
+    "layers": _layers,
     "mobilenet_v2": lambda: _demo("mobilenet_v2", 1),
     "mobilenet_v2_8": lambda: _demo("mobilenet_v2", 8),
     "resnet_50": lambda: _demo("resnet_50", 1),
@@ -229,12 +240,15 @@ def main() -> None:
     parser.add_argument("--programs", help=f"some of {','.join(PROGRAMS)} (default: all that can run here)")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--smoke", action="store_true", help="one program, once")
     parser.add_argument("--child", choices=PROGRAMS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         run_program(args.child, args.json)
         return
     chosen = args.programs.split(",") if args.programs else [name for name in PROGRAMS if _is_there(name)]
+    if args.smoke:
+        chosen, args.repetitions = ["layers"], 1
     print(f"{'program':<16}{'requests':>9}{'plain':>9}{'CPU time':>24}{'page faults':>24}")
     measured: list[Comparison] = []
     for name in chosen:

@@ -24,7 +24,8 @@ The owner tells the dispatcher what to do with calls:
     Calls like this one are replayed with the plan of the group: all that are alike in everything, or, ``is_family``, in
     everything but sizes that the bounds cover. Replaces what was said of the group before.
 ``pass_on(call, group, reason, is_family)``
-    Calls like this one go straight to the function, and are counted under that reason.
+    Calls like this one go straight to the function, and are counted under that reason. Where nothing is armed and all
+    calls did so for a while, most are not even looked up.
 ``disarm(group)``, ``clear()``
     Think about such calls again.
 
