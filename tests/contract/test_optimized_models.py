@@ -202,9 +202,14 @@ def _double(model: Any) -> Any:
     return model.double() is model, next(model.parameters()).dtype, model(values().double())
 
 
+def _name_of_kind(model: Any) -> str:
+    """Its class by name: each graph of torch.fx has a class of its own."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
 def _pickled(model: Any) -> Any:
     made = pickle.loads(pickle.dumps(model))
-    return type(made), made(values())
+    return _name_of_kind(made), made(values())
 
 
 def _saved(model: Any) -> Any:
@@ -212,7 +217,7 @@ def _saved(model: Any) -> Any:
     torch.save(model, file)
     file.seek(0)
     made = torch.load(file, weights_only=False)
-    return type(made), made(values())
+    return _name_of_kind(made), made(values())
 
 
 def _script_saved(model: Any) -> Any:

@@ -71,6 +71,7 @@ def test_what_fails_is_run_again_alone_and_counts_by_that(
     matrix: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matrix, "ROOT", tmp_path)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # this test may run beside others, too
     (tmp_path / "test_some.py").write_text(
         """
 import os
