@@ -4,6 +4,7 @@ examples:
   python3 tests/matrix/run.py                            (all pairs of PAIRS)
   python3 tests/matrix/run.py 3.11:2.9.1 3.12:2.11.0
   python3 tests/matrix/run.py 3.13:2.13.0 --keep -- tests/integration --ignore=tests/integration/test_demo.py -n 1
+  python3 tests/matrix/run.py 3.13:2.13.0 --keep --again -- (the same)      (what failed, after it was mended)
 
 What comes out goes into tests/matrix/results.json, with the date, and from there into docs/versions.md. What follows
 ``--`` is for pytest; without it, all tests run. Tests that fail are run again, alone, and count by that: on a busy
@@ -22,7 +23,8 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +47,8 @@ PAIRS = (
     "3.14:2.15.0",
 )
 ALL_TESTS = "all"
+_BOTH_CORES = ("-n", "2", "--dist", "worksteal")
+_FAILED_ALONE = ("-n", "0", "--last-failed", "--last-failed-no-failures=none")
 _BUILD_TOOLS = ("scikit-build-core>=0.10", "nanobind>=2.4", "cmake>=3.25", "ninja")
 
 
@@ -85,14 +89,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="*", metavar="PYTHON:TORCH", help=f"which (default: {' '.join(PAIRS)})")
     parser.add_argument("--keep", action="store_true", help="keep the environments, some GB each, for the next time")
+    parser.add_argument(
+        "--again", action="store_true", help="run only what failed the last time, with --keep, and correct its row"
+    )
     own, rest = _split(sys.argv[1:])
     args = parser.parse_args(own)
     all_passed = True
     for pair in args.pairs or PAIRS:
         python, _, torch = pair.partition(":")
         try:
-            outcome = _run_pair(python, torch, rest)
-        except (OSError, subprocess.CalledProcessError) as error:
+            outcome = _run_pair(python, torch, rest, again=args.again)
+        except (OSError, LookupError, subprocess.CalledProcessError) as error:
             print(f"{pair}: not run: {error}", file=sys.stderr)
             all_passed = False
             continue
@@ -110,7 +117,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _run_pair(python: str, torch: str, arguments: list[str]) -> Outcome:
+def _run_pair(python: str, torch: str, arguments: list[str], *, again: bool = False) -> Outcome:
     environment = ENVIRONMENTS / f"{python}-{torch}"
     own_python = environment / "bin" / "python"
     if not (environment / "installed").is_file():
@@ -119,20 +126,31 @@ def _run_pair(python: str, torch: str, arguments: list[str]) -> Outcome:
         _call([own_python, "-m", "pip", "install", "--quiet", f"torch=={torch}", *_BUILD_TOOLS])
         _call([own_python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--editable", ".[test]"])
         (environment / "installed").touch()
-    counts = _run_twice(own_python, environment, arguments or ["-n", "2", "--dist", "worksteal"])
-    return _outcome(own_python, counts, arguments)
+    if not again:
+        return _outcome(own_python, _run_twice(own_python, environment, arguments or _BOTH_CORES), arguments)
+    nothing = _outcome(own_python, Counter(), arguments)
+    before = next((known for known in outcomes() if known.key == nothing.key), None)
+    if before is None:
+        raise LookupError("these tests did not run before")
+    counts = _run_tests(own_python, environment, [*arguments, *_FAILED_ALONE])
+    return replace(
+        nothing,
+        passed=before.passed + counts["passed"],
+        failed=before.failed - counts["passed"] - counts["skipped"],
+        skipped=before.skipped + counts["skipped"],
+    )
 
 
-def _run_twice(python: Path, folder: Path, arguments: list[str]) -> Counter[str]:
+def _run_twice(python: Path, folder: Path, arguments: Sequence[str]) -> Counter[str]:
     """How many passed, failed and were skipped, those that failed once when they were run again without others."""
     counts = _run_tests(python, folder, arguments)
     if counts["failed"]:
         del counts["failed"]
-        counts += _run_tests(python, folder, [*arguments, "-n", "0", "--last-failed"])
+        counts += _run_tests(python, folder, [*arguments, *_FAILED_ALONE])
     return counts
 
 
-def _run_tests(python: Path, folder: Path, arguments: list[str]) -> Counter[str]:
+def _run_tests(python: Path, folder: Path, arguments: Sequence[str]) -> Counter[str]:
     report = folder / "report.xml"
     report.unlink(missing_ok=True)
     own = [f"--junitxml={report}", "-o", f"cache_dir={folder / 'pytest_cache'}"]

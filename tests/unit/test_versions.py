@@ -99,6 +99,27 @@ def test_is_skipped():
     assert matrix._run_twice(Path(sys.executable), tmp_path, ["-n", "1"]) == {"passed": 2, "failed": 1, "skipped": 1}
 
 
+def test_a_row_is_corrected_by_what_failed_and_passes_now(
+    matrix: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["tests/unit"]
+    monkeypatch.setattr(matrix, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(matrix, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text(matrix.BEGIN + matrix.END)
+    (tmp_path / "3.11-2.13.0").mkdir()
+    (tmp_path / "3.11-2.13.0" / "installed").touch()
+    outcome = matrix._outcome(Path(sys.executable), matrix.Counter(passed=7, failed=3, skipped=1), arguments)
+    monkeypatch.setattr(matrix, "_outcome", lambda *_: outcome)
+    monkeypatch.setattr(matrix, "_run_tests", lambda *_: matrix.Counter(passed=1, failed=1, skipped=1))
+    matrix.RESULTS.write_text("[]")
+    with pytest.raises(LookupError, match="did not run before"):
+        matrix._run_pair("3.11", "2.13.0", arguments, again=True)
+    matrix.keep_outcome(outcome)
+    corrected = matrix._run_pair("3.11", "2.13.0", arguments, again=True)
+    assert (corrected.passed, corrected.failed, corrected.skipped) == (8, 1, 2)
+
+
 @pytest.mark.parametrize(
     ("tests", "words"),
     [
