@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,11 @@ import pytest
 # timings wild, and does not survive fork().
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A shell without job control, a script's, starts what is to run in its background with interrupts ignored, and child
+# processes would ignore them, too: tests interrupt theirs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 if not HAS_TORCH:  # the planner half is tested without it

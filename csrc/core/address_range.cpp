@@ -44,17 +44,19 @@ std::size_t AddressRange::reserve(std::size_t limit_bytes) noexcept {
     limit_bytes = std::min<std::size_t>(limit_bytes, limit.rlim_cur / 4);
   }
   for (std::size_t bytes = std::min(limit_bytes, kMaxReservedBytes); bytes >= kMinReservedBytes; bytes /= 2) {
-    // One granule more than needed, so that the base can be aligned to a granule.
-    void* found =
-        mmap(nullptr, bytes + kGranuleBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (found == MAP_FAILED) continue;
+    // One granule more than needed, so that the base can be aligned to a granule; and as much again, which
+    // the program keeps: where most of a limit is in use, a quarter of it could be all that is left.
     const std::size_t num_granules = bytes / kGranuleBytes;
+    const std::size_t own_bytes = (num_granules + 1) * kGranuleBytes;
+    void* found = mmap(nullptr, 2 * own_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found == MAP_FAILED) continue;
+    munmap(static_cast<std::byte*>(found) + own_bytes, own_bytes);
     const std::size_t table_bytes = num_granules * (sizeof(std::atomic<Owner*>) + sizeof(uint64_t));
     // Zero pages are null pointers, and no blocks: the tables cost memory only where they are written.
     void* table = mmap(nullptr, table_bytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (table == MAP_FAILED) {
-      munmap(found, bytes + kGranuleBytes);
+      munmap(found, own_bytes);
       continue;
     }
     base_ = (reinterpret_cast<uintptr_t>(found) + kGranuleBytes - 1) / kGranuleBytes * kGranuleBytes;

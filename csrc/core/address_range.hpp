@@ -30,9 +30,9 @@ class AddressRange {
   static std::size_t default_limit_bytes() noexcept;
 
   // Reserves the largest range that the system grants, at most `limit_bytes`, halving where it refuses. Under
-  // a limit on address space (ulimit -v) it asks for at most a quarter of the limit and leaves the rest to
-  // the program. Does nothing if a range is reserved already. Returns the bytes reserved; 0: nothing can be
-  // mapped, and all requests go upstream.
+  // a limit on address space (ulimit -v) it takes at most a quarter of the limit, and half of what is left of
+  // it: the program needs the rest. Does nothing if a range is reserved already. Returns the bytes reserved;
+  // 0: nothing can be mapped, and all requests go upstream.
   std::size_t reserve(std::size_t limit_bytes = default_limit_bytes()) noexcept;
 
   std::size_t reserved_bytes() const noexcept { return size_; }

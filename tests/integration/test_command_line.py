@@ -260,6 +260,8 @@ def test_bad_options_of_a_comparison_are_refused(options: str, capsys: pytest.Ca
 
 
 def test_extreme_lifetimes_are_planned_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ortools")
+    pytest.importorskip("scipy")
     rows = [f"{i},{-(2**63) + i},{2**63 - 1 - i if i % 2 else -(2**62)},{2**50 + i}\n" for i in range(12)]
     Path("x.csv").write_text("id,lower,upper,size\n" + "".join(rows))
     planners = ["auto", *(planner.name for planner in memomalloc.planners.available() if planner.extra)]

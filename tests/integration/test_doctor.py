@@ -243,11 +243,12 @@ def test_a_program_that_is_not_there_or_dies_is_an_error(tmp_path: Path) -> None
 
 # --- Services ------------------------------------------------------------------------------------------------------
 
+# It ends by itself: one that nobody ended, since its test failed, would take all memory of the machine.
 SERVICE = """
     import pathlib, sys, time
     pathlib.Path(sys.argv[1]).touch()
     kept = []
-    while True:
+    while len(kept) < 3000:
         kept.append(b"x" * (1 << 20)); time.sleep(0.02)
 """
 

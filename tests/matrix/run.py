@@ -3,10 +3,12 @@
 examples:
   python3 tests/matrix/run.py                            (all pairs of PAIRS)
   python3 tests/matrix/run.py 3.11:2.9.1 3.12:2.11.0
-  python3 tests/matrix/run.py 3.13:2.13.0 --keep -- tests/integration -n 1
+  python3 tests/matrix/run.py 3.13:2.13.0 --keep -- tests/integration --ignore=tests/integration/test_demo.py -n 1
+  python3 tests/matrix/run.py 3.13:2.13.0 --keep --again -- (the same)      (what failed, after it was mended)
 
 What comes out goes into tests/matrix/results.json, with the date, and from there into docs/versions.md. What follows
-``--`` is for pytest; without it, all tests run.
+``--`` is for pytest; without it, all tests run. Tests that fail are run again, alone, and count by that: on a busy
+machine a time may be too short. What pip is to do, PIP_CONFIG_FILE and its other variables say.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +47,8 @@ PAIRS = (
     "3.14:2.15.0",
 )
 ALL_TESTS = "all"
+_BOTH_CORES = ("-n", "2", "--dist", "worksteal")
+_FAILED_ALONE = ("-n", "0", "--last-failed", "--last-failed-no-failures=none")
 _BUILD_TOOLS = ("scikit-build-core>=0.10", "nanobind>=2.4", "cmake>=3.25", "ninja")
 
 
@@ -55,7 +60,7 @@ class Outcome:
         python, torch: full versions, as they say themselves.
         machine: the kind of processor.
         date: of the run.
-        tests: which tests ran, as pytest was told; ``all``: every one.
+        tests: which tests ran, and which were left out, as pytest was told; ``all``: every one.
         passed, failed, skipped: how many; a test that ended in an error has failed.
     """
 
@@ -84,14 +89,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="*", metavar="PYTHON:TORCH", help=f"which (default: {' '.join(PAIRS)})")
     parser.add_argument("--keep", action="store_true", help="keep the environments, some GB each, for the next time")
+    parser.add_argument(
+        "--again", action="store_true", help="run only what failed the last time, with --keep, and correct its row"
+    )
     own, rest = _split(sys.argv[1:])
     args = parser.parse_args(own)
     all_passed = True
     for pair in args.pairs or PAIRS:
         python, _, torch = pair.partition(":")
         try:
-            outcome = _run_pair(python, torch, rest)
-        except (OSError, subprocess.CalledProcessError) as error:
+            outcome = _run_pair(python, torch, rest, again=args.again)
+        except (OSError, LookupError, subprocess.CalledProcessError) as error:
             print(f"{pair}: not run: {error}", file=sys.stderr)
             all_passed = False
             continue
@@ -109,7 +117,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _run_pair(python: str, torch: str, arguments: list[str]) -> Outcome:
+def _run_pair(python: str, torch: str, arguments: list[str], *, again: bool = False) -> Outcome:
     environment = ENVIRONMENTS / f"{python}-{torch}"
     own_python = environment / "bin" / "python"
     if not (environment / "installed").is_file():
@@ -118,22 +126,50 @@ def _run_pair(python: str, torch: str, arguments: list[str]) -> Outcome:
         _call([own_python, "-m", "pip", "install", "--quiet", f"torch=={torch}", *_BUILD_TOOLS])
         _call([own_python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--editable", ".[test]"])
         (environment / "installed").touch()
-    report = environment / "report.xml"
+    if not again:
+        return _outcome(own_python, _run_twice(own_python, environment, arguments or _BOTH_CORES), arguments)
+    nothing = _outcome(own_python, Counter(), arguments)
+    before = next((known for known in outcomes() if known.key == nothing.key), None)
+    if before is None:
+        raise LookupError("these tests did not run before")
+    counts = _run_tests(own_python, environment, [*arguments, *_FAILED_ALONE])
+    return replace(
+        nothing,
+        passed=before.passed + counts["passed"],
+        failed=before.failed - counts["passed"] - counts["skipped"],
+        skipped=before.skipped + counts["skipped"],
+    )
+
+
+def _run_twice(python: Path, folder: Path, arguments: Sequence[str]) -> Counter[str]:
+    """How many passed, failed and were skipped, those that failed once when they were run again without others."""
+    counts = _run_tests(python, folder, arguments)
+    if counts["failed"]:
+        del counts["failed"]
+        counts += _run_tests(python, folder, [*arguments, *_FAILED_ALONE])
+    return counts
+
+
+def _run_tests(python: Path, folder: Path, arguments: Sequence[str]) -> Counter[str]:
+    report = folder / "report.xml"
     report.unlink(missing_ok=True)
-    command = [
-        own_python,
-        "-m",
-        "pytest",
-        "-q",
-        *(arguments or ("-n", "2", "--dist", "worksteal")),
-        f"--junitxml={report}",
-    ]
-    print("+", shlex.join(map(str, command)), flush=True)
-    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    own = [f"--junitxml={report}", "-o", f"cache_dir={folder / 'pytest_cache'}"]
+    command = [str(python), "-m", "pytest", "-q", *arguments, *own]
+    print("+", shlex.join(command), flush=True)
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)
     if ended.returncode not in (0, 1):  # interrupted, or not begun
-        raise subprocess.CalledProcessError(ended.returncode, shlex.join(map(str, command)))
-    return _outcome(own_python, report, arguments)
+        raise subprocess.CalledProcessError(ended.returncode, shlex.join(command))
+    return _counts(report)
+
+
+def _counts(report: Path) -> Counter[str]:
+    suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
+    num_all, failures, errors, skipped = (
+        int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")
+    )
+    failed = failures + errors
+    return Counter(passed=num_all - failed - skipped, failed=failed, skipped=skipped)
 
 
 def _interpreter(version: str) -> str:
@@ -150,7 +186,7 @@ def _call(command: list[str | Path]) -> None:
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def _outcome(python: Path, report: Path, arguments: list[str]) -> Outcome:
+def _outcome(python: Path, counts: Counter[str], arguments: list[str]) -> Outcome:
     versions = subprocess.run(
         [
             python,
@@ -161,20 +197,16 @@ def _outcome(python: Path, report: Path, arguments: list[str]) -> Outcome:
         capture_output=True,
         text=True,
     ).stdout.split()
-    suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
-    num_all, failures, errors, skipped = (
-        int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")
-    )
-    selected = [argument for argument in arguments if argument.startswith("tests")]
+    selected = [argument for argument in arguments if argument.startswith(("tests", "--ignore="))]
     return Outcome(
         python=versions[0],
         torch=versions[1],
         machine=versions[2],
         date=datetime.date.today().isoformat(),
         tests=" ".join(selected) or ALL_TESTS,
-        passed=num_all - failures - errors - skipped,
-        failed=failures + errors,
-        skipped=skipped,
+        passed=counts["passed"],
+        failed=counts["failed"],
+        skipped=counts["skipped"],
     )
 
 
@@ -209,12 +241,16 @@ def table(kept: list[Outcome]) -> str:
 
 def _in_words(tests: str) -> str:
     """Folders by name, and files by how many of a folder."""
-    if tests == ALL_TESTS:
-        return "all"
-    paths = tests.split()
+    left_out = [path.removeprefix("--ignore=") for path in tests.split() if path.startswith("--ignore=")]
+    ran = [path for path in tests.split() if not path.startswith("--ignore=") and path != ALL_TESTS]
+    return " but for ".join([_paths_in_words(ran) or ALL_TESTS, *([_paths_in_words(left_out)] if left_out else [])])
+
+
+def _paths_in_words(paths: list[str]) -> str:
     num_files = Counter(str(Path(path).parent) for path in paths if path.endswith(".py"))
     folders = [f"`{path}`" for path in paths if not path.endswith(".py")]
-    return ", ".join([*folders, *(f"{number} files of `{folder}`" for folder, number in num_files.items())])
+    files = [f"{number} file{'s'[: number > 1]} of `{folder}`" for folder, number in num_files.items()]
+    return ", ".join([*folders, *files])
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_a_report_is_counted_and_takes_the_place_of_an_earlier_one(
     (tmp_path / "page.md").write_text(f"before\n{matrix.BEGIN}\nold\n{matrix.END}\nafter\n")
     monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(matrix, "PAGE", tmp_path / "page.md")
-    outcome = matrix._outcome(Path(sys.executable), report, ["-n", "2", "tests/unit"])
+    outcome = matrix._outcome(Path(sys.executable), matrix._counts(report), ["-n", "2", "tests/unit"])
     assert (outcome.passed, outcome.failed, outcome.skipped, outcome.tests) == (4, 3, 3, "tests/unit")
     for _ in range(2):
         matrix.keep_outcome(outcome)
@@ -65,6 +65,75 @@ def test_a_report_is_counted_and_takes_the_place_of_an_earlier_one(
     assert page.endswith("after\n")
     assert "old" not in page
     assert "| `tests/unit` | 4 | 3 | 3 |" in page
+
+
+def test_what_fails_is_run_again_alone_and_counts_by_that(
+    matrix: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrix, "ROOT", tmp_path)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # this test may run beside others, too
+    (tmp_path / "test_some.py").write_text(
+        """
+import os
+
+import pytest
+
+
+def test_passes():
+    pass
+
+
+def test_fails():
+    raise AssertionError
+
+
+def test_fails_beside_others():
+    assert "PYTEST_XDIST_WORKER" not in os.environ
+
+
+@pytest.mark.skip
+def test_is_skipped():
+    pass
+"""
+    )
+    assert matrix._run_twice(Path(sys.executable), tmp_path, ["-n", "1"]) == {"passed": 2, "failed": 1, "skipped": 1}
+
+
+def test_a_row_is_corrected_by_what_failed_and_passes_now(
+    matrix: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["tests/unit"]
+    monkeypatch.setattr(matrix, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(matrix, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text(matrix.BEGIN + matrix.END)
+    (tmp_path / "3.11-2.13.0").mkdir()
+    (tmp_path / "3.11-2.13.0" / "installed").touch()
+    outcome = matrix._outcome(Path(sys.executable), matrix.Counter(passed=7, failed=3, skipped=1), arguments)
+    monkeypatch.setattr(matrix, "_outcome", lambda *_: outcome)
+    monkeypatch.setattr(matrix, "_run_tests", lambda *_: matrix.Counter(passed=1, failed=1, skipped=1))
+    matrix.RESULTS.write_text("[]")
+    with pytest.raises(LookupError, match="did not run before"):
+        matrix._run_pair("3.11", "2.13.0", arguments, again=True)
+    matrix.keep_outcome(outcome)
+    corrected = matrix._run_pair("3.11", "2.13.0", arguments, again=True)
+    assert (corrected.passed, corrected.failed, corrected.skipped) == (8, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("tests", "words"),
+    [
+        ("all", "all"),
+        ("--ignore=tests/integration/test_demo.py", "all but for 1 file of `tests/integration`"),
+        ("tests/unit tests/fault/test_fork.py", "`tests/unit`, 1 file of `tests/fault`"),
+        (
+            "tests/unit --ignore=tests/unit/test_trace.py --ignore=tests/unit/test_stubs.py",
+            "`tests/unit` but for 2 files of `tests/unit`",
+        ),
+    ],
+)
+def test_the_page_says_which_tests_ran(matrix: ModuleType, tests: str, words: str) -> None:
+    assert matrix._in_words(tests) == words
 
 
 def test_an_interpreter_that_is_nowhere_is_said(matrix: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

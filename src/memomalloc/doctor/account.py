@@ -36,7 +36,7 @@ SOURCES: dict[str, str] = {
     NATIVE: "the allocator's statistics, in use without those above",
     CODE: "smaps: executable, of no file",
     STACKS: "smaps: stacks",
-    FILES: "smaps: libraries, mapped weights",
+    FILES: "smaps: libraries and their variables, mapped weights",
     SHARED: "smaps: /dev/shm, memfd, shared anonymous",
     UNEXPLAINED: "smaps: the rest",
 }

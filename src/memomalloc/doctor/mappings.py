@@ -90,6 +90,9 @@ def _kind(mapping: Mapping, before: Mapping | None) -> str:
         return CODE
     if mapping.start % _ARENA_BYTES == 0 and mapping.end - mapping.start <= _ARENA_BYTES:
         return ARENA
+    # A library's variables that begin as zeros lie behind those that its file has: cuBLAS has 90 MB of them.
+    if before is not None and ".so" in before.name and "w" in before.access and before.end == mapping.start:
+        return FILE
     guarded = before is not None and before.access.startswith("---") and before.end == mapping.start
     if guarded and before is not None and before.end - before.start <= _MAX_GUARD_BYTES:
         return STACK

@@ -236,6 +236,20 @@ TEST_F(LimitedAddressSpaceTest, HalvesWhereTheSystemRefuses) {
             0);
 }
 
+TEST_F(LimitedAddressSpaceTest, LeavesHalfOfWhatIsLeftToTheProgram) {
+  EXPECT_EQ(outcome_of_child([] {
+              if (mmap(nullptr, 2 * kGiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) ==
+                  MAP_FAILED)
+                return 1;
+              // A quarter of the limit is most of what is left of it.
+              if (!limit_address_space(address_space_in_use() + kGiB)) return 2;
+              AddressRange range;
+              const std::size_t reserved = range.reserve();
+              return reserved >= kSmallest && reserved <= kGiB / 2 ? 0 : 3;
+            }),
+            0);
+}
+
 TEST_F(LimitedAddressSpaceTest, WithoutARangeEverythingGoesUpstream) {
   install_counting_upstream();
   EXPECT_EQ(outcome_of_child([] {
