@@ -35,7 +35,7 @@ def _report_unless_late(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 def _work_for(seconds: float, work: object) -> None:
-    # No part of a `try` of its own: since CPython 3.13 what a handler raises between two rounds of a loop passes that by.
+    # Not inside a `try`: since CPython 3.13 what a handler raises between two rounds of a loop passes that by.
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         work()  # type: ignore[operator]
