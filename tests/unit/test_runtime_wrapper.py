@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import operator
 import pickle
 import sys
@@ -70,6 +71,18 @@ def test_attributes_are_set_read_and_deleted_on_the_model() -> None:
     assert not hasattr(module, "note")
     with pytest.raises(AttributeError):
         _ = wrapper.note
+
+
+def test_the_model_keeps_its_state_where_the_one_that_was_given_went_with_a_cycle() -> None:
+    model = torch.nn.Linear(4, 4)
+    model.listeners = [model.forward]
+    names, values = [name for name, _ in model.named_parameters()], torch.ones(1, 4)
+    expected = model(values)
+    wrapper = memomalloc.optimize(model)
+    del model
+    gc.collect()
+    assert [name for name, _ in wrapper.named_parameters()] == names
+    assert_equal_bits(wrapper(values), expected)
 
 
 def test_loading_a_state_dict_changes_the_results_of_a_plan_that_stays() -> None:

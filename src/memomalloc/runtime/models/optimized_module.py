@@ -332,12 +332,28 @@ def undressed(model: torch.nn.Module) -> torch.nn.Module:
 
 def _share_state(target: torch.nn.Module, source: torch.nn.Module) -> None:
     """Let one module have the dictionary of another, and what lies in slots of its class."""
-    object.__setattr__(target, "__dict__", source.__dict__)
+    state = source.__dict__
+    _keep_apart_from_its_object(state)
+    object.__setattr__(target, "__dict__", state)
     for kind in type(source).__mro__:
         for name, member in vars(kind).items():
             if inspect.ismemberdescriptor(member) and kind is not _Twin:
                 with contextlib.suppress(AttributeError, TypeError):  # not set, or not to be set
                     object.__setattr__(target, name, member.__get__(source))
+
+
+def _keep_apart_from_its_object(attributes: dict[str, Any]) -> None:
+    """Have a dictionary hold its values itself.
+
+    Since CPython 3.13 the values of a new object's dictionary lie in the object, and the collector of cycles finds them
+    by the object alone: it empties what lies in a dictionary that another object shares, once the first one goes.
+    """
+    mark = "_memomalloc_shared"
+    attributes[mark] = None
+    last, value = attributes.popitem()  # takes the values out of the object
+    if last != mark:  # another thread came between
+        attributes[last] = value
+        del attributes[mark]
 
 
 def _dressed_like(model: torch.nn.Module, copied: torch.nn.Module, shell: Any = None) -> torch.nn.Module:
