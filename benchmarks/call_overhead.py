@@ -29,7 +29,7 @@ import memomalloc
 Arguments = tuple[Any, ...]
 
 #: For how long a program runs before it is timed.
-SETTLE_S = 1.5
+SETTLE_S = 4.0
 #: Inputs of a program whose sizes vary; both sides of a pair are called with the same ones.
 NUM_VARIOUS = 256
 
