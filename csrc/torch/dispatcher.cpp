@@ -805,16 +805,20 @@ nb::object object_or_none(const Reference& reference) {
 // A call whose arguments are a tuple and a dictionary, as Python's code has them.
 PyObject* call_by_python(Dispatcher& dispatcher, const nb::tuple& args, const nb::dict& kwargs,
                          const nb::object& variant) {
+  Arguments arguments{PySequence_Fast_ITEMS(args.ptr()), static_cast<Py_ssize_t>(args.size()), nullptr};
+  nb::object names;
   std::vector<nb::object> held;  // the dictionary is the program's, which may change it meanwhile
   std::vector<PyObject*> values;
-  const auto add = [&](nb::handle value) {
-    held.push_back(nb::borrow(value));
-    values.push_back(value.ptr());
-  };
-  for (const nb::handle value : args) add(value);
-  const nb::tuple names(kwargs.keys());
-  for (const nb::handle name : names) add(kwargs[name]);
-  const Arguments arguments{values.data(), static_cast<Py_ssize_t>(args.size()), names.ptr()};
+  if (kwargs.size() != 0) {
+    names = nb::tuple(kwargs.keys());
+    values.assign(arguments.values, arguments.values + arguments.num_positional);
+    for (const nb::handle name : names) {
+      held.push_back(nb::borrow(kwargs[name]));
+      values.push_back(held.back().ptr());
+    }
+    arguments.values = values.data();
+    arguments.names = names.ptr();
+  }
   PyObject* result = nullptr;
   if (dispatcher.call_resting(arguments, result)) return result;
   return dispatcher.call(arguments, variant.ptr());

@@ -56,32 +56,38 @@ class Cost:
         )
 
 
-class _FullCollections:
-    """The CPU time that full garbage collections take on this thread while this is open.
+class Measurement:
+    """What this thread takes in the block of a ``with``, but for full garbage collections.
 
-    They take long in a large program, come whether anything is learned or not, and may come in a lesson.
+    They take long in a large program, come whether anything is learned or not, and may come in a call or a lesson.
 
     Attributes:
-        cpu_s: so far, in seconds.
+        cost: of the block, once it has ended.
     """
 
-    def __enter__(self) -> _FullCollections:
-        self.cpu_s = 0.0
-        self._began_s = 0.0
+    def __init__(self) -> None:
+        self.cost = Cost()
+        self._before = Cost()
         self._thread = threading.get_ident()
+        self._collection_began_s = 0.0
+        self._collections_s = 0.0
+
+    def __enter__(self) -> Measurement:
+        self._before = Cost.of_thread()
         gc.callbacks.append(self._collecting)
         return self
 
     def __exit__(self, *_: object) -> None:
         gc.callbacks.remove(self._collecting)
+        self.cost = Cost.of_thread() - self._before - Cost(self._collections_s)
 
     def _collecting(self, phase: str, info: dict[str, int]) -> None:
         if info["generation"] < 2 or threading.get_ident() != self._thread:
             return
         if phase == "start":
-            self._began_s = time.thread_time()
+            self._collection_began_s = time.thread_time()
         else:
-            self.cpu_s += time.thread_time() - self._began_s
+            self._collections_s += time.thread_time() - self._collection_began_s
 
 
 class Allowance:
@@ -111,13 +117,12 @@ class Allowance:
     @contextmanager
     def lesson(self, call: Cost) -> Iterator[None]:
         """A lesson, which records a call that costs so much by itself."""
-        before = Cost.of_thread()
-        collections = _FullCollections()
+        measurement = Measurement()
         try:
-            with collections:
+            with measurement:
                 yield
         finally:
-            took = Cost.of_thread() - before - Cost(collections.cpu_s)
+            took = measurement.cost
             beyond = took - call
             self.spent += beyond
             # The next will be alike.
@@ -131,11 +136,12 @@ class Allowance:
     @contextmanager
     def work(self) -> Iterator[None]:
         """Other work of learning."""
-        before = Cost.of_thread()
+        measurement = Measurement()
         try:
-            yield
+            with measurement:
+                yield
         finally:
-            self.spent += Cost.of_thread() - before
+            self.spent += measurement.cost
 
 
 #: Of the process.

@@ -21,7 +21,7 @@ from memomalloc.runtime import extension
 from memomalloc.runtime.events import report
 from memomalloc.runtime.faults import is_of_the_program
 from memomalloc.runtime.fork_safety import LockHolder
-from memomalloc.runtime.learning.allowance import Cost, allowance
+from memomalloc.runtime.learning.allowance import Cost, Measurement, allowance
 from memomalloc.runtime.learning.envelope import ROOM_TO_GROW, Envelope
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.learning.learner import BEFORE_THE_CALL, Learner, Order
@@ -190,9 +190,9 @@ class CallGroup(LockHolder):
         if self._settings.learning_share is None:
             yield
             return
-        before = Cost.of_thread()
-        yield
-        cost = Cost.of_thread() - before
+        with Measurement() as measurement:
+            yield
+        cost = measurement.cost
         known = self.cost_of_call.num_requests if self.cost_of_call is not None else 0
         # Some of its requests may have come from spare memory, unlike those of the very first call.
         self.cost_of_call = dataclasses.replace(cost, num_requests=max(cost.num_requests, known))

@@ -15,7 +15,7 @@ from memomalloc.errors import OptionError
 from memomalloc.runtime import extension
 from memomalloc.runtime.calls.planned_function import PlannedFunction
 from memomalloc.runtime.calls.shape_policy import POLICIES
-from memomalloc.runtime.learning.allowance import Cost
+from memomalloc.runtime.learning.allowance import Cost, Measurement
 from memomalloc.runtime.learning.call_group import PlanSettings
 from memomalloc.runtime.learning.learned_calls import LearnedCalls
 from memomalloc.runtime.memory import armed_plan
@@ -127,12 +127,13 @@ def _was_learned_before(module: torch.nn.Module) -> bool:
 def _call_unprepared(module: torch.nn.Module, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a module for the first time, perhaps for the last: programs make modules for one call."""
     replace_call(module, call)  # what it has already, but in its own dictionary: this was the first
-    before = Cost.of_thread()
+    measurement = Measurement()
     try:
-        return _call_inside(module, args, kwargs)
+        with measurement:
+            return _call_inside(module, args, kwargs)
     finally:
         if len(_cost_of_first_call) < _MAX_FIRST_CALLS:
-            _cost_of_first_call[id(module)] = Cost.of_thread() - before
+            _cost_of_first_call[id(module)] = measurement.cost
 
 
 def _call_inside(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
