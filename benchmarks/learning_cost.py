@@ -11,6 +11,7 @@ is the median over the repetitions of (with memomalloc / without), which are nei
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import resource
@@ -229,8 +230,6 @@ def compare(name: str, num_repetitions: int) -> list[Comparison]:
 
 
 def _is_there(name: str) -> bool:
-    import importlib.util
-
     return name not in LIBRARIES or importlib.util.find_spec(LIBRARIES[name]) is not None
 
 

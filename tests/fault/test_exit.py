@@ -94,6 +94,16 @@ def _park(inside: threading.Barrier) -> None:
             time.sleep(0.001)
 
 
+def _parking(inside: threading.Barrier) -> Callable[[int, torch.Tensor], None]:
+    """Parks in a step in the middle of a chain."""
+
+    def visit(step: int, values: torch.Tensor) -> None:
+        if step == 3:
+            _park(inside)
+
+    return visit
+
+
 @in_child_process()
 def test_exit_while_counted_tensors_live_also_in_a_daemon_thread() -> None:
     inside = threading.Barrier(2)
@@ -152,10 +162,7 @@ def test_exit_while_a_daemon_thread_is_without_pythons_lock(what: str) -> None:
 @in_child_process()
 def test_exit_while_daemon_threads_are_in_calls_of_every_kind() -> None:
     inside = threading.Barrier(6)
-
-    def park(step: int, values: torch.Tensor) -> None:
-        if step == 3:
-            _park(inside)
+    park = _parking(inside)
 
     def run_in_daemon(call: Any) -> None:
         threading.Thread(target=call, args=(chain_values(1),), daemon=True).start()
@@ -174,10 +181,7 @@ def test_exit_while_daemon_threads_are_in_calls_of_every_kind() -> None:
 def test_exit_while_a_daemon_thread_is_in_a_call_whose_frames_are_looked_at() -> None:
     """As a compiler does whose program calls us: the code of our methods runs then."""
     inside = threading.Barrier(2)
-
-    def park(step: int, values: torch.Tensor) -> None:
-        if step == 3:
-            _park(inside)
+    park = _parking(inside)
 
     wrapper = memomalloc.optimize(Chain(visit=park))
     learn(wrapper, chain_values(0))
@@ -193,10 +197,7 @@ def test_exit_while_a_daemon_thread_is_in_a_call_whose_frames_are_looked_at() ->
 @in_child_process()
 def test_exit_while_a_daemon_thread_waits_for_memory() -> None:
     inside = threading.Barrier(2)
-
-    def park(step: int, values: torch.Tensor) -> None:
-        if step == 3:
-            _park(inside)
+    park = _parking(inside)
 
     arenas = memomalloc.ArenaSettings(max_arenas=1, wait_s=60)
     wrapper = memomalloc.optimize(Chain(visit=park), arenas=arenas)
