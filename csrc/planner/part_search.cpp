@@ -19,8 +19,9 @@ namespace {
 constexpr int32_t kFewBuffers = 600;
 // About what it takes.
 constexpr double kRunCostPerBuffer_ns = 500;
-// A step of a tree is so many nodes, and one for each buffer.
-constexpr int64_t kNodesOfStep = 1000;
+// A step of a tree or of windows, about; and at least, for what it does with every buffer.
+constexpr double kWorkOfStep_ns = 4e6;
+constexpr double kWorkOfStepPerBuffer_ns = 50;
 // About what a first round of windows takes.
 constexpr double kWorkOfWindows_ns = 5e7;
 // Success makes a search so much more worth its time, up to a limit.
@@ -68,18 +69,17 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
       search.run(goal.target, budget, 1);
       if (search.best().height < best.height) best = search.best();
     };
+    const double work_of_step_ns = std::max(kWorkOfStep_ns, kWorkOfStepPerBuffer_ns * part.num_buffers);
     std::vector<Search> searches;
     if (has_tree) {
-      const double node_ns = tree_search_node_cost_ns(part);
-      const int64_t num_nodes = kNodesOfStep + part.num_buffers;
-      const auto step = [&, node_ns, num_nodes]() -> double {
+      const auto step = [&]() -> double {
         if (!tree) tree.emplace(part, seed);
-        const int64_t old_num_nodes = tree->num_nodes();
-        tree->improve(best, goal, num_nodes, budget);
-        return node_ns * static_cast<double>(tree->num_nodes() - old_num_nodes);
+        const double old_work = tree->work_ns();
+        tree->improve(best, goal, work_of_step_ns, budget);
+        return tree->work_ns() - old_work;
       };
-      // Where there are many buffers a single step may take the time there is.
-      const double first_work = few ? 0 : node_ns * static_cast<double>(num_nodes);
+      // Where there are many buffers a single run may take the time there is.
+      const double first_work = few ? 0 : tree_search_run_cost_ns(part);
       searches.push_back({"branch_and_bound", few ? 1.0 : 0.25, step, first_work});
       searches.back().is_tree = true;
       // It finds late what it finds.
@@ -93,7 +93,7 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
       if (!windows) windows.emplace(part, seed);
       if (windows->is_done()) return -1;
       const double old_work = windows->work_ns();
-      windows->improve(best, goal.target, budget);
+      windows->improve(best, goal.target, work_of_step_ns, budget);
       return windows->work_ns() - old_work;
     });
     if (!part.has_pins()) {

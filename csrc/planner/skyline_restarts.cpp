@@ -15,6 +15,17 @@ namespace {
 constexpr double kSmallestSpread = 1e-3;
 constexpr double kLargestSpread = 0.3;
 constexpr double kShareFromOrders = 0.25;  // of the runs that start from an order and not from the best run
+constexpr double kShareOfAll = 0.25;       // of the other runs, those that perturb all keys
+
+// How much of the placed buffers lies above a height, in bytes times sections.
+double area_above(int64_t height, const PreparedProblem& problem, const Placement& placement) {
+  double area = 0;
+  for (int32_t i = 0; i < problem.num_buffers; ++i) {
+    const int64_t bytes = std::min(problem.sizes[i], placement.offsets[i] + problem.sizes[i] - height);
+    if (bytes > 0) area += static_cast<double>(bytes) * problem.width(i);
+  }
+  return area;
+}
 
 }  // namespace
 
@@ -25,12 +36,15 @@ SkylineRestarts::SkylineRestarts(const PreparedProblem& problem, size_t best_ord
 void SkylineRestarts::run(int64_t target, Budget& budget, int64_t max_runs) {
   for (; max_runs > 0 && best_.height > target && !budget.spent(); --max_runs) {
     next_keys(target);
-    // Equally good counts as better: it lets the search drift over plateaus.
-    if (place(budget)) {
-      std::swap(best_, current_);
-      std::swap(best_keys_, keys_);
-    }
-    if (!best_.offsets.empty()) budget.found(best_.height);
+    if (!place(budget)) continue;
+    // Of equal heights, the one that has less above the target; equally good counts as better: it lets the
+    // search drift over plateaus.
+    const double excess = area_above(target, problem_, current_);
+    if (current_.height == best_.height && excess > best_excess_) continue;
+    best_excess_ = excess;
+    std::swap(best_, current_);
+    std::swap(best_keys_, keys_);
+    budget.found(best_.height);
   }
 }
 
@@ -47,15 +61,17 @@ const std::vector<float>& SkylineRestarts::order(size_t which) {
 }
 
 void SkylineRestarts::next_keys(int64_t target) {
-  const bool from_orders = random_.uniform() < kShareFromOrders;
-  if (from_orders || best_keys_.empty()) {
+  double share = 1;  // of the keys that are perturbed
+  if (best_keys_.empty() || random_.uniform() < kShareFromOrders) {
     keys_ = order(best_keys_.empty() ? best_order_ : random_.below(orders_.size()));
   } else {
     keys_ = best_keys_;
+    if (random_.uniform() >= kShareOfAll) share = std::pow(problem_.num_buffers, -random_.uniform());
   }
   const double spread = kSmallestSpread * std::pow(kLargestSpread / kSmallestSpread, random_.uniform());
   const bool favour_high = random_.below(3) == 0 && !best_.offsets.empty();
   for (size_t i = 0; i < keys_.size(); ++i) {
+    if (share < 1 && random_.uniform() >= share) continue;
     keys_[i] += static_cast<float>(spread * random_.bell());
     if (favour_high && best_.offsets[i] + problem_.sizes[i] > target)
       keys_[i] -= static_cast<float>(spread * 3 * random_.uniform());

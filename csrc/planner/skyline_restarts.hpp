@@ -21,10 +21,10 @@ enum class Builder {
               // pins
 };
 
-// An anytime search. A run places all buffers by a vector of keys, the smallest first. Each run perturbs
-// either the keys of the best run so far or those of one of the five orders, by noise of a random spread; one
-// run in three moreover favours the buffers that stuck out above the target in the best run. Deterministic
-// for a seed and a number of runs.
+// An anytime search. A run places all buffers by a vector of keys, the smallest first. Each run perturbs the
+// keys of one of the five orders, or all or a few of those of the best run so far, by noise of a random
+// spread; one run in three moreover favours the buffers that stuck out above the target in the best run.
+// Deterministic for a seed and a number of runs.
 class SkylineRestarts {
  public:
   // Borrows the problem. O(1): what the first run needs, it makes. `best_order` is that of the five orders
@@ -57,6 +57,7 @@ class SkylineRestarts {
   std::vector<int32_t> ranks_;
   Placement current_;
   Placement best_{{}, kNoCutoff};
+  double best_excess_ = 0;  // what of it is above the target
 };
 
 // Part by part: only those above the target are searched, the highest first.

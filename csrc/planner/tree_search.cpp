@@ -37,25 +37,40 @@ constexpr double kWeightOfTarget = 3;
 constexpr double kMoreForTarget = 12;
 constexpr double kTargetPower = 4;
 
-// What placing a buffer changes are its neighbours, in all sections that they live in.
+// A run begins by going through the lists of neighbours and sections. What placing a buffer changes are its
+// neighbours, in all sections that they live in.
+constexpr double kStartCostPerByte_ns = 1;
 constexpr double kNodeCostPerByte_ns = 12;
 constexpr double kLeastNodeCost_ns = 2000;
 
+double start_cost_ns(const PreparedProblem& problem) {
+  return kStartCostPerByte_ns * static_cast<double>(BranchAndBound::memory_of(problem));
+}
+
+double node_cost_ns(const PreparedProblem& problem) {
+  const auto num_bytes = static_cast<double>(BranchAndBound::memory_of(problem));
+  return std::max(kLeastNodeCost_ns, kNodeCostPerByte_ns * num_bytes / problem.num_buffers);
+}
+
 }  // namespace
+
+double tree_search_run_cost_ns(const PreparedProblem& problem) {
+  return start_cost_ns(problem) + problem.num_buffers * node_cost_ns(problem);
+}
 
 bool is_small_enough_for_tree_search(const PreparedProblem& problem) {
   return problem.num_buffers <= kTreeSearchMaxBuffers &&
          BranchAndBound::memory_of(problem) <= kTreeSearchMaxMemory;
 }
 
-double tree_search_node_cost_ns(const PreparedProblem& problem) {
-  const double bytes_per_buffer =
-      static_cast<double>(BranchAndBound::memory_of(problem)) / problem.num_buffers;
-  return std::max(kLeastNodeCost_ns, kNodeCostPerByte_ns * bytes_per_buffer);
-}
-
 TreeSearch::TreeSearch(const PreparedProblem& problem, uint64_t seed)
-    : problem_(problem), random_(seed), tree_(problem), excluded_(problem.lower_bound - 1) {
+    : problem_(problem),
+      random_(seed),
+      tree_(problem),
+      excluded_(problem.lower_bound - 1),
+      start_cost_ns_(start_cost_ns(problem)),
+      node_cost_ns_(node_cost_ns(problem)),
+      work_ns_(start_cost_ns_) {
   const std::vector<int64_t> peak_loads = peak_load_of_each(problem);
   for (const SkylineOrder& order : kSkylineOrders)
     orders_.push_back(skyline_ranks(problem, peak_loads, order));
@@ -115,15 +130,15 @@ void TreeSearch::learn(Strategy& strategy) {
 }
 
 TreeSearch::Rung& TreeSearch::next_rung(int64_t lowest, int64_t highest, bool decide) {
-  // The one that had the fewest nodes for its weight.
+  // The one that had the least work for its weight.
   Rung* next = &rungs_.front();
   if (!decide) {
     const double weight = kWeightOfTarget + kMoreForTarget * std::pow(most_placed_at_target(), kTargetPower);
-    auto fewest = static_cast<int64_t>(static_cast<double>(next->num_nodes) / weight);
+    double least_ns = next->work_ns / weight;
     for (size_t i = 1; i < rungs_.size(); ++i) {
-      if (rungs_[i].num_nodes >= fewest) continue;
+      if (rungs_[i].work_ns >= least_ns) continue;
       next = &rungs_[i];
-      fewest = next->num_nodes;
+      least_ns = next->work_ns;
     }
   }
   const int64_t capacity =
@@ -144,16 +159,17 @@ Verdict TreeSearch::run(Rung& rung, Budget& budget) {
   const Verdict verdict = tree_.search(rung.capacity, strategy.branch_on, ranks_, limit, budget);
   learn(strategy);
   ++rung.num_runs;
-  rung.num_nodes += tree_.num_nodes();
-  num_nodes_ += tree_.num_nodes();
+  const double work_ns = start_cost_ns_ + node_cost_ns_ * static_cast<double>(tree_.num_nodes());
+  rung.work_ns += work_ns;
+  work_ns_ += work_ns;
   if (&rung == &rungs_.front())
     most_placed_at_target_ = std::max(most_placed_at_target_, tree_.most_placed());
   return verdict;
 }
 
-void TreeSearch::improve(Placement& best, const Goal& goal, int64_t num_nodes, Budget& budget) {
-  const int64_t last_node = num_nodes_ + num_nodes;
-  while (num_nodes_ < last_node && !is_done(best, goal) && !budget.spent()) {
+void TreeSearch::improve(Placement& best, const Goal& goal, double work_ns, Budget& budget) {
+  const double last_ns = work_ns_ + work_ns;
+  while (work_ns_ < last_ns && !is_done(best, goal) && !budget.spent()) {
     const int64_t lowest = std::max(goal.target, excluded_ + 1);
     Rung& rung = next_rung(lowest, best.height, goal.decide);
     const int64_t capacity = rung.capacity;
@@ -179,7 +195,7 @@ PartOutcome improve_by_tree_search(const PreparedProblem& part, Placement from, 
   bool proven = false;
   try {
     TreeSearch tree(part, seed);
-    tree.improve(best, goal, std::numeric_limits<int64_t>::max() / 2, budget);
+    tree.improve(best, goal, std::numeric_limits<double>::infinity(), budget);
     proven = tree.is_done(best, goal);
   } catch (const std::bad_alloc&) {
     // What was found before memory ran out.

@@ -17,8 +17,8 @@ inline constexpr int32_t kTreeSearchMaxBuffers = 5000;
 // In bytes, of lists of neighbours and sections.
 inline constexpr int64_t kTreeSearchMaxMemory = 100'000'000;
 
-// About what a node takes, in O(n).
-double tree_search_node_cost_ns(const PreparedProblem& problem);
+// About what a run takes that goes straight to a placement, in O(n).
+double tree_search_run_cost_ns(const PreparedProblem& problem);
 
 // Whether a tree search of this problem is within its means.
 bool is_small_enough_for_tree_search(const PreparedProblem& problem);
@@ -29,7 +29,7 @@ bool is_small_enough_for_tree_search(const PreparedProblem& problem);
 // cheaper. Every way of branching is used with every priority order, and after the first round with perturbed
 // ones. Which pair of the two is good differs from problem to problem by orders of magnitude, but a good one
 // shows early: it comes far, if not to the end. So most runs go to the pairs that came far, and half of them
-// start from the priorities that came furthest. Deterministic for a seed and a number of nodes. A search that
+// start from the priorities that came furthest. Deterministic for a seed and an amount of work. A search that
 // ends within its limit is a proof.
 //
 // Without a capacity the runs climb a ladder between the target and the best placement: each rung asks for a
@@ -41,11 +41,11 @@ class TreeSearch {
   // Borrows the problem, which must have at least one buffer.
   TreeSearch(const PreparedProblem& problem, uint64_t seed);
 
-  // Improves `best` until it is done, about so many nodes were seen, or the budget is spent.
-  void improve(Placement& best, const Goal& goal, int64_t num_nodes, Budget& budget);
+  // Improves `best` until it is done, so much work was done, about, or the budget is spent.
+  void improve(Placement& best, const Goal& goal, double work_ns, Budget& budget);
 
-  // In all.
-  int64_t num_nodes() const { return num_nodes_; }
+  // Of all runs, in nanoseconds, about.
+  double work_ns() const { return work_ns_; }
 
   // Of the buffers, the largest share that a run for the target had placed at a time: where that is small,
   // the target is out of reach.
@@ -73,7 +73,7 @@ class TreeSearch {
     double height;  // from the target, 0, to the best placement, 1
     int64_t capacity = -1;
     int64_t num_runs = 0;
-    int64_t num_nodes = 0;
+    double work_ns = 0;
     std::vector<Strategy> strategies = {};
   };
 
@@ -92,8 +92,10 @@ class TreeSearch {
   std::vector<float> keys_;
   std::vector<int32_t> buffers_;
   std::vector<int32_t> ranks_;
-  int64_t excluded_;  // it is proven that no placement is this low
-  int64_t num_nodes_ = 0;
+  int64_t excluded_;      // it is proven that no placement is this low
+  double start_cost_ns_;  // of a run
+  double node_cost_ns_;
+  double work_ns_;
   int32_t most_placed_at_target_ = 0;
 };
 

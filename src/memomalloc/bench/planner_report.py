@@ -2,59 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 from memomalloc.bench import row_text as text
 from memomalloc.bench.planner_results import PlannerResults
-from memomalloc.bench.planners import Measurement
+from memomalloc.bench.planners import EXTERNAL, Measurement
 from memomalloc.bench.report_tables import Report, ReportTable, conditions_table, geometric_mean
+
+#: More columns are too wide for a page.
+_INSTANCES_PER_TABLE = 10
 
 
 def planner_report(results: PlannerResults) -> Report:
-    """The tables of a report: planners down, instances across, as the paper's table of strategies has them."""
-    by_instance = results.by_instance()
-    instances = [
-        (name, str(rows[0].num_buffers), text.mebibytes(rows[0].lower_bound_bytes))
-        for name, rows in by_instance.items()
-    ]
-    by_planner: dict[str, dict[str, Measurement]] = {}
-    for row in results.rows:
-        by_planner.setdefault(row.planner, {})[row.instance] = row
-    summary = ReportTable(
-        "Peak",
-        "The arena over the lower bound, 1 is the least there can be; * proven optimal. The mean is geometric.",
-        ("planner", "mean", *by_instance),
-        tuple(
-            (planner, _mean(list(rows.values())), *(_peak(rows.get(name)) for name in by_instance))
-            for planner, rows in by_planner.items()
-        ),
+    """The tables of a report: instances down for what users take, then planners down, as in the paper's table."""
+    by_instance = {name: {row.planner: row for row in rows} for name, rows in results.by_instance().items()}
+    planners = list(dict.fromkeys(row.planner for row in results.rows))
+    conditions = conditions_table(
+        results.machine,
+        results.versions,
+        {"time limit of a search, s": f"{results.time_limit_s:g}", "seed": str(results.seed)},
+    )
+    return Report(
+        "Planners",
+        [_planners(planners, by_instance), _instances(planners, by_instance)],
+        [*_all_figures(planners, by_instance), conditions],
+    )
+
+
+_Rows = Mapping[str, Mapping[str, Measurement]]
+
+
+def _planners(planners: Sequence[str], by_instance: _Rows) -> ReportTable:
+    lines = []
+    for planner in planners:
+        planned = [rows[planner] for rows in by_instance.values() if planner in rows]
+        ratios = [row.ratio for row in planned if row.ratio is not None]
+        lines.append(
+            (
+                planner,
+                f"{len(ratios)} of {len(by_instance)}",
+                f"{geometric_mean(ratios):.3f}" if ratios else text.UNKNOWN,
+                f"{max(ratios):.3f}" if ratios else text.UNKNOWN,
+                str(sum(ratio == 1 for ratio in ratios)),
+                str(sum(row.proven_optimal for row in planned)),
+                f"{sum(row.elapsed_s for row in planned if row.ratio is not None):.2f}",
+            )
+        )
+    return ReportTable(
+        "Summary",
+        "The arena over the lower bound, 1 is the least there can be; the mean is geometric, of the instances that were "
+        "planned. Seconds: of all these together.",
+        ("planner", "planned", "mean", "worst", "at the bound", "proven optimal", "seconds"),
+        tuple(lines),
         ("planner",),
     )
-    tables = [
-        ReportTable(
-            "Time",
-            "Milliseconds, with preparation and check.",
-            ("planner", *by_instance),
-            tuple((planner, *(_time(rows.get(name)) for name in by_instance)) for planner, rows in by_planner.items()),
-            ("planner",),
-        ),
-        ReportTable(
-            "Instances",
-            "The lower bound in MiB.",
-            ("instance", "buffers", "lower bound"),
-            tuple(instances),
-            ("instance",),
-        ),
-        conditions_table(
-            results.machine,
-            results.versions,
-            {"time limit of a search, s": f"{results.time_limit_s:g}", "seed": str(results.seed)},
-        ),
-    ]
-    return Report("Planners", [summary], tables)
 
 
-def _mean(rows: list[Measurement]) -> str:
-    ratios = [row.ratio for row in rows if row.ratio is not None]
-    return f"{geometric_mean(ratios):.3f}" if ratios and len(ratios) == len(rows) else text.UNKNOWN
+def _instances(planners: Sequence[str], by_instance: _Rows) -> ReportTable:
+    """What is taken by default beside the best of everything else."""
+    default, *others = planners or [""]
+    groups = {f"best other than {default}": [name for name in others if name not in EXTERNAL]}
+    groups |= {name: [name] for name in others if name in EXTERNAL}
+    groups = {title: group for title, group in groups.items() if group}
+    lines = []
+    for name, rows in by_instance.items():
+        first = next(iter(rows.values()))
+        cells = [name, str(first.num_buffers), text.mebibytes(first.lower_bound_bytes), _peak(rows.get(default))]
+        cells.append(_time(rows.get(default)))
+        for group in groups.values():
+            planned = [row for planner in group if (row := rows.get(planner)) is not None and row.ratio is not None]
+            best = min(planned, key=lambda row: (row.ratio, row.elapsed_s), default=None)
+            if len(group) == 1:
+                cells += [_peak(rows.get(group[0])), _time(best)]
+            else:
+                cells += [_peak(best), "" if best is None else best.planner, _time(best)]
+        lines.append(tuple(cells))
+    columns = ["instance", "buffers", "lower bound", default, f"{default}, ms"]
+    for title, group in groups.items():
+        columns += [title, f"{title}, ms"] if len(group) == 1 else [title, "which", "its ms"]
+    return ReportTable(
+        "Instances",
+        "The lower bound in MiB; arenas over the lower bound, * proven optimal; milliseconds with preparation and check.",
+        tuple(columns),
+        tuple(lines),
+        ("instance", "which"),
+    )
+
+
+def _all_figures(planners: Sequence[str], by_instance: _Rows) -> Iterator[ReportTable]:
+    names = list(by_instance)
+    for first in range(0, len(names), _INSTANCES_PER_TABLE):
+        some = names[first : first + _INSTANCES_PER_TABLE]
+        of = f"{some[0]} to {some[-1]}" if len(some) > 1 else some[0]
+        for title, note, cell in (
+            ("Peak", "The arena over the lower bound, * proven optimal.", _peak),
+            ("Time", "Milliseconds, with preparation and check.", _time),
+        ):
+            yield ReportTable(
+                f"{title}: {of}",
+                note,
+                ("planner", *some),
+                tuple((planner, *(cell(by_instance[name].get(planner)) for name in some)) for planner in planners),
+                ("planner",),
+            )
 
 
 def _peak(row: Measurement | None) -> str:

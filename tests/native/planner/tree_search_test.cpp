@@ -14,10 +14,10 @@ namespace {
 
 constexpr double kEnough_s = 600;
 
-TEST(TreeSearch, ReachesTheBoundOfCutRectanglesInFewNodes) {
-  // Counted, not timed. Where runs end after so many nodes, and not so many dead ends, it is 83,000.
-  constexpr int64_t kMaxNodes = 60'000;
-  int64_t num_nodes = 0;
+TEST(TreeSearch, ReachesTheBoundOfCutRectanglesInLittleWork) {
+  // Counted, not timed.
+  constexpr double kMaxWork_ns = 4e8;
+  double work_ns = 0;
   for (int num_buffers : {150, 200, 250, 300}) {
     for (unsigned seed = 1; seed <= 5; ++seed) {
       std::mt19937 random(1000 * seed + static_cast<unsigned>(num_buffers));
@@ -27,8 +27,8 @@ TEST(TreeSearch, ReachesTheBoundOfCutRectanglesInFewNodes) {
       const Goal goal{prepared.lower_bound, false};
       Placement best = skyline(prepared, goal.target, budget)->placement;
       TreeSearch tree(prepared, 0);
-      tree.improve(best, goal, kMaxNodes, budget);
-      num_nodes += tree.num_nodes();
+      tree.improve(best, goal, kMaxWork_ns, budget);
+      work_ns += tree.work_ns();
       EXPECT_EQ(best.height, prepared.lower_bound) << num_buffers << " buffers, seed " << seed;
       EXPECT_GT(tree.most_placed_at_target(), 0.5);
       EXPECT_LE(tree.most_placed_at_target(), 1);
@@ -38,7 +38,7 @@ TEST(TreeSearch, ReachesTheBoundOfCutRectanglesInFewNodes) {
       EXPECT_EQ(overlap.first, -1);
     }
   }
-  EXPECT_LE(num_nodes, kMaxNodes);
+  EXPECT_LE(work_ns, kMaxWork_ns);
 }
 
 // What leads on is not held against a run, however many buffers there are.
