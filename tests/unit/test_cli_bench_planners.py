@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import subprocess
@@ -115,6 +116,23 @@ def test_planners_of_omnimalloc_run_beside_ours(
     best, refused = json.loads(results.read_text())["rows"]
     assert (best["arena_bytes"], best["ratio"], best["proven_optimal"]) == (128, 2.0, False)
     assert (refused["arena_bytes"], refused["note"]) == (None, "not found")
+
+
+def test_what_is_not_installed_is_not_asked_by_default_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], omnimalloc: list[str]
+) -> None:
+    # omnimalloc calls MiniMalloc, but does not bring it.
+    def missing(**_: object) -> None:
+        raise ImportError("MinimallocAllocator requires minimalloc")
+
+    monkeypatch.setattr(sys.modules["omnimalloc.allocators"], "MinimallocAllocator", missing)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "omnimalloc" else None)
+    assert "omnimalloc" in planner_names()
+    assert "minimalloc" not in planner_names()
+    path = tmp_path / "one.csv"
+    path.write_text("id,lower,upper,size\n0,0,1,64\n")
+    assert main(["bench", "planners", str(path), "--planners", "minimalloc"]) == 0
+    assert "not installed" in capsys.readouterr().out
 
 
 def test_planners_without_alignments_say_so(

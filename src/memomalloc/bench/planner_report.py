@@ -50,8 +50,8 @@ def _planners(planners: Sequence[str], by_instance: _Rows) -> ReportTable:
         )
     return ReportTable(
         "Summary",
-        "The arena over the lower bound, 1 is the least there can be; the mean is geometric, of the instances that were "
-        "planned. Seconds: of all these together.",
+        "The arena over the lower bound, 1 is the least there can be; the mean is geometric, of the instances that "
+        "were planned. Seconds: of all these together.",
         ("planner", "planned", "mean", "worst", "at the bound", "proven optimal", "seconds"),
         tuple(lines),
         ("planner",),
@@ -60,7 +60,7 @@ def _planners(planners: Sequence[str], by_instance: _Rows) -> ReportTable:
 
 def _instances(planners: Sequence[str], by_instance: _Rows) -> ReportTable:
     """What is taken by default beside the best of everything else."""
-    default, *others = planners or [""]
+    default, *others = planners or ["auto"]
     groups = {f"best other than {default}": [name for name in others if name not in EXTERNAL]}
     groups |= {name: [name] for name in others if name in EXTERNAL}
     groups = {title: group for title, group in groups.items() if group}
@@ -82,7 +82,8 @@ def _instances(planners: Sequence[str], by_instance: _Rows) -> ReportTable:
         columns += [title, f"{title}, ms"] if len(group) == 1 else [title, "which", "its ms"]
     return ReportTable(
         "Instances",
-        "The lower bound in MiB; arenas over the lower bound, * proven optimal; milliseconds with preparation and check.",
+        "The lower bound in MiB; arenas over the lower bound, * proven optimal; milliseconds with preparation and "
+        "check.",
         tuple(columns),
         tuple(lines),
         ("instance", "which"),

@@ -21,7 +21,7 @@ from memomalloc.planners.planning import plan_until_interrupted
 OMNIMALLOC = "omnimalloc"
 MINIMALLOC = "minimalloc"
 EXTERNAL = (OMNIMALLOC, MINIMALLOC)
-"""Planners of the package omnimalloc; MiniMalloc's C++ is a part of it."""
+"""The planners of the package omnimalloc, and MiniMalloc, which it calls where its package is installed as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ class Measurement:
 
 
 def planner_names() -> list[str]:
-    """Every planner that can run here, those of omnimalloc last where it is installed."""
+    """Every planner that can run here, those of other projects last."""
     names = [planner.name for planner in available()]
-    if importlib.util.find_spec("omnimalloc") is not None:
-        names.extend(EXTERNAL)
+    if importlib.util.find_spec(OMNIMALLOC) is not None:
+        names.extend(name for name in EXTERNAL if importlib.util.find_spec(name) is not None)
     return names
 
 
@@ -97,7 +97,7 @@ def _measure(instance: str, problem: Problem, planner: str, run: _Run) -> Measur
         note = "too large"
     except _NotPlannedError as error:
         note = str(error)
-    except MissingDependencyError:
+    except (MissingDependencyError, ImportError):
         note = "not installed"
     elapsed_s = time.perf_counter() - start_s
     return Measurement(instance, len(problem), problem.lower_bound_bytes, planner, arena_bytes, elapsed_s, proven, note)

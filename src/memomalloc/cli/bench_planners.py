@@ -2,9 +2,9 @@
 
 FILES are CSV files of MiniMalloc or trace files; `-` is standard input. Without any, the traces that this package ships
 are taken, generated instances with known optimum, and generated families of lifetimes (queues, staircases, pipelines,
-few sizes, mixed alignments and others). omnimalloc and the MiniMalloc in it run beside our own planners where
-`pip install omnimalloc` was run; neither takes alignments or pins. A FILE that is `-` is standard output, and gets what
-it is to hold instead of the tables.
+few sizes, mixed alignments and others). omnimalloc runs beside our own planners where `pip install omnimalloc` was run,
+and MiniMalloc where its package is installed as well; neither takes alignments or pins. A FILE that is `-` is standard
+output, and gets what it is to hold instead of the tables.
 
 examples:
   memomalloc bench planners
