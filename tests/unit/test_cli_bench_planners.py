@@ -197,12 +197,22 @@ def test_ctrl_c_ends_the_comparison_and_keeps_what_was_measured(tmp_path: Path) 
     # No search ends soon on this one: bump is measured, auto is interrupted, skyline is not begun.
     path, results = tmp_path / "open.csv", tmp_path / "results.json"
     write_minimalloc_csv(cut_rectangle(1200, seed=5, dropped=0.02), path)
-    program = (
-        "import os, signal, sys, threading; from memomalloc.cli import main; "
-        "threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start(); "
-        f"sys.exit(main(['bench', 'planners', {str(path)!r}, '--planners', 'bump,auto,skyline', '--time-limit', '30', "
-        f"'--json', {str(results)!r}]))"
-    )
+    program = f"""
+import os, signal, sys, threading
+from memomalloc.bench import planners
+from memomalloc.cli import main
+
+run = planners.plan_until_interrupted
+
+def run_and_interrupt(problem, *, planner, **rest):
+    if planner == "auto":
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    return run(problem, planner=planner, **rest)
+
+planners.plan_until_interrupted = run_and_interrupt
+arguments = ["--planners", "bump,auto,skyline", "--time-limit", "30", "--json", {str(results)!r}]
+sys.exit(main(["bench", "planners", {str(path)!r}, *arguments]))
+"""
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=25)
     assert child.returncode == 130, child.stderr
     assert [row["planner"] for row in json.loads(results.read_text())["rows"]] == ["bump"]
