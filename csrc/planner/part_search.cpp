@@ -22,6 +22,8 @@ constexpr double kRunCostPerBuffer_ns = 500;
 // A step of a tree or of windows, about; and at least, for what it does with every buffer.
 constexpr double kWorkOfStep_ns = 4e6;
 constexpr double kWorkOfStepPerBuffer_ns = 50;
+// Where more than this share of all buffers lives at a time, in the mean, windows hold most of them.
+constexpr double kShareOfWindow = 0.25;
 // About what a first round of windows takes.
 constexpr double kWorkOfWindows_ns = 5e7;
 // Success makes a search so much more worth its time, up to a limit.
@@ -50,6 +52,12 @@ struct Search {
   double largest_weight = kLargestWeight;
   bool is_tree = false;
 };
+
+double mean_alive(const PreparedProblem& problem) {
+  double num_alive = 0;
+  for (int32_t i = 0; i < problem.num_buffers; ++i) num_alive += problem.width(i);
+  return num_alive / problem.num_sections;
+}
 
 }  // namespace
 
@@ -89,13 +97,15 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
       searches.push_back({planner, weight, step, tree_wins ? first_work : 0});
       if (tree_wins) searches.back().largest_weight = kLargestWeightBesideTree;
     };
-    add("window_search", tree_wins ? 0.1 : 1.0, kWorkOfWindows_ns, [&]() -> double {
-      if (!windows) windows.emplace(part, seed);
-      if (windows->is_done()) return -1;
-      const double old_work = windows->work_ns();
-      windows->improve(best, goal.target, work_of_step_ns, budget);
-      return windows->work_ns() - old_work;
-    });
+    if (mean_alive(part) <= kShareOfWindow * part.num_buffers) {
+      add("window_search", tree_wins ? 0.1 : 1.0, kWorkOfWindows_ns, [&]() -> double {
+        if (!windows) windows.emplace(part, seed);
+        if (windows->is_done()) return -1;
+        const double old_work = windows->work_ns();
+        windows->improve(best, goal.target, work_of_step_ns, budget);
+        return windows->work_ns() - old_work;
+      });
+    }
     if (!part.has_pins()) {
       const double cost_ns = kRunCostPerBuffer_ns * part.num_buffers;
       add("skyline_restarts", tree_wins ? 0.2 : 1.0, cost_ns, [&, cost_ns]() -> double {

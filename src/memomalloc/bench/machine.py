@@ -13,7 +13,7 @@ from typing import Any
 VECTORS = ("avx512f", "avx2", "sse4_2", "sve2", "sve", "asimd")
 
 #: Packages whose version can change a figure.
-PACKAGES = ("memomalloc", "torch", "torchvision", "transformers", "executorch", "numpy")
+PACKAGES = ("memomalloc", "torch", "torchvision", "transformers", "executorch", "omnimalloc", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
