@@ -1,7 +1,7 @@
 #include "planner/checker.hpp"
 
 #include <algorithm>
-#include <map>
+#include <numeric>
 #include <vector>
 
 namespace memomalloc::checker {
@@ -40,34 +40,95 @@ void sweep(size_t n, const int64_t* sizes, const int64_t* starts, const int64_t*
   }
 }
 
+// A set of numbers below n: a bit for each, and above every 64 bits one that says whether any is set. So
+// small that it stays in the cache where a tree of nodes would not.
+class BitSet {
+ public:
+  static constexpr size_t kNone = ~size_t{0};
+
+  explicit BitSet(size_t n) {
+    do {
+      n = (n + 63) / 64;
+      levels_.emplace_back(n, 0);
+    } while (n > 1);
+  }
+
+  void insert(size_t number) {
+    for (std::vector<uint64_t>& level : levels_) {
+      level[number / 64] |= uint64_t{1} << number % 64;
+      number /= 64;
+    }
+  }
+
+  void erase(size_t number) {
+    for (std::vector<uint64_t>& level : levels_) {
+      level[number / 64] &= ~(uint64_t{1} << number % 64);
+      if (level[number / 64] != 0) return;
+      number /= 64;
+    }
+  }
+
+  // The largest below `number`, or kNone.
+  size_t previous(size_t number) const {
+    for (size_t i = 0; i < levels_.size(); ++i, number /= 64) {
+      const uint64_t lower = levels_[i][number / 64] & ((uint64_t{1} << number % 64) - 1);
+      if (lower == 0) continue;
+      number = number / 64 * 64 + highest_bit(lower);
+      while (i-- > 0) number = number * 64 + highest_bit(levels_[i][number]);
+      return number;
+    }
+    return kNone;
+  }
+
+  // The smallest above `number`, or kNone.
+  size_t next(size_t number) const {
+    for (size_t i = 0; i < levels_.size(); ++i, number /= 64) {
+      const uint64_t higher = levels_[i][number / 64] & (~uint64_t{1} << number % 64);
+      if (higher == 0) continue;
+      number = number / 64 * 64 + lowest_bit(higher);
+      while (i-- > 0) number = number * 64 + lowest_bit(levels_[i][number]);
+      return number;
+    }
+    return kNone;
+  }
+
+ private:
+  static size_t highest_bit(uint64_t word) { return 63 - static_cast<size_t>(__builtin_clzll(word)); }
+  static size_t lowest_bit(uint64_t word) { return static_cast<size_t>(__builtin_ctzll(word)); }
+
+  std::vector<std::vector<uint64_t>> levels_;
+};
+
 }  // namespace
 
 std::pair<int64_t, int64_t> find_overlap(size_t n, const int64_t* sizes, const int64_t* starts,
                                          const int64_t* ends, const int64_t* offsets) {
-  // The live buffers by offset. None overlap each other, so a new one can only clash with its two neighbours.
-  std::map<int64_t, int64_t> live;
+  std::vector<int64_t> by_offset(n);
+  std::iota(by_offset.begin(), by_offset.end(), 0);
+  std::sort(by_offset.begin(), by_offset.end(),
+            [&](int64_t a, int64_t b) { return offsets[a] < offsets[b]; });
+  std::vector<size_t> rank(n);
+  for (size_t i = 0; i < n; ++i) rank[static_cast<size_t>(by_offset[i])] = i;
+  // Of the live buffers none overlap each other, so a new one can only clash with its two neighbours.
+  BitSet live(n);
   std::pair<int64_t, int64_t> overlap{-1, -1};
   const auto birth = [&](int64_t buffer) {
-    const auto [place, inserted] = live.emplace(offsets[buffer], buffer);
-    if (!inserted) {
-      overlap = {place->second, buffer};
+    const size_t own = rank[static_cast<size_t>(buffer)];
+    const size_t below = live.previous(own);
+    const size_t above = live.next(own);
+    if (below != BitSet::kNone && offsets[by_offset[below]] + sizes[by_offset[below]] > offsets[buffer]) {
+      overlap = {by_offset[below], buffer};
       return false;
     }
-    if (place != live.begin()) {
-      const int64_t below = std::prev(place)->second;
-      if (offsets[below] + sizes[below] > offsets[buffer]) {
-        overlap = {below, buffer};
-        return false;
-      }
-    }
-    const auto above = std::next(place);
-    if (above != live.end() && offsets[buffer] + sizes[buffer] > above->first) {
-      overlap = {above->second, buffer};
+    if (above != BitSet::kNone && offsets[buffer] + sizes[buffer] > offsets[by_offset[above]]) {
+      overlap = {by_offset[above], buffer};
       return false;
     }
+    live.insert(own);
     return true;
   };
-  sweep(n, sizes, starts, ends, birth, [&](int64_t buffer) { live.erase(offsets[buffer]); });
+  sweep(n, sizes, starts, ends, birth,
+        [&](int64_t buffer) { live.erase(rank[static_cast<size_t>(buffer)]); });
   return overlap;
 }
 

@@ -23,7 +23,7 @@ from memomalloc.planners.solution import Request, Solution
 
 _SOLVERS = ("mip", "cp_sat")
 
-_CHECK_S_PER_BUFFER = 3e-7
+_CHECK_S_PER_BUFFER = 5e-7
 """What the check of a plan takes at most; it is kept of the time limit."""
 
 

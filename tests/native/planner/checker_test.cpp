@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "random_problem.hpp"
@@ -38,6 +40,52 @@ TEST(Checker, AgreesWithComparingAllPairs) {
   }
   EXPECT_GT(num_overlapping, 300);
   EXPECT_LT(num_overlapping, 2700);
+}
+
+// As many as that their neighbours may be far away in the set of those that are alive.
+TEST(Checker, FindsOneByteAmongThousands) {
+  std::mt19937 random(2);
+  for (int n : {1, 64, 65, 4'096, 5'000, 300'000}) {
+    Problem problem;
+    std::vector<int64_t> offsets(static_cast<size_t>(n));
+    std::vector<int> order(offsets.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    for (int i = 0; i < n; ++i) {
+      problem.starts.push_back(below(random, 2 * n));
+      problem.ends.push_back(problem.starts.back() + 1 + below(random, 1 + n / (1 + below(random, n))));
+      problem.sizes.push_back(1 + below(random, 9));
+    }
+    int64_t top = 0;
+    for (int i : order) {
+      offsets[static_cast<size_t>(i)] = top;
+      top += problem.sizes[static_cast<size_t>(i)];
+    }
+    const auto find = [&] {
+      return find_overlap(offsets.size(), problem.sizes.data(), problem.starts.data(), problem.ends.data(),
+                          offsets.data());
+    };
+    ASSERT_EQ(find().first, -1);
+    int num_moved = 0;
+    for (int k = 0; k < 400 && num_moved < 5; ++k) {
+      const auto i = static_cast<size_t>(below(random, n));
+      const auto j = static_cast<size_t>(below(random, n));
+      if (i == j || problem.starts[i] >= problem.ends[j] || problem.starts[j] >= problem.ends[i]) continue;
+      ++num_moved;
+      const int64_t old = offsets[i];
+      // Its first byte on the other's last, or its last on the other's first.
+      offsets[i] = k % 2 == 0 ? offsets[j] + problem.sizes[j] - 1 : offsets[j] - problem.sizes[i] + 1;
+      const auto [a, b] = find();
+      ASSERT_GE(a, 0) << n << " buffers";
+      const auto first = static_cast<size_t>(a), second = static_cast<size_t>(b);
+      EXPECT_TRUE(first == i || second == i);
+      EXPECT_LT(offsets[first], offsets[second] + problem.sizes[second]);
+      EXPECT_LT(offsets[second], offsets[first] + problem.sizes[first]);
+      EXPECT_LT(problem.starts[first], problem.ends[second]);
+      EXPECT_LT(problem.starts[second], problem.ends[first]);
+      offsets[i] = old;
+    }
+  }
 }
 
 TEST(Checker, BuffersWithoutBytesOverlapNothing) {
