@@ -17,6 +17,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV :=
 # Hundreds of the tests start a Python; each would compile memomalloc anew.
 export PYTHONDONTWRITEBYTECODE :=
+# Most of what is installed is never imported: compiling all of it takes pip longer than unpacking it.
+export PIP_COMPILE := 0
 
 SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.pyi' 2>/dev/null) \
            CMakeLists.txt cmake/find_torch.py src/memomalloc/runtime/torch_versions.py pyproject.toml
