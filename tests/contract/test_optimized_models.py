@@ -355,10 +355,16 @@ EXCEPTIONS = {
     ("compiled", "in_place", _compile): "torch.compile knows what it has compiled by its very class",
     ("compiled_in_place", "optimized", _is_called_as_itself): "what was compiled is the call of the object that was",
 }
-if minor_version(torch.__version__) < (2, 12):
+_TORCH = minor_version(torch.__version__)
+if _TORCH < (2, 12):
     # Later releases refuse to compile what is scripted.
     _left_alone = "TorchScript is left alone by this torch.compile, which looks into the call of an optimized one"
     EXCEPTIONS |= {(form, dress, _compile): _left_alone for form in ("scripted", "traced") for dress in DRESSES}
+if _TORCH == (2, 9):
+    _hooks = "this torch.compile looks into the call of an optimized one, and refuses the hooks of what is exported"
+    EXCEPTIONS |= {("exported", dress, _compile): _hooks for dress in DRESSES}
+    _fails = "this torch.export fails at what torch.compile made, and exports an optimized one"
+    EXCEPTIONS |= {("compiled", dress, _exported): _fails for dress in DRESSES}
 
 
 def _answer(question: Callable[[Any], Any], model: Any) -> Any:
