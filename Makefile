@@ -17,6 +17,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV :=
 # Hundreds of the tests start a Python; each would compile memomalloc anew.
 export PYTHONDONTWRITEBYTECODE :=
+# Most of what is installed is never imported: compiling all of it takes pip longer than unpacking it.
+export PIP_COMPILE := 0
 
 SOURCES := $(shell find csrc src/memomalloc -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.pyi' 2>/dev/null) \
            CMakeLists.txt cmake/find_torch.py src/memomalloc/runtime/torch_versions.py pyproject.toml
@@ -48,7 +50,7 @@ $(VENV)/installed: $(VENV)/demo
 install: $(VENV)/installed  ## make .venv with torch, memomalloc and all that development needs
 
 .PHONY: demo
-demo: $(VENV)/demo  ## show the gain on real models (three and a half minutes on two busy cores, half of it set-up)
+demo: $(VENV)/demo  ## show the gain on real models (three and a quarter minutes on two slow cores, two of them set-up)
 	$(BIN)/memomalloc demo
 
 .PHONY: test

@@ -1,7 +1,6 @@
 #include "torch/call_description.hpp"
 
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
@@ -16,6 +15,13 @@
 
 #include <cstring>
 #include <utility>
+
+// Declared here since torch's header of them, ATen/autocast_mode.h, brings in every operator of torch, which
+// makes this file a third longer to compile. With other arguments they would not link.
+namespace at::autocast {
+TORCH_API bool is_autocast_enabled(at::DeviceType device_type);
+TORCH_API at::ScalarType get_autocast_dtype(at::DeviceType device_type);
+}  // namespace at::autocast
 
 namespace memomalloc {
 namespace {

@@ -22,6 +22,7 @@ import torch.nn.utils.prune
 import memomalloc
 from child_process import run_python
 from dynamic_models import served_share_between
+from memomalloc.runtime.torch_versions import minor_version
 from serving import assert_equal_bits, fully_served, learn
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.jit and dynamic quantization are deprecated
@@ -354,6 +355,16 @@ EXCEPTIONS = {
     ("compiled", "in_place", _compile): "torch.compile knows what it has compiled by its very class",
     ("compiled_in_place", "optimized", _is_called_as_itself): "what was compiled is the call of the object that was",
 }
+_TORCH = minor_version(torch.__version__)
+if _TORCH < (2, 12):
+    # Later releases refuse to compile what is scripted.
+    _left_alone = "TorchScript is left alone by this torch.compile, which looks into the call of an optimized one"
+    EXCEPTIONS |= {(form, dress, _compile): _left_alone for form in ("scripted", "traced") for dress in DRESSES}
+if _TORCH == (2, 9):
+    _hooks = "this torch.compile looks into the call of an optimized one, and refuses the hooks of what is exported"
+    EXCEPTIONS |= {("exported", dress, _compile): _hooks for dress in DRESSES}
+    _fails = "this torch.export fails at what torch.compile made, and exports an optimized one"
+    EXCEPTIONS |= {("compiled", dress, _exported): _fails for dress in DRESSES}
 
 
 def _answer(question: Callable[[Any], Any], model: Any) -> Any:
@@ -437,6 +448,12 @@ def test_it_is_an_instance_of_both(form: str, dress: str) -> None:
     assert isinstance(model, memomalloc.OptimizedModule)
     assert inspect.getattr_static(type(model), "forward") is inspect.getattr_static(kind, "forward")
     assert not isinstance(FORMS[form](), memomalloc.OptimizedModule)
+
+
+def test_a_compiled_model_has_the_truth_of_its_module(dress: str) -> None:
+    """torch 2.11 asks for it where one is compiled inside another, and raises at a compiled one of its own."""
+    assert bool(DRESSES[dress](_compiled()))
+    assert not bool(DRESSES[dress](torch.compile(torch.nn.Sequential(), backend="eager")))
 
 
 @pytest.mark.parametrize("name", DRESSES)

@@ -14,10 +14,10 @@ from memomalloc.bench.results import Results
 from memomalloc.bench.transformers_models import DEMO
 from memomalloc.runtime import extension
 
-BATCHES = (1, 8)
+BATCHES = (1, 4)
 EFFORT = Effort(budget_s=10.0, min_pairs=7)
 #: What is spent on building and warming up on a slow or busy machine is saved on pairs.
-WHOLE_DEMO_S = 80.0
+WHOLE_DEMO_S = 50.0
 
 SMOKE_BATCHES = (1, 2)
 SMOKE_SIZES = {"px": 32, "tokens": 8}

@@ -232,6 +232,7 @@ def _options() -> list[str]:
     return [
         *("-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-pthread", "-fno-stack-protector", "-fno-strict-aliasing"),
         *("-fvisibility=hidden", "-fvisibility-inlines-hidden", f"-D_GLIBCXX_USE_CXX11_ABI={_abi_of_strings()}"),
+        "-DAT_PER_OPERATOR_HEADERS",  # headers bring in the operators that they use, not all there are
         f"-I{sources}",
         *(argument for folder in system for argument in ("-isystem", str(folder))),
     ]

@@ -141,7 +141,7 @@ def _call_unusual(self: Any, *args: Any, **kwargs: Any) -> Any:
     """The call of a model that computes its training mode, or has a call of its own, into which no compiler looks."""
     kind = type(self)
     if torch.compiler.is_compiling():
-        if kind._dressed.__module__.startswith("torch._dynamo."):
+        if _is_compiled(kind._dressed):
             return self._modules["_orig_mod"](*args, **kwargs)
         call = torch.nn.Module if issubclass(kind, torch.fx.GraphModule) else kind._dressed
         return call.__call__(self, *args, **kwargs)
@@ -149,6 +149,16 @@ def _call_unusual(self: Any, *args: Any, **kwargs: Any) -> Any:
     if planned_call is None or ("_owner" in vars(kind) and kind._owner() is not self):
         return kind._dressed.__call__(self, *args, **kwargs)
     return planned_call(args, kwargs, variant=variant_of(self))
+
+
+def _is_compiled(kind: type) -> bool:
+    """Whether a class is that of ``torch.compile``'s modules, which is not imported for this question."""
+    return kind.__module__.startswith("torch._dynamo.")
+
+
+def _truth_of_compiled(self: Any) -> bool:
+    """That of the module within. torch 2.11's compiler asks for it; a compiled module's own raises without a length."""
+    return bool(self._modules["_orig_mod"])
 
 
 _kind: type[OptimizedModule]
@@ -197,6 +207,8 @@ def _class_for(
     namespace |= {name: _watched(getattr(kind, name)) for name in _CHANGING}
     if issubclass(kind, torch.fx.GraphModule):
         namespace["recompile"] = _recompile
+    if _is_compiled(kind):
+        namespace["__bool__"] = _truth_of_compiled
     heard = {**forwarded_methods(model, kind), **public_methods(kind)}
     namespace |= {name: listening(name, function) for name, function in heard.items()}
     namespace |= {name: _planned_method(kind, name) for name in planned.methods}
