@@ -42,9 +42,15 @@ def test_a_row_for_each_planner() -> None:
 def test_a_row_for_each_instance_beside_the_best_of_ours_and_each_other_project() -> None:
     table = rows(planner_report(results()).summary[1])
     assert len(table) == NUM_INSTANCES
-    assert table[0]["auto"] == "1.000*"
-    assert (table[0]["best other than auto"], table[0]["which"], table[0]["its ms"]) == ("1.100", "skyline", "500")
-    assert (table[0][OMNIMALLOC], table[0][f"{OMNIMALLOC}, ms"]) == ("1.050", "500")
+    assert table[0] == {
+        "instance": "i0",
+        "buffers": "7",
+        "lower bound": "0.0",
+        "auto": "1.000*, 500 ms",
+        "best other than auto": "1.100, 500 ms",
+        "which": "skyline",
+        OMNIMALLOC: "1.050, 500 ms",
+    }
 
 
 def test_no_table_is_wider_than_a_page() -> None:
@@ -60,6 +66,6 @@ def test_no_table_is_wider_than_a_page() -> None:
 def test_one_planner_and_no_results_have_reports() -> None:
     alone = results()
     alone.rows = [row for row in alone.rows if row.planner == "auto"]
-    assert planner_report(alone).summary[1].columns == ("instance", "buffers", "lower bound", "auto", "auto, ms")
+    assert planner_report(alone).summary[1].columns == ("instance", "buffers", "lower bound", "auto")
     text = markdown(planner_report(PlannerResults.here(time_limit_s=1.0, seed=0)), command="x", pictures={})
     assert text.startswith("# Planners")

@@ -61,30 +61,27 @@ def _planners(planners: Sequence[str], by_instance: _Rows) -> ReportTable:
 def _instances(planners: Sequence[str], by_instance: _Rows) -> ReportTable:
     """What is taken by default beside the best of everything else."""
     default, *others = planners or ["auto"]
-    groups = {f"best other than {default}": [name for name in others if name not in EXTERNAL]}
-    groups |= {name: [name] for name in others if name in EXTERNAL}
-    groups = {title: group for title, group in groups.items() if group}
+    ours = [name for name in others if name not in EXTERNAL]
+    external = [name for name in others if name in EXTERNAL]
     lines = []
     for name, rows in by_instance.items():
         first = next(iter(rows.values()))
-        cells = [name, str(first.num_buffers), text.mebibytes(first.lower_bound_bytes), _peak(rows.get(default))]
-        cells.append(_time(rows.get(default)))
-        for group in groups.values():
-            planned = [row for planner in group if (row := rows.get(planner)) is not None and row.ratio is not None]
+        cells = [
+            name,
+            str(first.num_buffers),
+            text.mebibytes(first.lower_bound_bytes),
+            _peak_and_time(rows.get(default)),
+        ]
+        if ours:
+            planned = [row for planner in ours if (row := rows.get(planner)) is not None and row.ratio is not None]
             best = min(planned, key=lambda row: (row.ratio, row.elapsed_s), default=None)
-            if len(group) == 1:
-                cells += [_peak(rows.get(group[0])), _time(best)]
-            else:
-                cells += [_peak(best), "" if best is None else best.planner, _time(best)]
-        lines.append(tuple(cells))
-    columns = ["instance", "buffers", "lower bound", default, f"{default}, ms"]
-    for title, group in groups.items():
-        columns += [title, f"{title}, ms"] if len(group) == 1 else [title, "which", "its ms"]
+            cells += [_peak_and_time(best), "" if best is None else best.planner]
+        lines.append((*cells, *(_peak_and_time(rows.get(planner)) for planner in external)))
+    best_of_ours = [f"best other than {default}", "which"] if ours else []
     return ReportTable(
         "Instances",
-        "The lower bound in MiB; arenas over the lower bound, * proven optimal; milliseconds with preparation and "
-        "check.",
-        tuple(columns),
+        "The lower bound in MiB; arenas over it, * proven optimal, and the time with preparation and check.",
+        ("instance", "buffers", "lower bound", default, *best_of_ours, *external),
         tuple(lines),
         ("instance", "which"),
     )
@@ -114,6 +111,10 @@ def _peak(row: Measurement | None) -> str:
     if row.ratio is None:
         return row.note
     return f"{row.ratio:.3f}{'*' if row.proven_optimal else ''}"
+
+
+def _peak_and_time(row: Measurement | None) -> str:
+    return _peak(row) if row is None or row.ratio is None else f"{_peak(row)}, {_time(row)} ms"
 
 
 def _time(row: Measurement | None) -> str:
