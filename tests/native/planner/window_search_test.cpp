@@ -99,7 +99,8 @@ TEST(WindowSearch, GoesOnWhereItsWorkEnded) {
   EXPECT_GT(num_steps, 1);
 }
 
-// As where all are alive most of the time: a window holds nearly all, and a tree of it takes 0.7 s.
+// As where all are alive most of the time: a window holds nearly all, and a tree of it takes hundreds of
+// skylines.
 TEST(WindowSearch, ASmallStepIsShortWhereAllAreAliveTogether) {
   std::mt19937 random(5);
   Problem problem;
@@ -114,9 +115,9 @@ TEST(WindowSearch, ASmallStepIsShortWhereAllAreAliveTogether) {
   Budget budget(kEnough_s, nullptr);
   Placement placement = skyline(prepared, prepared.lower_bound, budget)->placement;
   WindowSearch windows(prepared, 0);
-  const double start_s = budget.elapsed_s();
+  const double skyline_s = budget.elapsed_s();
   windows.improve(placement, prepared.lower_bound, 1, budget);
-  EXPECT_LT(budget.elapsed_s() - start_s, 1);
+  EXPECT_LT(budget.elapsed_s() - skyline_s, 40 * skyline_s);
 }
 
 TEST(WindowSearch, ChangesNothingWithoutTime) {
