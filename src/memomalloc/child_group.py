@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import signal
 import subprocess
@@ -13,6 +12,8 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PATIENCE_S = 2.0
+#: What this process is told to end by.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _libc = ctypes.CDLL(None)
 
 
@@ -38,23 +39,48 @@ def child_group(arguments: Sequence[str], **options: Any) -> Iterator[subprocess
         arguments: of the command line.
         options: of `subprocess.Popen`.
     """
-    tie = functools.partial(die_with_parent, os.getpid())
-    with subprocess.Popen(arguments, start_new_session=True, preexec_fn=tie, **options) as process:
-        try:
-            yield process
-        except BaseException:
+    parent = os.getpid()
+    # What a handler of signals raises as the program starts would leave it alone: nothing is raised before it is known.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+
+    def prepare() -> None:
+        die_with_parent(parent)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    process = None
+    try:
+        process = subprocess.Popen(arguments, start_new_session=True, preexec_fn=prepare, **options)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield process
+        with process:  # closes its pipes, and waits for it
+            pass
+    except BaseException:
+        if process is not None:
             end_group(process)
-            raise
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_group(process: subprocess.Popen[Any]) -> None:
     """End a program of :func:`child_group`, and all that it has started: asked to first, and killed soon after."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE_S)
+    try:
+        _signal_group(process, signal.SIGTERM)
+        _wait_patiently(process)
+    finally:  # who is told to end once more has no patience
+        _signal_group(process, signal.SIGKILL)
+    _wait_patiently(process)
     # What the program started may outlive it, and hold the pipes that are read to their ends.
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
+
+
+def _signal_group(process: subprocess.Popen[Any], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _wait_patiently(process: subprocess.Popen[Any]) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE_S)
