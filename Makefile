@@ -50,7 +50,7 @@ $(VENV)/installed: $(VENV)/demo
 install: $(VENV)/installed  ## make .venv with torch, memomalloc and all that development needs
 
 .PHONY: demo
-demo: $(VENV)/demo  ## show the gain on real models (three minutes and twenty seconds on two slow cores, two minutes of it set-up)
+demo: $(VENV)/demo  ## show the gain on real models (three and a quarter minutes on two slow cores, two of them set-up)
 	$(BIN)/memomalloc demo
 
 .PHONY: test

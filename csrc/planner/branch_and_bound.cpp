@@ -34,15 +34,13 @@ BranchAndBound::BranchAndBound(const PreparedProblem& problem) : problem_(proble
 
 int64_t BranchAndBound::memory_of(const PreparedProblem& problem) {
   const std::vector<int32_t> born_before = num_born_before(problem);
-  int64_t num_alive = 0;
   int64_t num_pairs = 0;
   for (int32_t i = 0; i < problem.num_buffers; ++i) {
-    num_alive += problem.width(i);
     num_pairs += born_before[problem.ends[i]] - 1 - i;
   }
   constexpr int64_t kBytesPerAlive = sizeof(int32_t) + sizeof(Counts);
   constexpr int64_t kBytesPerPair = 2 * sizeof(int32_t);
-  return kBytesPerAlive * num_alive + kBytesPerPair * num_pairs;
+  return kBytesPerAlive * num_in_sections(problem) + kBytesPerPair * num_pairs;
 }
 
 void BranchAndBound::find_neighbours() {

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "planner/prepare.hpp"
+
 namespace memomalloc::planner {
 namespace {
 
@@ -90,18 +92,14 @@ int64_t bound_of_gaps(const PreparedProblem& problem, const std::vector<int32_t>
 int64_t bound_of_pins(const PreparedProblem& problem) {
   std::vector<int32_t> pinned;
   std::vector<int32_t> free;
-  int64_t num_in_sections = 0;
-  for (int32_t i = 0; i < problem.num_buffers; ++i) {
-    (problem.pin(i) == kFree ? free : pinned).push_back(i);
-    num_in_sections += problem.width(i);
-  }
+  for (int32_t i = 0; i < problem.num_buffers; ++i) (problem.pin(i) == kFree ? free : pinned).push_back(i);
   int64_t bound = top_of_pins(problem);
   if (pinned.empty() || pinned.size() * free.size() > kMaxPairs) return bound;
   std::sort(pinned.begin(), pinned.end(),
             [&](int32_t a, int32_t b) { return problem.pin(a) < problem.pin(b); });
   for (int32_t buffer : free) bound = std::max(bound, lowest_top(problem, pinned, buffer));
 
-  if (num_in_sections > kMaxInSections) return bound;
+  if (num_in_sections(problem) > kMaxInSections) return bound;
   std::sort(free.begin(), free.end(),
             [&](int32_t a, int32_t b) { return problem.sizes[a] > problem.sizes[b]; });
   struct Section {

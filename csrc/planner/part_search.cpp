@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "planner/greedy.hpp"
+#include "planner/prepare.hpp"
 #include "planner/skyline_restarts.hpp"
 #include "planner/tree_search.hpp"
 #include "planner/window_search.hpp"
@@ -53,12 +54,6 @@ struct Search {
   bool is_tree = false;
 };
 
-double mean_alive(const PreparedProblem& problem) {
-  double num_alive = 0;
-  for (int32_t i = 0; i < problem.num_buffers; ++i) num_alive += problem.width(i);
-  return num_alive / problem.num_sections;
-}
-
 }  // namespace
 
 PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const Goal& goal,
@@ -97,7 +92,8 @@ PartSearchOutcome search_part(const PreparedProblem& part, Placement from, const
       searches.push_back({planner, weight, step, tree_wins ? first_work : 0});
       if (tree_wins) searches.back().largest_weight = kLargestWeightBesideTree;
     };
-    if (mean_alive(part) <= kShareOfWindow * part.num_buffers) {
+    const double mean_alive = static_cast<double>(num_in_sections(part)) / part.num_sections;
+    if (mean_alive <= kShareOfWindow * part.num_buffers) {
       add("window_search", tree_wins ? 0.1 : 1.0, kWorkOfWindows_ns, [&]() -> double {
         if (!windows) windows.emplace(part, seed);
         if (windows->is_done()) return -1;

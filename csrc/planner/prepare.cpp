@@ -187,4 +187,10 @@ std::vector<int32_t> num_born_before(const PreparedProblem& problem) {
   return born_before;
 }
 
+int64_t num_in_sections(const PreparedProblem& problem) {
+  int64_t num = 0;
+  for (int32_t i = 0; i < problem.num_buffers; ++i) num += problem.width(i);
+  return num;
+}
+
 }  // namespace memomalloc::planner

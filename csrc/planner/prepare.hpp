@@ -33,6 +33,9 @@ std::vector<int64_t> peak_load_of_each(const PreparedProblem& problem);
 // For each section, and for the end of the last one, how many buffers start before it.
 std::vector<int32_t> num_born_before(const PreparedProblem& problem);
 
+// How many buffers are alive, summed over all sections.
+int64_t num_in_sections(const PreparedProblem& problem);
+
 // The buffers by increasing key; of equal ones, by their number.
 template <typename Key>
 std::vector<int32_t> order_by(const std::vector<Key>& keys) {

@@ -43,19 +43,17 @@ constexpr double kStartCostPerByte_ns = 1;
 constexpr double kNodeCostPerByte_ns = 12;
 constexpr double kLeastNodeCost_ns = 2000;
 
-double start_cost_ns(const PreparedProblem& problem) {
-  return kStartCostPerByte_ns * static_cast<double>(BranchAndBound::memory_of(problem));
-}
-
-double node_cost_ns(const PreparedProblem& problem) {
+TreeSearchCost cost_of(const PreparedProblem& problem) {
   const auto num_bytes = static_cast<double>(BranchAndBound::memory_of(problem));
-  return std::max(kLeastNodeCost_ns, kNodeCostPerByte_ns * num_bytes / problem.num_buffers);
+  return {kStartCostPerByte_ns * num_bytes,
+          std::max(kLeastNodeCost_ns, kNodeCostPerByte_ns * num_bytes / problem.num_buffers)};
 }
 
 }  // namespace
 
 double tree_search_run_cost_ns(const PreparedProblem& problem) {
-  return start_cost_ns(problem) + problem.num_buffers * node_cost_ns(problem);
+  const TreeSearchCost cost = cost_of(problem);
+  return cost.start_ns + problem.num_buffers * cost.node_ns;
 }
 
 bool is_small_enough_for_tree_search(const PreparedProblem& problem) {
@@ -68,9 +66,8 @@ TreeSearch::TreeSearch(const PreparedProblem& problem, uint64_t seed)
       random_(seed),
       tree_(problem),
       excluded_(problem.lower_bound - 1),
-      start_cost_ns_(start_cost_ns(problem)),
-      node_cost_ns_(node_cost_ns(problem)),
-      work_ns_(start_cost_ns_) {
+      cost_(cost_of(problem)),
+      work_ns_(cost_.start_ns) {
   const std::vector<int64_t> peak_loads = peak_load_of_each(problem);
   for (const SkylineOrder& order : kSkylineOrders)
     orders_.push_back(skyline_ranks(problem, peak_loads, order));
@@ -159,7 +156,7 @@ Verdict TreeSearch::run(Rung& rung, Budget& budget) {
   const Verdict verdict = tree_.search(rung.capacity, strategy.branch_on, ranks_, limit, budget);
   learn(strategy);
   ++rung.num_runs;
-  const double work_ns = start_cost_ns_ + node_cost_ns_ * static_cast<double>(tree_.num_nodes());
+  const double work_ns = cost_.start_ns + cost_.node_ns * static_cast<double>(tree_.num_nodes());
   rung.work_ns += work_ns;
   work_ns_ += work_ns;
   if (&rung == &rungs_.front())

@@ -17,7 +17,13 @@ inline constexpr int32_t kTreeSearchMaxBuffers = 5000;
 // In bytes, of lists of neighbours and sections.
 inline constexpr int64_t kTreeSearchMaxMemory = 100'000'000;
 
-// About what a run takes that goes straight to a placement, in O(n).
+// About what a run takes.
+struct TreeSearchCost {
+  double start_ns;
+  double node_ns;
+};
+
+// Of a run that goes straight to a placement, in O(n).
 double tree_search_run_cost_ns(const PreparedProblem& problem);
 
 // Whether a tree search of this problem is within its means.
@@ -92,9 +98,8 @@ class TreeSearch {
   std::vector<float> keys_;
   std::vector<int32_t> buffers_;
   std::vector<int32_t> ranks_;
-  int64_t excluded_;      // it is proven that no placement is this low
-  double start_cost_ns_;  // of a run
-  double node_cost_ns_;
+  int64_t excluded_;  // it is proven that no placement is this low
+  TreeSearchCost cost_;
   double work_ns_;
   int32_t most_placed_at_target_ = 0;
 };
